@@ -1,0 +1,25 @@
+"""What every room needs and none owns: the error for bad input, and dtype helpers."""
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+
+class InputError(ValueError):
+    """Input that cannot be used, as one sentence: what, where, what was expected, what to do.
+
+    **Arguments:**
+
+    - `what`: what is wrong, with the value found.
+    - `where`: the file, the key or the vessel.
+    - `expected`: what would have been accepted.
+    - `fix`: what the user can do about it.
+    """
+
+    def __init__(self, what: str, *, where: str, expected: str, fix: str):
+        self.what, self.where, self.expected, self.fix = what, where, expected, fix
+        super().__init__(f"{where}: {what}. Expected {expected}. {fix}.")
+
+
+def tolerance_of(x: Array, *, float64: float, float32: float) -> float:
+    """The tolerance that fits the precision of `x`."""
+    return float64 if jnp.finfo(x.dtype).bits == 64 else float32

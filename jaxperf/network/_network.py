@@ -1,0 +1,199 @@
+"""The vascular network: centreline nodes, tapered segments, named branches, declared lesions."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from .._misc import InputError
+from ._topology import Topology, build_topology
+
+FRAMES = ("LPS", "RAS", "model")
+
+
+class Lesions(eqx.Module):
+    """Declared lesions, and the segments each one lies on.
+
+    **Attributes:** over lesions `l`: `reference_radius` (m), `diameter_reduction` (0 to 1),
+    `length` (m); over pairs `k` of a lesion with a segment inside it: `segment`, `lesion`, and
+    `fraction`, the share of the lesion's length on that segment.
+    """
+
+    reference_radius: Float[Array, " l"]
+    diameter_reduction: Float[Array, " l"]
+    length: Float[Array, " l"]
+    segment: Int[Array, " k"]
+    lesion: Int[Array, " k"]
+    fraction: Float[Array, " k"]
+
+
+def no_lesions() -> Lesions:
+    """Lesions of a healthy network: empty arrays."""
+    none, index = jnp.zeros(0), jnp.zeros(0, jnp.int32)
+    return Lesions(none, none, none, index, index, none)
+
+
+class VascularNetwork(eqx.Module):
+    """Vessels as a graph of centreline nodes joined by segments.
+
+    A *node* is a point of a centreline. A *segment* joins two nodes; its radius tapers linearly
+    between its own two end values, so a sampled radius is a chain of segments and a step in
+    calibre lies at a node. A *vessel* is a maximal unbranched chain of segments, a *branch* a
+    named anatomical course (`LAD`) of one vessel or many. Segments point away from the roots.
+
+    **Attributes:** `node_position` (m); `segment_node` (proximal, distal); `radius` (m) at the
+    proximal and distal end; `length` (m), which may exceed the chord; `branch`, an index into
+    `branch_name`; `frame`, the patient frame of the positions (`LPS`, `RAS`, or `model` for a
+    network that belongs to no image).
+
+    Build one with [`build_network`][] or a reader of `jaxperf.io`.
+    """
+
+    node_position: Float[Array, "n 3"]
+    segment_node: Int[Array, "s 2"]
+    radius: Float[Array, "s 2"]
+    length: Float[Array, " s"]
+    branch: Int[Array, " s"]
+    lesion: Lesions
+    topology: Topology
+    branch_name: tuple[str, ...] = eqx.field(static=True)
+    frame: str = eqx.field(static=True)
+
+    @property
+    def n_nodes(self) -> int:
+        return self.node_position.shape[0]
+
+    @property
+    def n_segments(self) -> int:
+        return self.length.shape[0]
+
+    @property
+    def n_vessels(self) -> int:
+        """The number of maximal unbranched chains; host only."""
+        return int(np.max(np.asarray(self.topology.vessel))) + 1
+
+    @property
+    def roots(self) -> Int[Array, " r"]:
+        return self.topology.root
+
+    @property
+    def terminals(self) -> Int[Array, " t"]:
+        """Leaf nodes, roots excepted."""
+        return self.topology.terminal
+
+
+def _refuse(values, bad, what, where, expected, fix):
+    if np.any(bad):
+        i = int(np.flatnonzero(bad)[0])
+        raise InputError(
+            f"{what} {i} is {np.asarray(values)[i]}", where=where, expected=expected, fix=fix
+        )
+
+
+def _check_arrays(node_position, segment_node, radius, length, where):
+    n_nodes = len(node_position)
+    if n_nodes < 2 or len(segment_node) < 1:
+        raise InputError(
+            f"the network has {n_nodes} nodes and {len(segment_node)} segments",
+            where=where,
+            expected="at least two nodes and one segment",
+            fix="Check that the file holds a centreline",
+        )
+    bad = ~np.isfinite(node_position).all(1)
+    _refuse(node_position, bad, "position of node", where, "finite numbers", "Remove the node")
+    bad = ((segment_node < 0) | (segment_node >= n_nodes)).any(1)
+    _refuse(segment_node, bad, "segment", where, f"nodes 0 to {n_nodes - 1}", "Renumber the nodes")
+    bad = segment_node[:, 0] == segment_node[:, 1]
+    _refuse(segment_node, bad, "segment", where, "two different nodes", "Remove the segment")
+    bad = ~(np.isfinite(radius) & (radius > 0)).all(1)
+    _refuse(radius, bad, "radius (m) of segment", where, "a positive number", "Measure it again")
+    bad = ~(np.isfinite(length) & (length > 0))
+    _refuse(length, bad, "length (m) of segment", where, "a positive number", "Merge its two nodes")
+
+
+def build_network(
+    node_position: Float[np.ndarray, "n 3"],
+    segment_node: Int[np.ndarray, "s 2"],
+    radius: Float[np.ndarray, "..."],
+    *,
+    root: Int[np.ndarray, " r"],
+    frame: str,
+    length: Float[np.ndarray, " s"] | None = None,
+    branch: Int[np.ndarray, " s"] | None = None,
+    branch_name: tuple[str, ...] = ("network",),
+    lesion: Lesions | None = None,
+    allow_loops: bool = False,
+    sweep_shape: tuple[int, int] | None = None,
+    where: str = "network",
+) -> VascularNetwork:
+    """Check raw arrays and make a network of them; runs on the host.
+
+    **Arguments:**
+
+    - `node_position`: (n, 3) in m.
+    - `segment_node`: (s, 2) node pairs in any direction; they are directed away from the root.
+    - `radius`: (n,) at the nodes or (s, 2) at the ends of each segment as given, in m.
+    - `root`: one node for each connected piece, the one it is fed from.
+    - `frame`: `LPS`, `RAS` or `model`.
+    - `length`: (s,) in m; the chord where left out.
+    - `branch`, `branch_name`: the branch of each segment and the branches' names.
+    - `lesion`: declared lesions, in the numbering of `segment_node`.
+    - `allow_loops`: keep segments that close loops (collaterals) instead of refusing them.
+    - `sweep_shape`: fixes the shape of the order of elimination, so that several networks of
+      equal counts share one compiled program.
+    - `where`: the file or key that messages name.
+
+    **Returns:** a [`VascularNetwork`][].
+
+    **Errors:** [`InputError`][] for non-finite or non-positive values, indices out of range,
+    pieces without a root, several roots in a piece, and loops unless allowed.
+    """
+    node_position = np.asarray(node_position, np.float64)
+    segment_node = np.asarray(segment_node, np.int64).reshape(-1, 2)
+    radius = np.asarray(radius, np.float64)
+    if radius.shape == (len(node_position),) and len(segment_node):
+        radius = radius[np.clip(segment_node, 0, len(radius) - 1)]
+    if radius.shape != segment_node.shape:
+        raise InputError(
+            f"radius has shape {radius.shape}",
+            where=where,
+            expected=f"({len(node_position)},) at the nodes or {segment_node.shape} at the ends",
+            fix="Give one radius for each node, or two for each segment",
+        )
+    if frame not in FRAMES:
+        raise InputError(
+            f"frame is {frame!r}", where=where, expected=f"one of {FRAMES}", fix="Name the frame"
+        )
+    if length is None:
+        ends = node_position[np.clip(segment_node, 0, len(node_position) - 1)]
+        length = np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1)
+    length = np.asarray(length, np.float64)
+    branch = np.zeros(len(segment_node), np.int64) if branch is None else np.asarray(branch)
+    _check_arrays(node_position, segment_node, radius, length, where)
+    directed, topology = build_topology(
+        len(node_position),
+        segment_node,
+        np.atleast_1d(np.asarray(root, np.int64)),
+        branch,
+        allow_loops=allow_loops,
+        sweep_shape=sweep_shape,
+        where=where,
+    )
+    flipped = directed[:, 0] != segment_node[:, 0]
+    return VascularNetwork(
+        node_position=jnp.asarray(node_position),
+        segment_node=jnp.asarray(directed, jnp.int32),
+        radius=jnp.asarray(np.where(flipped[:, None], radius[:, ::-1], radius)),
+        length=jnp.asarray(length),
+        branch=jnp.asarray(branch, jnp.int32),
+        lesion=no_lesions() if lesion is None else lesion,
+        topology=topology,
+        branch_name=tuple(branch_name),
+        frame=frame,
+    )
+
+
+def vessel_label(network: VascularNetwork, segment: int) -> str:
+    """The name a message gives a segment: branch, vessel, and distance along the branch."""
+    name = network.branch_name[int(network.branch[segment])]
+    return f"{name} (vessel {int(network.topology.vessel[segment])}, segment {segment})"
