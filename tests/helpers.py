@@ -1,0 +1,36 @@
+"""What several test files share: where the reference data lie, and how derivatives are compared."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import Array
+
+_REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def data_dir() -> Path:
+    """The folder of reference data: JAXPERF_DATA, or `shared/data` beside the repository."""
+    named = os.environ.get("JAXPERF_DATA")
+    return Path(named) if named else _REPOSITORY.parent / "shared" / "data"
+
+
+requires_data = pytest.mark.skipif(
+    not data_dir().is_dir(),
+    reason=f"no reference data at {data_dir()}; name their folder in JAXPERF_DATA",
+)
+
+
+def central_difference(function: Callable[[Array], Array], x: Array, step: float) -> Array:
+    """d function / d x by central differences, entry by entry; x of any shape, function scalar."""
+    flat = np.asarray(x).reshape(-1)
+    slopes = []
+    for i in range(flat.size):
+        change = np.zeros_like(flat)
+        change[i] = step * max(abs(flat[i]), 1e-300)
+        up, down = (jnp.asarray((flat + s * change).reshape(x.shape)) for s in (1.0, -1.0))
+        slopes.append((function(up) - function(down)) / (2.0 * change[i]))
+    return jnp.stack(slopes).reshape(x.shape)
