@@ -155,9 +155,7 @@ def lv_frame_from_labels(
     return lv_frame_from_points(apex, base, rv, frame=mesh.frame, where=where)
 
 
-def _open_face_centre(
-    mesh: VoxelMesh, cavity_label: int, where: str
-) -> Float[np.ndarray, "3"]:
+def _open_face_centre(mesh: VoxelMesh, cavity_label: int, where: str) -> Float[np.ndarray, "3"]:
     """Area-weighted centroid of the faces between the cavity and the background."""
     label = np.pad(mesh.label, 1)
     ijk = np.argwhere(mesh.label == cavity_label)

@@ -67,9 +67,7 @@ class AbstractMesh(eqx.Module):
         """Number of points of `quadrature(level)` over the whole mesh."""
 
     @abc.abstractmethod
-    def quadrature(
-        self, level: int = 1, cells: Int[np.ndarray, " k"] | None = None
-    ) -> Quadrature:
+    def quadrature(self, level: int = 1, cells: Int[np.ndarray, " k"] | None = None) -> Quadrature:
         """Equal-weight points inside the control volumes (of `cells`, default all)."""
 
 

@@ -73,9 +73,7 @@ class TetMesh(AbstractMesh):
         """`4 m` at level 1, else `24 m (level - 1)**3`."""
         return self.tet.shape[0] * 4 * _quarter_points(level).shape[0]
 
-    def quadrature(
-        self, level: int = 1, cells: Int[np.ndarray, " k"] | None = None
-    ) -> Quadrature:
+    def quadrature(self, level: int = 1, cells: Int[np.ndarray, " k"] | None = None) -> Quadrature:
         """Points inside the quarter of each tetrahedron that belongs to a vertex.
 
         Level 1 takes the centroid of each quarter. From level 2 on a quarter is cut into its six

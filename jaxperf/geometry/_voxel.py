@@ -134,9 +134,7 @@ class VoxelMesh(AbstractMesh):
         """`n_cells * level**3`."""
         return self.n_cells * level**3
 
-    def quadrature(
-        self, level: int = 1, cells: Int[np.ndarray, " k"] | None = None
-    ) -> Quadrature:
+    def quadrature(self, level: int = 1, cells: Int[np.ndarray, " k"] | None = None) -> Quadrature:
         """Centres of `level**3` equal boxes in each voxel, each with its box's volume.
 
         **Arguments:**
@@ -150,9 +148,7 @@ class VoxelMesh(AbstractMesh):
         box = np.stack(np.meshgrid(offset, offset, offset, indexing="ij"), axis=-1).reshape(-1, 3)
         ijk = self.cell_ijk[cells][:, None, :] + box[None, :, :]
         weight = np.repeat(self.volume[cells] / level**3, level**3)
-        return Quadrature(
-            self.position(ijk.reshape(-1, 3)), weight, np.repeat(cells, level**3)
-        )
+        return Quadrature(self.position(ijk.reshape(-1, 3)), weight, np.repeat(cells, level**3))
 
 
 def build_voxel_mesh(
