@@ -1,0 +1,29 @@
+"""How a solve ended, as sentences."""
+
+import equinox as eqx
+
+
+class RESULTS(eqx.Enumeration):
+    """What happened and what to try; the case layer adds which vessel."""
+
+    successful = ""
+    max_steps_reached = (
+        "Newton's method reached the largest number of steps before the residual reached its "
+        "tolerance. Raise max_steps, or look for a vessel whose radius or boundary is out of range."
+    )
+    line_search_stalled = (
+        "No step along Newton's direction lowers the residual. Look for a vessel of extreme "
+        "radius or a lesion close to occlusion, or solve in float64."
+    )
+    linear_solver_failed = (
+        "The linear solver did not reach its tolerance. Raise its max_steps, or look for "
+        "permeability or conductances that differ by many orders of magnitude."
+    )
+    vessel_collapsed = (
+        "The wall law has no open lumen at the pressure found in a vessel. Raise the wall "
+        "stiffness or the inlet pressure, or use a rigid wall."
+    )
+    nonfinite = (
+        "A pressure or flow is not finite. Check that a pressure is prescribed somewhere, and "
+        "that no input is NaN or zero."
+    )

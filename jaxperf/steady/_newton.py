@@ -1,0 +1,247 @@
+"""Newton's method with a globalised step, and the one implicit-function rule of the project.
+
+A system F(x; θ) = 0 is a Module that holds its parameters θ as leaves. Its solution x(θ) obeys
+
+    ∂F/∂x · ẋ = − ∂F/∂θ · θ̇,
+
+so one linearised solve differentiates it in forward mode, and the transposed solve in reverse.
+Both the residual and the linearised solve are evaluated at the solution returned by the very
+function that carries the rule, so the rule differentiates recursively: second derivatives are
+right, where a stop-gradient with one correction step would give zero.
+"""
+
+from abc import abstractmethod
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PyTree
+
+from .._results import RESULTS
+
+
+class LinearStep(eqx.Module):
+    """The solution of one linearised system, its iterations, and whether it was found."""
+
+    value: PyTree
+    iterations: Int[Array, ""]
+    converged: Array
+
+
+class AbstractSystem(eqx.Module):
+    """Nonlinear equations with their own linearised solver."""
+
+    @abstractmethod
+    def residual(self, x: PyTree) -> PyTree:
+        """F(x)."""
+
+    @abstractmethod
+    def linear_solve(self, x: PyTree, right: PyTree, rtol: Float[Array, ""] | float) -> LinearStep:
+        """Solve ∂F/∂x · value = right; linear and differentiable in `right`."""
+
+    @abstractmethod
+    def scale(self, x: PyTree) -> PyTree:
+        """What each entry of the residual is measured against: a scalar for each leaf."""
+
+    @abstractmethod
+    def is_admissible(self, x: PyTree) -> Array:
+        """Whether `x` lies where the equations hold."""
+
+
+class AbstractAdjoint(eqx.Module):
+    """How a solve is differentiated."""
+
+
+class ImplicitAdjoint(AbstractAdjoint):
+    """The implicit-function rule: one linearised solve, any order of derivative."""
+
+
+class UnrolledAdjoint(AbstractAdjoint):
+    """Differentiate through a fixed number of undamped Newton steps: a check for small systems.
+
+    Memory and time grow with `steps`.
+    """
+
+    steps: int = eqx.field(static=True, default=12)
+
+
+class Newton(eqx.Module):
+    """Newton's method with backtracking.
+
+    **Attributes:** `tolerance`, on the residual relative to the system's scale; where `None`,
+    1e-12 in double and 2e-5 in single precision.
+    """
+
+    tolerance: float | None = eqx.field(static=True, default=None)
+
+
+class Root(eqx.Module):
+    """A root: `value`, and how it was found."""
+
+    value: PyTree
+    result: RESULTS
+    steps: Int[Array, ""]
+    linear_iterations: Int[Array, ""]
+    residual: Float[Array, ""]
+
+
+class _State(eqx.Module):
+    x: PyTree
+    residual: PyTree
+    merit: Float[Array, ""]
+    steps: Int[Array, ""]
+    linear_iterations: Int[Array, ""]
+    result: RESULTS
+
+
+_HALVINGS = 25
+
+
+def _merit(residual: PyTree, scale: PyTree) -> Float[Array, ""]:
+    relative = jax.tree.map(lambda r, s: jnp.max(jnp.abs(r), initial=0.0) / s, residual, scale)
+    return jnp.max(jnp.stack(jax.tree.leaves(relative)))
+
+
+def _axpy(x, step, t):
+    return jax.tree.map(lambda a, b: a - t * b, x, step)
+
+
+def _step(system: AbstractSystem, scale: PyTree, state: _State) -> _State:
+    # Eisenstat–Walker: no linear system is solved better than the outer residual deserves.
+    floor = 1e-11 if jnp.finfo(state.merit.dtype).bits == 64 else 1e-6
+    rtol = jnp.clip(0.1 * state.merit, floor, 1e-2)
+    step = system.linear_solve(state.x, state.residual, rtol)
+
+    def trial(t):
+        x = _axpy(state.x, step.value, t)
+        residual = system.residual(x)
+        return x, residual, _merit(residual, scale)
+
+    def rejected(carry):
+        t, (_, _, merit), halvings = carry
+        # written so that a NaN merit is rejected
+        return ~(merit <= (1 - 1e-4 * t) * state.merit) & (halvings < _HALVINGS)
+
+    def halve(carry):
+        t, _, halvings = carry
+        return 0.5 * t, trial(0.5 * t), halvings + 1
+
+    one = jnp.ones((), state.merit.dtype)
+    _, (x, residual, merit), halvings = jax.lax.while_loop(
+        rejected, halve, (one, trial(one), jnp.zeros((), jnp.int32))
+    )
+    stalled = ~(merit < state.merit) | (halvings >= _HALVINGS)
+    result = RESULTS.where(stalled, RESULTS.line_search_stalled, RESULTS.successful)
+    result = RESULTS.where(step.converged, result, RESULTS.linear_solver_failed)
+    result = RESULTS.where(jnp.isfinite(merit), result, RESULTS.nonfinite)
+    return _State(
+        x, residual, merit, state.steps + 1, state.linear_iterations + step.iterations, result
+    )
+
+
+def _newton(system: AbstractSystem, x0: PyTree, max_steps: int, tolerance: float) -> Root:
+    # The first step is the solution of the equations linearised at the guess, taken in full: it
+    # gives the scales. From there on every step must lower the residual.
+    start = system.residual(x0)
+    first = system.linear_solve(x0, start, jnp.asarray(1e-2, jax.tree.leaves(x0)[0].dtype))
+    x = _axpy(x0, first.value, jnp.ones((), jax.tree.leaves(x0)[0].dtype))
+    scale = system.scale(x)
+    residual = system.residual(x)
+    merit = _merit(residual, scale)
+    result = RESULTS.where(jnp.isfinite(merit), RESULTS.successful, RESULTS.nonfinite)
+    state = _State(x, residual, merit, jnp.ones((), jnp.int32), first.iterations, result)
+
+    def unfinished(state: _State):
+        go = (state.merit > tolerance) & (state.steps < max_steps)
+        return go & (state.result == RESULTS.successful)
+
+    state = jax.lax.while_loop(unfinished, lambda s: _step(system, scale, s), state)
+    # A step that cannot lower a residual already at round-off has arrived.
+    arrived = state.merit <= 100 * tolerance
+    stalled = (state.result == RESULTS.line_search_stalled) & arrived
+    result = RESULTS.where(stalled, RESULTS.successful, state.result)
+    late = (state.merit > 100 * tolerance) & (result == RESULTS.successful)
+    result = RESULTS.where(late, RESULTS.max_steps_reached, result)
+    shut = (result == RESULTS.successful) & ~system.is_admissible(state.x)
+    result = RESULTS.where(shut, RESULTS.vessel_collapsed, result)
+    return Root(state.x, result, state.steps, state.linear_iterations, state.merit)
+
+
+def _is_none(leaf):
+    return leaf is None
+
+
+@eqx.filter_custom_jvp
+def _implicit_root(system, x0, *, max_steps, tolerance):
+    return _newton(system, x0, max_steps, tolerance)
+
+
+@_implicit_root.def_jvp
+def _implicit_root_jvp(primals, tangents, *, max_steps, tolerance):
+    system, x0 = primals
+    system_dot, _ = tangents
+    root = _implicit_root(system, x0, max_steps=max_steps, tolerance=tolerance)
+    residual, dot = eqx.filter_jvp(lambda s: s.residual(root.value), (system,), (system_dot,))
+    # A part of the residual that no tangent reaches comes back as None.
+    residual_dot = jax.tree.map(
+        lambda d, r: jnp.zeros_like(r) if d is None else d, dot, residual, is_leaf=_is_none
+    )
+    rtol = 1e-11 if jnp.finfo(root.residual.dtype).bits == 64 else 1e-6
+    step = system.linear_solve(root.value, residual_dot, rtol)
+    nothing = jax.tree.map(lambda _: None, root)
+    value_dot = jax.tree.map(jnp.negative, step.value)
+    root_dot = eqx.tree_at(
+        lambda r: (r.value, r.residual), nothing, (value_dot, jnp.zeros_like(root.residual)),
+        is_leaf=_is_none,
+    )
+    return root, root_dot
+
+
+def _unrolled_root(system, x0, steps, tolerance):
+    rtol = 1e-11 if jnp.finfo(jax.tree.leaves(x0)[0].dtype).bits == 64 else 1e-6
+
+    def step(carry, _):
+        x, iterations = carry
+        linear = system.linear_solve(x, system.residual(x), rtol)
+        moved = _axpy(x, linear.value, jnp.ones((), jax.tree.leaves(x)[0].dtype))
+        return (moved, iterations + linear.iterations), None
+
+    (x, iterations), _ = jax.lax.scan(step, (x0, jnp.zeros((), jnp.int32)), None, length=steps)
+    merit = _merit(system.residual(x), system.scale(x))
+    done = (merit <= 100 * tolerance) & system.is_admissible(x)
+    result = RESULTS.where(done, RESULTS.successful, RESULTS.max_steps_reached)
+    return Root(x, result, jnp.asarray(steps, jnp.int32), iterations, merit)
+
+
+def find_root(
+    system: AbstractSystem,
+    x0: PyTree,
+    method: Newton,
+    *,
+    adjoint: AbstractAdjoint,
+    max_steps: int,
+    throw: bool,
+) -> Root:
+    """Solve F(x) = 0.
+
+    **Arguments:** `x0`, a guess, by which nothing is differentiated; `throw`, whether to raise
+    when no root is found (set it to `False` under `vmap` and for export).
+
+    **Returns:** a [`Root`][].
+    """
+    x0 = jax.lax.stop_gradient(x0)
+    dtype = jax.tree.leaves(x0)[0].dtype
+    default = 1e-12 if jnp.finfo(dtype).bits == 64 else 2e-5
+    tolerance = default if method.tolerance is None else method.tolerance
+    if isinstance(adjoint, UnrolledAdjoint):
+        root = _unrolled_root(system, x0, adjoint.steps, tolerance)
+    elif isinstance(adjoint, ImplicitAdjoint):
+        root = _implicit_root(system, x0, max_steps=max_steps, tolerance=tolerance)
+    else:
+        raise ValueError(
+            f"adjoint is {adjoint!r}; expected ImplicitAdjoint() or UnrolledAdjoint(steps)"
+        )
+    if throw:
+        failed = root.result != RESULTS.successful
+        root = eqx.tree_at(lambda r: r.value, root, root.result.error_if(root.value, failed))
+    return root

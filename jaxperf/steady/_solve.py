@@ -1,0 +1,86 @@
+"""Steady flow in a network."""
+
+import equinox as eqx
+from jaxtyping import Array, Float, Int
+
+from .._results import RESULTS
+from ..network import VascularNetwork
+from ..vessel import AbstractWall, Blood, RigidWall
+from ._newton import AbstractAdjoint, ImplicitAdjoint, Newton, find_root
+from ._system import Boundary, NetworkLaw, SteadySystem, initial_state, node_closure
+
+
+class SteadyProblem(eqx.Module):
+    """Steady 1-D flow: a network, its boundary, blood and wall.
+
+    **Attributes:** `boundary` is a tuple of boundary types of `jaxperf.network`. At least one of
+    them must fix a pressure or refer to one. A leaf without a boundary is closed.
+    """
+
+    network: VascularNetwork
+    boundary: Boundary
+    blood: Blood = eqx.field(default_factory=Blood)
+    wall: AbstractWall = eqx.field(default_factory=RigidWall)
+
+
+class SteadySolution(eqx.Module):
+    """Steady flow.
+
+    **Attributes:** `pressure` (n,) total pressure, Pa; `flow` (s,) m³/s, positive away from the
+    root; `pressure_static` (s, 2) Pa at the proximal and distal end of each segment; `area`
+    (s, 2) m²; `result`; `newton_iterations`; `residual`, the largest remaining residual relative
+    to its scale.
+    """
+
+    pressure: Float[Array, " n"]
+    flow: Float[Array, " s"]
+    pressure_static: Float[Array, "s 2"]
+    area: Float[Array, "s 2"]
+    result: RESULTS
+    newton_iterations: Int[Array, ""]
+    residual: Float[Array, ""]
+
+
+@eqx.filter_jit
+def solve_steady(
+    problem: SteadyProblem,
+    method: Newton = Newton(),
+    *,
+    adjoint: AbstractAdjoint = ImplicitAdjoint(),
+    max_steps: int = 50,
+    throw: bool = True,
+) -> SteadySolution:
+    """Solve the steady 1-D Navier–Stokes equations on a network.
+
+    Newton's method; each linear system is eliminated from the leaves to the roots and back
+    (see `factor_network`), which is exact and O(number of segments).
+
+    **Arguments:**
+
+    - `method`: [`Newton`][] with its tolerance.
+    - `adjoint`: [`ImplicitAdjoint`][] or [`UnrolledAdjoint`][].
+    - `max_steps`: Newton steps at most.
+    - `throw`: raise if no solution is found; otherwise look at `result`.
+
+    **Returns:** a [`SteadySolution`][].
+    """
+    closure = node_closure(problem.network, problem.boundary)
+    law = NetworkLaw(problem.network, problem.blood, problem.wall)
+    root = find_root(
+        SteadySystem(law, closure),
+        initial_state(problem.network, closure),
+        method,
+        adjoint=adjoint,
+        max_steps=max_steps,
+        throw=throw,
+    )
+    state = root.value
+    return SteadySolution(
+        pressure=state.pressure,
+        flow=state.flow,
+        pressure_static=law.static_pressure(state),
+        area=law.areas(state),
+        result=root.result,
+        newton_iterations=root.steps,
+        residual=root.residual,
+    )

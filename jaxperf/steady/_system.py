@@ -1,0 +1,226 @@
+"""The steady equations of a network: segment laws, node balances, their linearisation."""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from ..network import (
+    AbstractBoundary,
+    CoronaryOutletSvOneD,
+    CoronaryOutletSvZeroD,
+    FlowBoundary,
+    PressureBoundary,
+    ResistanceOutlet,
+    VascularNetwork,
+)
+from ..vessel import AbstractWall, Blood, resistance_integral, stenosis_coefficients
+from ._elimination import NetworkFactor, SegmentLinearisation, factor_network, solve_network
+from ._newton import AbstractSystem, LinearStep
+
+Boundary = tuple[AbstractBoundary, ...]
+
+
+class NodeClosure(eqx.Module):
+    """Boundary conditions as one statement for each node.
+
+    A node is either `fixed` at `pressure`, or fed by `inflow − conductance·P` from outside.
+    """
+
+    fixed: Bool[Array, " n"]
+    pressure: Float[Array, " n"]
+    inflow: Float[Array, " n"]
+    conductance: Float[Array, " n"]
+
+
+def _outlet(boundary: AbstractBoundary) -> tuple[Array, Array]:
+    """Resistance and reference pressure of an outlet whose capacitors have filled."""
+    if isinstance(boundary, ResistanceOutlet):
+        return boundary.resistance, boundary.pressure_ref
+    if isinstance(boundary, CoronaryOutletSvOneD):
+        # svOneDSolver adds P_ref to the outlet pressure.
+        return boundary.Ra + boundary.Ra_micro + boundary.Rv, -boundary.P_ref
+    if isinstance(boundary, CoronaryOutletSvZeroD):
+        return boundary.Ra1 + boundary.Ra2 + boundary.Rv1, boundary.P_v
+    raise ValueError(
+        f"no steady meaning is known for {type(boundary).__name__}; expected a boundary type of "
+        "jaxperf.network"
+    )
+
+
+def node_closure(network: VascularNetwork, boundary: Boundary) -> NodeClosure:
+    """Gather a boundary into one statement for each node; nodes without one keep their mass."""
+    zero = jnp.zeros(network.n_nodes, network.length.dtype)
+    fixed, pressure, inflow, conductance = jnp.zeros(network.n_nodes, bool), zero, zero, zero
+    for condition in boundary:
+        if isinstance(condition, PressureBoundary):
+            fixed = fixed.at[condition.node].set(True)
+            pressure = pressure.at[condition.node].set(condition.pressure)
+        elif isinstance(condition, FlowBoundary):
+            inflow = inflow.at[condition.node].add(condition.flow)
+        else:
+            resistance, reference = _outlet(condition)
+            conductance = conductance.at[condition.node].add(1.0 / resistance)
+            inflow = inflow.at[condition.node].add(reference / resistance)
+    return NodeClosure(fixed, pressure, inflow, conductance)
+
+
+class NetworkState(eqx.Module):
+    """Total pressure (Pa) at the nodes and flow (m³/s) in the segments."""
+
+    pressure: Float[Array, " n"]
+    flow: Float[Array, " s"]
+
+
+class NetworkLaw(eqx.Module):
+    r"""The steady one-dimensional equations on a network.
+
+    With mass conserved, Q is constant along a segment, and the momentum equation becomes one for
+    the total pressure $P = p + \tfrac12\alpha\rho Q^2/A^2$,
+
+    $$\frac{dP}{dx} = -2(\zeta+2)\pi\mu\frac{Q}{A^2},$$
+
+    in which the convective change of momentum through taper has cancelled exactly. A segment
+    obeys $P_p - P_c = [2(\zeta+2)\pi\mu\int A^{-2}dx + R_l]\,Q + S_l|Q|Q$ with $R_l$, $S_l$ the
+    losses of a lesion on it. Radii at the ends follow the wall law at the pressure there and go
+    linearly between; for a rigid wall the integral is exact, for an elastic one second order in
+    the segment length. Viscosity is taken at the mean of the two radii.
+    """
+
+    network: VascularNetwork
+    blood: Blood
+    wall: AbstractWall
+
+    def areas(self, state: NetworkState) -> Float[Array, "s 2"]:
+        """Lumen area (m²) at the proximal and distal end of every segment."""
+        pressure = state.pressure[self.network.segment_node]
+        flow = jnp.broadcast_to(state.flow[:, None], pressure.shape)
+        return self._area(pressure, flow)
+
+    def _area(self, pressure, flow):
+        return self.wall.area_from_total(
+            pressure, flow, self.network.radius, self.blood.density, self.blood.alpha
+        )
+
+    def is_open(self, state: NetworkState) -> Bool[Array, " s"]:
+        """Whether the wall law has an area at both ends of each segment."""
+        pressure = state.pressure[self.network.segment_node]
+        flow = jnp.broadcast_to(state.flow[:, None], pressure.shape)
+        radius, blood = self.network.radius, self.blood
+        return self.wall.is_open_at_total(
+            pressure, flow, radius, blood.density, blood.alpha
+        ).all(axis=1)
+
+    def static_pressure(self, state: NetworkState) -> Float[Array, "s 2"]:
+        """p = P − ½αρ(Q/A)² at both ends of every segment."""
+        velocity = state.flow[:, None] / self.areas(state)
+        head = 0.5 * self.blood.alpha * self.blood.density
+        return state.pressure[self.network.segment_node] - head * velocity**2
+
+    def lesion_loss(self) -> tuple[Float[Array, " s"], Float[Array, " s"]]:
+        """Linear and quadratic loss coefficient that lesions add to each segment."""
+        lesion, zero = self.network.lesion, jnp.zeros_like(self.network.length)
+        if lesion.length.shape[0] == 0:
+            return zero, zero
+        linear, quadratic = stenosis_coefficients(
+            lesion.reference_radius,
+            lesion.diameter_reduction,
+            lesion.length,
+            self.blood.viscosity(lesion.reference_radius),
+            self.blood.density,
+        )
+        spread = lambda c: zero.at[lesion.segment].add(lesion.fraction * c[lesion.lesion])
+        return spread(linear), spread(quadratic)
+
+    def drop(
+        self,
+        proximal: Float[Array, " s"],
+        distal: Float[Array, " s"],
+        flow: Float[Array, " s"],
+    ) -> Float[Array, " s"]:
+        """P_p − P_c − loss(Q) of every segment; zero at the solution."""
+        both = jnp.stack([proximal, distal], axis=1)
+        area = self._area(both, jnp.stack([flow, flow], axis=1))
+        radius = jnp.sqrt(area / math.pi)
+        viscosity = self.blood.viscosity(0.5 * (radius[:, 0] + radius[:, 1]))
+        integral = resistance_integral(radius[:, 0], radius[:, 1], self.network.length)
+        linear, quadratic = self.lesion_loss()
+        resistance = self.blood.friction_coefficient * viscosity * integral + linear
+        return proximal - distal - resistance * flow - quadratic * jnp.abs(flow) * flow
+
+    def residual(self, state: NetworkState, closure: NodeClosure) -> NetworkState:
+        """What is missing in every segment law (as `flow`, Pa) and node balance (`pressure`)."""
+        node = self.network.segment_node
+        ends = state.pressure[node]
+        drop = self.drop(ends[:, 0], ends[:, 1], state.flow)
+        balance = closure.inflow - closure.conductance * state.pressure
+        balance = balance.at[node[:, 1]].add(state.flow).at[node[:, 0]].add(-state.flow)
+        held = state.pressure - closure.pressure
+        return NetworkState(jnp.where(closure.fixed, held, balance), drop)
+
+    def linearise(self, state: NetworkState) -> SegmentLinearisation:
+        """Partial derivatives of the segment laws: each acts on its own segment only."""
+        ends = state.pressure[self.network.segment_node]
+        point = (ends[:, 0], ends[:, 1], state.flow)
+        _, push = jax.linearize(self.drop, *point)
+        one, zero = jnp.ones_like(state.flow), jnp.zeros_like(state.flow)
+        return SegmentLinearisation(
+            push(one, zero, zero), push(zero, one, zero), push(zero, zero, one)
+        )
+
+    def factor(
+        self, state: NetworkState, closure: NodeClosure, conductance: Float[Array, " n"]
+    ) -> NetworkFactor:
+        """Eliminate the equations linearised at a state; `conductance` adds to the closure's."""
+        total = closure.conductance + conductance
+        return factor_network(self.network, self.linearise(state), total, closure.fixed)
+
+
+def initial_state(network: VascularNetwork, closure: NodeClosure) -> NetworkState:
+    """Rest at the highest prescribed or reference pressure: every vessel open.
+
+    Nodes of prescribed pressure start there, so no step ever moves them by round-off.
+    """
+    has_outlet = closure.conductance > 0
+    reference = closure.inflow / jnp.where(has_outlet, closure.conductance, 1.0)
+    known = jnp.where(closure.fixed, closure.pressure, jnp.where(has_outlet, reference, -jnp.inf))
+    highest = jnp.max(known)
+    highest = jnp.where(jnp.isfinite(highest), highest, 0.0).astype(closure.pressure.dtype)
+    pressure = jnp.where(closure.fixed, closure.pressure, highest)
+    return NetworkState(pressure, jnp.zeros_like(network.length))
+
+
+def pressure_scale(closure: NodeClosure, state: NetworkState) -> Float[Array, ""]:
+    """The largest pressure in the problem, which residuals in Pa are measured against."""
+    size = jnp.maximum(jnp.max(jnp.abs(closure.pressure)), jnp.max(jnp.abs(state.pressure)))
+    return size + jnp.finfo(state.pressure.dtype).tiny
+
+
+class SteadySystem(AbstractSystem):
+    """The network by itself as a system of equations."""
+
+    law: NetworkLaw
+    closure: NodeClosure
+
+    def residual(self, x: NetworkState) -> NetworkState:
+        return self.law.residual(x, self.closure)
+
+    def linear_solve(self, x: NetworkState, right: NetworkState, rtol) -> LinearStep:
+        factor = self.law.factor(x, self.closure, jnp.zeros_like(x.pressure))
+        pressure, flow = solve_network(factor, right.flow, right.pressure)
+        return LinearStep(
+            NetworkState(pressure, flow), jnp.zeros((), jnp.int32), jnp.ones((), bool)
+        )
+
+    def scale(self, x: NetworkState) -> NetworkState:
+        flow = jnp.max(jnp.abs(x.flow)) + jnp.finfo(x.flow.dtype).tiny
+        pressure = pressure_scale(self.closure, x)
+        # A node of prescribed pressure has a residual in Pa among those in m³/s. It starts and
+        # stays at exactly zero (see `initial_state`), so one scale serves.
+        return NetworkState(flow, pressure)
+
+    def is_admissible(self, x: NetworkState) -> Bool[Array, ""]:
+        return self.law.is_open(x).all()
+
