@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ requires_data = pytest.mark.skipif(
 
 def central_difference(function: Callable[[Array], Array], x: Array, step: float) -> Array:
     """d function / d x by central differences, entry by entry; x of any shape, function scalar."""
+    function = jax.jit(function)
     flat = np.asarray(x).reshape(-1)
     slopes = []
     for i in range(flat.size):

@@ -107,9 +107,9 @@ def test_pries_against_the_formula_as_printed(haematocrit):
     share = ((1.0 - haematocrit) ** c - 1.0) / ((1.0 - 0.45) ** c - 1.0)
     w = (d / (d - 1.1)) ** 2
     expected = 1.2e-3 * (1.0 + (eta45 - 1.0) * share * w) * w
-    law = PriesViscosity(haematocrit=haematocrit)
+    law = jax.jit(lambda r: PriesViscosity(haematocrit=haematocrit)(r))
     np.testing.assert_allclose(law(jnp.asarray(0.5e-6 * d)), expected, rtol=1e-11)
-    slopes = jax.vmap(jax.grad(law))(jnp.asarray(0.5e-6 * d))
+    slopes = jax.jit(jax.vmap(jax.grad(law)))(jnp.asarray(0.5e-6 * d))
     assert bool(jnp.all(jnp.isfinite(slopes)))
 
 
@@ -189,13 +189,13 @@ def test_area_from_total_derivatives_of_first_and_second_order(wall):
     def found(flow):
         return wall.area_from_total(PRESSURE[2], flow, radius, DENSITY, alpha)
 
-    area = found(flow)
-    p_a, p_q = jax.grad(total, (0, 1))(area, flow)
+    area = jax.jit(found)(flow)
+    p_a, p_q = jax.jit(jax.grad(total, (0, 1)))(area, flow)
     first = -p_q / p_a
-    np.testing.assert_allclose(jax.grad(found)(flow), first, rtol=1e-12)
-    (p_aa, p_aq), (_, p_qq) = jax.hessian(total, (0, 1))(area, flow)
+    np.testing.assert_allclose(jax.jit(jax.grad(found))(flow), first, rtol=1e-12)
+    (p_aa, p_aq), (_, p_qq) = jax.jit(jax.hessian(total, (0, 1)))(area, flow)
     second = -(p_qq + 2.0 * p_aq * first + p_aa * first**2) / p_a
-    np.testing.assert_allclose(jax.grad(jax.grad(found))(flow), second, rtol=1e-11)
+    np.testing.assert_allclose(jax.jit(jax.grad(jax.grad(found)))(flow), second, rtol=1e-11)
 
 
 @pytest.mark.parametrize("wall", _walls())
@@ -220,7 +220,7 @@ def test_a_shut_or_choked_vessel_is_reported_and_gives_no_nan(wall):
         return jnp.sum(static) + jnp.sum(total)
 
     for p, q in ((pressure, FLOW), (PRESSURE, FLOW * 1e5)):
-        slopes = jax.grad(both, (0, 1, 2))(p, q, RADIUS)
+        slopes = jax.jit(jax.grad(both, (0, 1, 2)))(p, q, RADIUS)
         assert all(bool(jnp.all(jnp.isfinite(s))) for s in slopes)
 
 
@@ -234,7 +234,7 @@ def test_wall_derivatives_against_differences(wall):
 
     for function, x in ((of_pressure, PRESSURE), (of_radius, RADIUS)):
         expected = central_difference(function, x, 1e-5)
-        np.testing.assert_allclose(jax.grad(function)(x), expected, rtol=1e-6)
+        np.testing.assert_allclose(jax.jit(jax.grad(function))(x), expected, rtol=1e-6)
 
 
 def test_law_derivatives_against_differences():
@@ -246,7 +246,7 @@ def test_law_derivatives_against_differences():
     ]
     for function, x in functions:
         expected = central_difference(function, x, 1e-5)
-        np.testing.assert_allclose(jax.grad(function)(x), expected, rtol=1e-6)
+        np.testing.assert_allclose(jax.jit(jax.grad(function))(x), expected, rtol=1e-6)
 
 
 def test_a_stiff_wall_is_a_rigid_wall():
