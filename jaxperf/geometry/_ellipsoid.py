@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Float
 
 from .._misc import InputError
-from ._frame import LVFrame, lv_frame_from_points
-from ._voxel import VoxelMesh, build_voxel_mesh
+from ._frame import lv_frame_from_points, LVFrame
+from ._voxel import build_voxel_mesh, VoxelMesh
 
 # Halvings of the bracket of the nearest-point parameter: to round-off from any start.
 _BISECTIONS = 80
@@ -116,7 +116,7 @@ def ellipsoid_ventricle(
     endo_long_mm: float = 62.0,
     wall_base_mm: float = 9.5,
     wall_apex_mm: float = 7.0,
-    base_height_mm: float = 18.0,
+    base_height_mm: float = 22.0,
 ) -> tuple[VoxelMesh, LVFrame, EllipsoidLV]:
     """A truncated-ellipsoid left ventricle with an RV cavity beside it, as labelled voxels.
 

@@ -9,6 +9,8 @@ from ._mesh import check_finite, check_frame
 from ._voxel import VoxelMesh
 
 _UNIT_TOLERANCE = 1e-9
+# Share of the cavity, farthest from the base, whose centroid gives the long axis its direction.
+_TIP_SHARE = 0.005
 
 
 class LVFrame(eqx.Module):
@@ -125,8 +127,10 @@ def lv_frame_from_labels(
     """The frame of a labelled ventricle.
 
     The base centre is the centroid of the cavity's open faces (towards neither wall nor other
-    tissue), the apex the cavity voxel farthest from it, the septum lies towards the centroid of
-    the RV cavity. An LV cavity without an open face has no base plane and is refused.
+    tissue, so mitral and aortic valve together), the long axis runs through it and the centroid of
+    the 0.5 % of the cavity farthest from it, the apex is where the axis leaves the cavity's
+    extent, and the septum lies towards the centroid of the RV cavity. A cavity without an open
+    face has no base plane and is refused.
 
     **Arguments:**
 
@@ -150,7 +154,12 @@ def lv_frame_from_labels(
             )
     base = _open_face_centre(mesh, cavity_label, where)
     cavity = mesh.label_centre(cavity_label)
-    apex = cavity[np.argmax(np.sum((cavity - base[None, :]) ** 2, axis=1))]
+    apart = np.sum((cavity - base[None, :]) ** 2, axis=1)
+    # one farthest voxel would be off the axis by the width of a blunt tip
+    tip = cavity[apart >= np.quantile(apart, 1.0 - _TIP_SHARE)].mean(axis=0)
+    axis = (tip - base) / np.linalg.norm(tip - base)
+    half_voxel = 0.5 * float(np.abs(mesh.axes @ axis) @ mesh.spacing)
+    apex = base + (np.max((cavity - base[None, :]) @ axis) + half_voxel) * axis
     rv = mesh.label_centre(rv_label).mean(axis=0)
     return lv_frame_from_points(apex, base, rv, frame=mesh.frame, where=where)
 

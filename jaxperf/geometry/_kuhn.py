@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from .._misc import InputError
-from ._tet import TetMesh, build_tet_mesh
+from ._tet import build_tet_mesh, TetMesh
 from ._voxel import VoxelMesh
 
 # One simplex per order of the axes: the path along the cube's edges from (0,0,0) to (1,1,1). All

@@ -3,14 +3,15 @@
 import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from .._misc import InputError
-from ._mesh import AbstractMesh, Quadrature, check_finite
+from ._mesh import AbstractMesh, check_finite, Quadrature
+from ._nearest import nearest
 
 # Rounds in which control volumes beside terminals without tissue are cut finer; each adds a level.
 _REFINEMENTS = 4
-# Control volumes cut finer per terminal without tissue.
+# Quadrature points whose control volumes are cut finer, per terminal without tissue.
 _NEAR_POINTS = 4
 
 
@@ -56,8 +57,8 @@ def power_owner(
     **Source:** F. Aurenhammer (1987), Power diagrams, SIAM J. Comput. 16:78.
     """
     lift = np.sqrt(np.max(site_radius) ** 2 - site_radius**2)
-    tree = cKDTree(np.column_stack([site_position, lift]))
-    return tree.query(np.column_stack([point, np.zeros(point.shape[0])]))[1]
+    lifted = np.column_stack([point, np.zeros(point.shape[0])])
+    return nearest(np.column_stack([site_position, lift]), lifted, 1)[1][:, 0]
 
 
 def terminal_regions(
@@ -73,7 +74,7 @@ def terminal_regions(
 
     Each quadrature point of the mesh belongs to the terminal of the site with the least
     |x − s|² − r². The quadrature starts at the level that has `points_per_terminal` points per
-    terminal; control volumes beside terminals without tissue are then cut finer. Terminals that
+    terminal; control volumes about terminals without tissue are then cut finer. Terminals that
     stay empty (sites outside the wall, or on top of a wider one) take the nearest point of a
     region that has several.
 
@@ -89,10 +90,17 @@ def terminal_regions(
 
     [`jaxperf.geometry.Regions`][].
 
-    **Raises** `InputError` for NaN, negative radii, terminals without a site, and more terminals
-    than points of the finest quadrature.
+    **Raises** `InputError` for NaN, negative radii, terminals without a site or out of range, and
+    fewer than one point per terminal.
     """
     _check_sites(site_position, site_terminal, site_radius, n_terminals)
+    if points_per_terminal < 1:
+        raise InputError(
+            f"points_per_terminal is {points_per_terminal}",
+            where="terminal_regions",
+            expected="at least 1",
+            fix="Leave it at its default of 8",
+        )
     partition = _Partition(mesh, site_position, site_terminal, site_radius, n_terminals)
     level = 1
     while mesh.quadrature_size(level) < points_per_terminal * n_terminals:
@@ -102,7 +110,9 @@ def terminal_regions(
         empty = np.flatnonzero(np.bincount(owner, minlength=n_terminals) == 0)
         if empty.size == 0:
             break
-        cells = _cells_near(points, partition.sites_of(empty))
+        cells = _cells_near(points, partition.own_sites(empty))
+        if cells.size == 0:
+            break
         kept = ~np.isin(points.cell, cells)
         finer, finer_owner = partition.divide(level + extra, cells)
         points = Quadrature(
@@ -173,14 +183,26 @@ class _Partition(eqx.Module):
         points = self.mesh.quadrature(level, cells)
         return points, self.terminal[power_owner(points.point, self.position, self.radius)]
 
-    def sites_of(self, terminals: Int[np.ndarray, " e"]) -> Float[np.ndarray, "s 3"]:
-        return self.position[np.isin(self.terminal, terminals)]
+    def own_sites(self, terminals: Int[np.ndarray, " e"]) -> Float[np.ndarray, "s 3"]:
+        """Positions of the terminals' sites that lie in their own power cell.
+
+        Finer points find such a cell; a site that a wider one covers has none to be found.
+        """
+        site = self.position[np.isin(self.terminal, terminals)]
+        owner = self.terminal[power_owner(site, self.position, self.radius)]
+        return site[np.isin(owner, terminals)]
 
 
 def _cells_near(points: Quadrature, site: Float[np.ndarray, "s 3"]) -> Int[np.ndarray, " k"]:
-    k = min(_NEAR_POINTS, points.weight.size)
-    near = cKDTree(points.point).query(site, k=np.arange(1, k + 1))[1]
-    return np.unique(points.cell[near])
+    """Control volumes about the sites; none for a site outside the tissue.
+
+    A site is outside where the nearest point is farther away than the point's own share is wide.
+    """
+    if site.shape[0] == 0:
+        return np.zeros(0, dtype=np.int64)
+    distance, near = nearest(points.point, site, _NEAR_POINTS)
+    inside = distance[:, 0] < np.cbrt(points.weight[near[:, 0]])
+    return np.unique(points.cell[near[inside]])
 
 
 def _fill_empty(
@@ -191,19 +213,11 @@ def _fill_empty(
     empty = np.flatnonzero(count == 0)
     if empty.size == 0:
         return owner
-    tree = cKDTree(points.point)
+    tree = KDTree(points.point)
     owner = owner.copy()
     for terminal in empty:
         site = partition.position[np.argmax(partition.terminal == terminal)]
         q = _nearest_spare(tree, site, owner, count)
-        if q < 0:
-            raise InputError(
-                f"terminal {int(terminal)} is left without tissue: {partition.n_terminals} "
-                f"terminals share {points.weight.size} quadrature points",
-                where="terminal_regions",
-                expected="fewer terminals than quadrature points",
-                fix="Raise points_per_terminal, refine the mesh or grow fewer terminals",
-            )
         count[owner[q]] -= 1
         count[terminal] += 1
         owner[q] = terminal
@@ -211,20 +225,23 @@ def _fill_empty(
 
 
 def _nearest_spare(
-    tree: cKDTree,
+    tree: KDTree,
     site: Float[np.ndarray, "3"],
     owner: Int[np.ndarray, " q"],
     count: Int[np.ndarray, " t"],
 ) -> int:
-    """Nearest point whose owner has another one; −1 where there is none."""
+    """Nearest point whose owner has another one.
+
+    There is one: with at least as many points as terminals and one terminal empty, some terminal
+    has two.
+    """
     k = min(16, owner.size)
     while True:
-        near = tree.query(site, k=np.arange(1, k + 1))[1]
+        near = np.atleast_1d(tree.query(site, k=k)[1])
         spare = near[count[owner[near]] > 1]
         if spare.size:
             return int(spare[0])
-        if k == owner.size:
-            return -1
+        assert k < owner.size, "fewer quadrature points than terminals"
         k = min(4 * k, owner.size)
 
 

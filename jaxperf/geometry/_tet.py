@@ -11,11 +11,11 @@ from .._misc import InputError
 from ._mesh import (
     AbstractMesh,
     BoundaryFaces,
-    Quadrature,
     check_extent,
     check_finite,
     check_frame,
     check_level,
+    Quadrature,
 )
 
 # Volume over cubed longest edge below which a tetrahedron is flat: 0.118 for a regular one.
@@ -34,21 +34,21 @@ class TetMesh(AbstractMesh):
     Every tetrahedron gives a quarter of itself to each vertex (the part where that vertex's
     barycentric coordinate is the largest), $V_i = \\sum_{T \\ni i} |T| / 4$.
 
-    - `point`: (c, 3), m, also called `centre`.
+    - `centre`: (c, 3), the vertices, m, also called `point`.
     - `tet`: (m, 4), positively oriented.
     - `tet_volume`: (m,), m³; `volume`: (c,), the dual volumes, m³.
     """
 
-    point: Float[np.ndarray, "c 3"]
+    centre: Float[np.ndarray, "c 3"]
     tet: Int[np.ndarray, "m 4"]
     tet_volume: Float[np.ndarray, " m"]
     volume: Float[np.ndarray, " c"]
     frame: str = eqx.field(static=True)
 
     @property
-    def centre(self) -> Float[np.ndarray, "c 3"]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def point(self) -> Float[np.ndarray, "c 3"]:
         """(c, 3), the vertices, m."""
-        return self.point
+        return self.centre
 
     def boundary_faces(self) -> BoundaryFaces:
         """Boundary triangles, each cut into the three shares of its vertices.
@@ -128,23 +128,23 @@ def build_tet_mesh(
     _check_connectivity(tet, point.shape[0], where)
     check_extent(point, frame, where)
     dual = np.bincount(tet.ravel(), np.repeat(np.abs(volume) / 4.0, 4), point.shape[0])
-    return TetMesh(point=point, tet=tet, tet_volume=np.abs(volume), volume=dual, frame=frame)
+    return TetMesh(centre=point, tet=tet, tet_volume=np.abs(volume), volume=dual, frame=frame)
 
 
 def boundary_triangles(tet: Int[np.ndarray, "m 4"]) -> Int[np.ndarray, "f 3"]:
     """Faces of one tetrahedron only, anticlockwise from outside."""
     face = tet[:, _FACE].reshape(-1, 3)
-    _, group, count = _face_groups(face)
+    _, group, count = _groups(face)
     return face[count[group] == 1]
 
 
-def _face_groups(face: Int[np.ndarray, "f 3"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """First face, group of each face and size of each group of faces with the same vertices."""
-    vertex = np.sort(face, axis=1)
+def _groups(simplex: Int[np.ndarray, "n k"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Groups of simplices with the same vertices: first member, group of each, size of each."""
+    vertex = np.sort(simplex, axis=1)
     order = np.lexsort(vertex.T[::-1])
-    new = np.ones(face.shape[0], dtype=np.bool_)
+    new = np.ones(simplex.shape[0], dtype=np.bool_)
     new[1:] = np.any(np.diff(vertex[order], axis=0) != 0, axis=1)
-    group = np.empty(face.shape[0], dtype=np.int64)
+    group = np.empty(simplex.shape[0], dtype=np.int64)
     group[order] = np.cumsum(new) - 1
     return order[new], group, np.bincount(group)
 
@@ -247,9 +247,9 @@ def _check_connectivity(tet: Int[np.ndarray, "m 4"], n_points: int, where: str) 
     used[tet] = True
     if not used.all():
         _refuse_unused(used, where)
-    _, repeat = np.unique(np.sort(tet, axis=1), axis=0, return_counts=True)
+    _, _, repeat = _groups(tet)
     face = tet[:, _FACE].reshape(-1, 3)
-    first, _, count = _face_groups(face)
+    first, _, count = _groups(face)
     if np.max(repeat) > 1 or np.max(count) > 2:
         n = int(np.sum(count > 2))
         raise InputError(

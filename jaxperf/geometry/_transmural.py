@@ -2,11 +2,11 @@
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.spatial import cKDTree
 
 from .._misc import InputError
 from ._frame import LVFrame
 from ._mesh import AbstractMesh, BoundaryFaces, check_finite, check_same_frame
+from ._nearest import nearest
 from ._voxel import VoxelMesh
 
 # Faces whose normals are averaged to tell where a stepped surface looks: about two rings.
@@ -132,8 +132,8 @@ def depth_between(
                 expected="at least one",
                 fix="Check the file or the selection that the points come from",
             )
-    endo = cKDTree(endocardium).query(point)[0]
-    total = endo + cKDTree(epicardium).query(point)[0]
+    endo = nearest(endocardium, point, 1)[0][:, 0]
+    total = endo + nearest(epicardium, point, 1)[0][:, 0]
     # a point on both surfaces (a wall of no thickness) is in the middle
     return np.where(total > 0.0, endo / np.where(total > 0.0, total, 1.0), 0.5)
 
@@ -204,7 +204,7 @@ def _averaged_normal(faces: BoundaryFaces) -> Float[np.ndarray, "f 3"]:
 
     The weight 1 + n·m is 0 for opposite faces, 1 for the two flanks of a step.
     """
-    near = _nearest(faces.centre, _SMOOTHING_FACES)
+    near = nearest(faces.centre, faces.centre, _SMOOTHING_FACES)[1]
     other = faces.normal[near]
     weight = 1.0 + np.einsum("fd,fkd->fk", faces.normal, other)
     total = np.einsum("fk,fkd->fd", weight * faces.area[near], other)
@@ -223,20 +223,15 @@ def _levelled(faces: BoundaryFaces, on: Bool[np.ndarray, " f"]) -> Float[np.ndar
     sticks out.
     """
     centre, normal = faces.centre[on], _averaged_normal(faces)[on]
-    near = _nearest(centre, _LEVELLING_FACES)
+    near = nearest(centre, centre, _LEVELLING_FACES)[1]
     lift = np.einsum("fd,fd->f", centre[near].mean(axis=1) - centre, normal)
     return centre + lift[:, None] * normal
-
-
-def _nearest(point: Float[np.ndarray, "n 3"], k: int) -> Int[np.ndarray, "n k"]:
-    k = min(k, point.shape[0])
-    return cKDTree(point).query(point, k=np.arange(1, k + 1))[1]
 
 
 def _gradient(
     centre: Float[np.ndarray, "c 3"], value: Float[np.ndarray, " c"]
 ) -> Float[np.ndarray, "c 3"]:
-    near = _nearest(centre, _GRADIENT_CELLS)
+    near = nearest(centre, centre, _GRADIENT_CELLS)[1]
     step = centre[near] - centre[:, None, :]
     change = value[near] - value[:, None]
     normal = np.einsum("cka,ckb->cab", step, step)

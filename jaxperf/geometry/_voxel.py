@@ -11,11 +11,11 @@ from .._misc import InputError
 from ._mesh import (
     AbstractMesh,
     BoundaryFaces,
-    Quadrature,
     check_extent,
     check_finite,
     check_frame,
     check_level,
+    Quadrature,
 )
 
 # NIfTI stores its affine in float32: axes are orthogonal to about 1e-7, a real shear is far above.
