@@ -1,0 +1,28 @@
+"""Readers and writers: trees, tissue meshes, svOneDSolver cases, results."""
+
+from ._centerlines import read_centerlines as read_centerlines
+from ._frames import (
+    mesh_in_frame as mesh_in_frame,
+    network_in_frame as network_in_frame,
+    to_frame as to_frame,
+)
+from ._images import read_voxel_labels as read_voxel_labels, write_nifti as write_nifti
+from ._resample import sample_on_grid as sample_on_grid
+from ._svoned import (
+    read_svoned as read_svoned,
+    SvOneDCase as SvOneDCase,
+    SvOneDMaterial as SvOneDMaterial,
+    TimeTable as TimeTable,
+)
+from ._swc import read_swc as read_swc
+from ._tets import (
+    read_tets as read_tets,
+    read_tets_with_data as read_tets_with_data,
+    TetFile as TetFile,
+)
+from ._writers import (
+    write_csv as write_csv,
+    write_json as write_json,
+    write_perfusion as write_perfusion,
+    write_tree as write_tree,
+)

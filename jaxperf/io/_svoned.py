@@ -1,0 +1,398 @@
+"""svOneDSolver cases: network, boundary data, wall and blood, from CGS to SI."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from .._misc import InputError
+from .._units import (
+    KG_M3_PER_G_CM3,
+    M3_PA_PER_CM5_DYN,
+    M3_S_PER_CM3_S,
+    M_PER_CM,
+    PA_PER_DYN_CM2,
+    PA_S_M3_PER_DYN_S_CM5,
+    PA_S_PER_POISE,
+)
+from ..network import (
+    AbstractBoundary,
+    build_network,
+    CoronaryOutletSvOneD,
+    FlowBoundary,
+    PressureBoundary,
+    ResistanceOutlet,
+    VascularNetwork,
+)
+from ._frames import check_frame
+from ._svoned_cards import Card, Cards, EXPECTED, read_cards
+
+_INLET = ("PRESSURE", "PRESSURE_WAVE", "FLOW")
+_OUTLET = ("NOBOUND", "RESISTANCE", "CORONARY")
+
+
+@dataclass(frozen=True)
+class TimeTable:
+    """A periodic table of values, linear between its entries; `period` is its last time."""
+
+    time: Float[np.ndarray, " t"]
+    value: Float[np.ndarray, " t"]
+
+    @property
+    def period(self) -> float:
+        return float(self.time[-1])
+
+    @property
+    def mean(self) -> float:
+        """The time average over the table, exact for values linear in between."""
+        if len(self.time) == 1:
+            return float(self.value[0])
+        return float(np.trapezoid(self.value, self.time) / (self.time[-1] - self.time[0]))
+
+
+@dataclass(frozen=True)
+class SvOneDMaterial:
+    """Wall and blood of a MATERIAL card, SI.
+
+    Wall: $p = \\tfrac43 (k_1 e^{k_2 r_0} + k_3)(1 - \\sqrt{S_0/S}) + p_{ref}$ with `k1`, `k3` in
+    Pa and `k2` in 1/m. Blood: `density` kg/m³, `viscosity` Pa·s, and `profile_exponent` ζ of the
+    velocity profile.
+    """
+
+    name: str
+    density: float
+    viscosity: float
+    reference_pressure: float
+    profile_exponent: float
+    k1: float
+    k2: float
+    k3: float
+
+
+@dataclass(frozen=True)
+class SvOneDCase:
+    """What a svOneDSolver input file says, in SI.
+
+    - `network`: one segment for each SEGMENT card, in the order of the file, with the length of
+      the card. Joints connect by topology: a side branch starts at its parent's node.
+    - `ostium_offset`: (s,) m, how far the first node of each segment lies from the node it is
+      joined to. svOneDSolver ignores these gaps, and so do the lengths.
+    - `segment_name`: the names on the cards.
+    - `boundary`: inlet and outlets. The inlet holds the cycle mean.
+    - `inlet_kind`: `pressure` (static, Pa) or `flow` (m³/s), and `inlet`, its table.
+    - `intramyocardial_pressure`: the table (Pa) of each CORONARY outlet, by segment name, in the
+      order of the outlets of the boundary.
+    - `material`: the materials, and `segment_material`, (s,), an index into them.
+    - `time_step` (s), `n_steps`: of the reference run.
+    """
+
+    name: str
+    network: VascularNetwork
+    ostium_offset: Float[np.ndarray, " s"]
+    segment_name: tuple[str, ...]
+    boundary: tuple[AbstractBoundary, ...]
+    inlet_kind: str
+    inlet: TimeTable
+    intramyocardial_pressure: dict[str, TimeTable]
+    material: tuple[SvOneDMaterial, ...]
+    segment_material: Int[np.ndarray, " s"]
+    time_step: float
+    n_steps: int
+
+
+def read_svoned(
+    path: str | os.PathLike,
+    *,
+    frame: str = "model",
+    branch_name: Mapping[str, str] | None = None,
+) -> SvOneDCase:
+    """Read a svOneDSolver input file; its units are centimetre, gram, second.
+
+    Segments named `lc1_0`, `lc1_1`, … make up the branch `lc1`.
+
+    **Arguments:**
+
+    - `frame`: frame of the node coordinates.
+    - `branch_name`: new names for these branches.
+
+    **Returns:** a [`SvOneDCase`][]. Supported: inlets PRESSURE, PRESSURE_WAVE and FLOW, outlets
+    RESISTANCE and CORONARY, material OLUFSEN, no minor losses.
+
+    **Errors:** [`InputError`][] naming file and line, for anything else too.
+
+    **Source:** svOneDSolver, *Input File Guide*; the order of a CORONARY table's parameters and
+    of a RESISTANCE table's is that of `cvOneDSubdomain.cxx`.
+    """
+    where = str(path)
+    check_frame(frame, where)
+    cards = read_cards(path)
+    if not cards.segment or cards.options is None:
+        raise InputError(
+            f"it has {len(cards.segment)} SEGMENT and {int(cards.options is not None)} "
+            "SOLVEROPTIONS cards",
+            where=where,
+            expected=EXPECTED,
+            fix="Check that the file is complete",
+        )
+    index = {number: i for i, number in enumerate(cards.segment)}
+    segments = list(cards.segment.values())
+    parent = _parents(cards, index)
+    network, offset = _network(cards, segments, parent, frame, branch_name or {}, where)
+    material = tuple(_material(card) for card in cards.material.values())
+    kind, inlet = _inlet(cards)
+    outlets, pim = _outlets(cards, segments, network, index)
+    boundary = (_inlet_boundary(kind, inlet, network), *outlets)
+    names = [m.name for m in material]
+    return SvOneDCase(
+        name=cards.model,
+        network=network,
+        ostium_offset=offset,
+        segment_name=tuple(card.field[0] for card in segments),
+        boundary=boundary,
+        inlet_kind=kind,
+        inlet=inlet,
+        intramyocardial_pressure=pim,
+        material=material,
+        segment_material=np.array(
+            [names.index(_known(card, 9, names, "material")) for card in segments], np.int64
+        ),
+        time_step=cards.options.number(0, "time step"),
+        n_steps=cards.options.whole(2, "number of steps"),
+    )
+
+
+def _known(card: Card, i: int, names, what: str) -> str:
+    if card.field[i] not in names:
+        raise InputError(
+            f"the {what} {card.field[i]} is not defined",
+            where=card.where,
+            expected=f"one of {', '.join(map(str, names)) or 'the file (there is none)'}",
+            fix=f"Define the {what} or correct its name",
+        )
+    return card.field[i]
+
+
+def _parents(cards: Cards, index: dict[int, int]) -> Int[np.ndarray, " s"]:
+    """The segment that each segment follows, −1 for the inlet."""
+    parent = np.full(len(index), -1, np.int64)
+    for joint in cards.joint:
+        inlets = _joined(cards.joint_inlet, joint, 2, index, "JOINTINLET")
+        outlets = _joined(cards.joint_outlet, joint, 3, index, "JOINTOUTLET")
+        for s in outlets:
+            if len(inlets) != 1 or parent[s] >= 0:
+                raise InputError(
+                    f"joint {joint.field[0]} makes segments meet again",
+                    where=joint.where,
+                    expected="a tree: one segment enters a joint, and each segment leaves one",
+                    fix="Cut the loop",
+                )
+            parent[s] = inlets[0]
+    followed = set(parent.tolist())
+    for number, i in index.items():
+        card = cards.segment[number]
+        kind = _known(card, 14, _OUTLET, "boundary condition type")
+        if (kind == "NOBOUND") != (i in followed):
+            raise InputError(
+                f"segment {card.field[0]} has the boundary condition {kind} and "
+                + ("a joint" if i in followed else "no joint")
+                + " at its end",
+                where=card.where,
+                expected="either a joint or a boundary condition",
+                fix="Add the missing JOINT, or correct the boundary condition",
+            )
+    return parent
+
+
+def _joined(lists, joint: Card, i: int, index: dict[int, int], what: str) -> list[int]:
+    card = lists[_known(joint, i, list(lists), what)]
+    numbers = [card.whole(k, "segment number") for k in range(2, len(card.field))]
+    if len(numbers) != card.whole(1, "number of segments"):
+        raise InputError(
+            f"{what} {card.field[0]} lists {len(numbers)} segments",
+            where=card.where,
+            expected=f"{card.field[1]}, as the card says",
+            fix="Correct the line",
+        )
+    for n in numbers:
+        if n not in index:
+            raise InputError(
+                f"{what} {card.field[0]} names segment {n}, which is not defined",
+                where=card.where,
+                expected="the number of a SEGMENT card",
+                fix="Correct the line",
+            )
+    return [index[n] for n in numbers]
+
+
+def _network(
+    cards, segments, parent, frame, branch_name, where
+) -> tuple[VascularNetwork, Float[np.ndarray, " s"]]:
+    inlets = np.flatnonzero(parent < 0)
+    if len(inlets) != 1:
+        names = ", ".join(segments[i].field[0] for i in inlets[:5])
+        raise InputError(
+            f"{len(inlets)} segments follow no joint: {names}",
+            where=where,
+            expected="one inlet segment",
+            fix="Check the JOINT cards",
+        )
+    start, end = (_node_positions(cards, segments, i) for i in (4, 5))
+    # Node 0 is the inlet, node 1 + s the distal end of segment s.
+    position = np.concatenate([start[inlets], end]) * M_PER_CM
+    proximal = np.where(parent < 0, 0, parent + 1)
+    area = np.array([[_positive(c, 6, "area"), _positive(c, 7, "area")] for c in segments])
+    length = np.array([_positive(card, 2, "length") for card in segments]) * M_PER_CM
+    names = [re.sub(r"_\d+$", "", card.field[0]) for card in segments]
+    branches = list(dict.fromkeys(names))
+    for key in branch_name:
+        if key not in branches:
+            raise InputError(
+                f"there is no branch {key!r}",
+                where=f"{where}, branch_name",
+                expected=f"one of {', '.join(branches)}",
+                fix="Correct the name",
+            )
+    network = build_network(
+        position,
+        np.stack([proximal, np.arange(len(segments)) + 1], axis=1),
+        np.sqrt(area / np.pi) * M_PER_CM,
+        root=np.array([0], np.int64),
+        frame=frame,
+        length=length,
+        branch=np.array([branches.index(n) for n in names], np.int64),
+        branch_name=tuple(branch_name.get(b, b) for b in branches),
+        where=where,
+    )
+    offset = np.linalg.norm(start * M_PER_CM - position[proximal], axis=1)
+    return network, offset
+
+
+def _node_positions(cards, segments, i) -> Float[np.ndarray, "s 3"]:
+    rows = []
+    for card in segments:
+        number = card.whole(i, "node number")
+        if number not in cards.node:
+            raise InputError(
+                f"segment {card.field[0]} names node {number}, which is not defined",
+                where=card.where,
+                expected="the number of a NODE card",
+                fix="Add the node or correct the line",
+            )
+        rows.append([cards.node[number].number(k, "coordinate") for k in (1, 2, 3)])
+    return np.array(rows, np.float64)
+
+
+def _positive(card: Card, i: int, what: str) -> float:
+    value = card.number(i, what)
+    if value <= 0:
+        raise InputError(
+            f"the {what} of {card.field[0]} is {value:g}",
+            where=card.where,
+            expected="a positive number",
+            fix="Correct the line",
+        )
+    return value
+
+
+def _material(card: Card) -> SvOneDMaterial:
+    if card.field[1] != "OLUFSEN" or len(card.field) != 9:
+        raise InputError(
+            f"material {card.field[0]} is {card.field[1]} with {len(card.field) - 6} parameters",
+            where=card.where,
+            expected="OLUFSEN with three parameters",
+            fix="Write a LINEAR wall as OLUFSEN with k1 = 0, k2 = 0, k3 = E*h/r",
+        )
+    value = [card.number(i, "material parameter") for i in range(2, 9)]
+    return SvOneDMaterial(
+        name=card.field[0],
+        density=value[0] * KG_M3_PER_G_CM3,
+        viscosity=value[1] * PA_S_PER_POISE,
+        reference_pressure=value[2] * PA_PER_DYN_CM2,
+        profile_exponent=value[3],
+        k1=value[4] * PA_PER_DYN_CM2,
+        k2=value[5] / M_PER_CM,
+        k3=value[6] * PA_PER_DYN_CM2,
+    )
+
+
+def _table(entries, unit: float, card: Card) -> TimeTable:
+    time, value = np.array(entries, np.float64).T
+    if (np.diff(time) <= 0).any():
+        raise InputError(
+            "the times of its table do not increase",
+            where=card.where,
+            expected="increasing times",
+            fix="Correct the table",
+        )
+    return TimeTable(time, value * unit)
+
+
+def _inlet(cards: Cards) -> tuple[str, TimeTable]:
+    options = cards.options
+    assert options is not None
+    kind = _known(options, 5, _INLET, "inlet boundary condition type")
+    entries = cards.table[_known(options, 4, list(cards.table), "table")]
+    if kind == "FLOW":
+        return "flow", _table(entries, M3_S_PER_CM3_S, options)
+    return "pressure", _table(entries, PA_PER_DYN_CM2, options)
+
+
+def _inlet_boundary(kind, inlet, network) -> AbstractBoundary:
+    node, value = jnp.asarray(network.roots), jnp.asarray([inlet.mean])
+    if kind == "flow":
+        return FlowBoundary(node, value)
+    return PressureBoundary(node, value)
+
+
+def _outlets(
+    cards, segments, network, index
+) -> tuple[list[AbstractBoundary], dict[str, TimeTable]]:
+    distal = np.asarray(network.segment_node)[:, 1]
+    resistance, coronary, pim = [], [], {}
+    for i, card in enumerate(segments):
+        if card.field[14] == "NOBOUND":
+            continue
+        entries = cards.table[_known(card, 15, list(cards.table), "table")]
+        if card.field[14] == "RESISTANCE":
+            if len(entries) > 2:
+                _refuse_outlet(card, len(entries), "resistance and, if not 0, distal pressure")
+            values = [v for _, v in entries] + [0.0]
+            resistance.append((distal[i], *values[:2]))
+            continue
+        if len(entries) < 7 or any(t >= 0 for t, _ in entries[:6]):
+            _refuse_outlet(
+                card,
+                len(entries),
+                "Ra, Ra_micro, Ca, Cim, Rv, P_ref at negative times, then the intramyocardial "
+                "pressure",
+            )
+        coronary.append((distal[i], *(v for _, v in entries[:6])))
+        pim[card.field[0]] = _table(entries[6:], PA_PER_DYN_CM2, card)
+    boundary: list[AbstractBoundary] = []
+    if resistance:
+        node, r, p = _columns(resistance)
+        boundary.append(ResistanceOutlet(node, r * PA_S_M3_PER_DYN_S_CM5, p * PA_PER_DYN_CM2))
+    if coronary:
+        node, ra, micro, ca, cim, rv, p = _columns(coronary)
+        ra, micro, rv = (x * PA_S_M3_PER_DYN_S_CM5 for x in (ra, micro, rv))
+        ca, cim = (x * M3_PA_PER_CM5_DYN for x in (ca, cim))
+        boundary.append(CoronaryOutletSvOneD(node, ra, micro, rv, ca, cim, p * PA_PER_DYN_CM2))
+    return boundary, pim
+
+
+def _columns(rows):
+    node, *values = zip(*rows, strict=True)
+    return [jnp.asarray(np.array(node, np.int32)), *(jnp.asarray(np.array(v)) for v in values)]
+
+
+def _refuse_outlet(card: Card, count: int, expected: str) -> None:
+    raise InputError(
+        f"the table {card.field[15]} of {card.field[0]} has {count} entries",
+        where=card.where,
+        expected=f"a {card.field[14]} table: {expected}",
+        fix="Correct the table",
+    )

@@ -1,0 +1,143 @@
+"""SWC: one centreline point per line, with the point before it."""
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+
+from .._misc import InputError
+from ..network import VascularNetwork
+from ._files import read_lines
+from ._frames import check_frame, check_plausible, length_unit
+from ._tree import PointTree, tree_network
+
+_EXPECTED = "an SWC file: lines of id, type, x, y, z, radius, parent"
+
+
+def read_swc(
+    path: str | os.PathLike,
+    *,
+    units: str,
+    frame: str,
+    branch_name: Mapping[int | str, str] | None = None,
+) -> VascularNetwork:
+    """Read a vascular tree from an SWC file.
+
+    A row whose parent is −1 is a root; there may be several. The type column is ignored. Rows
+    that coincide with their parent are merged with it. Below a junction, a first segment that
+    ends inside the junction's lumen is a link between centrelines and takes the radius of its
+    distal end.
+
+    Each tree is decomposed into branches named `branch 0`, `branch 1`, … At a junction the
+    branch goes on into the vessel with the largest mean radius as far as the next junction.
+
+    **Arguments:**
+
+    - `units`: unit of length of the file, `mm`, `cm`, `m` or `um`; SWC does not state it.
+    - `frame`: frame of the coordinates, `LPS`, `RAS` or `model`.
+    - `branch_name`: names of branches. A key is an automatic name, or the id of the row where
+      the branch ends: at a tip, the branch that ends there; elsewhere, the stretch of a branch
+      up to that row, which becomes a branch of its own (the left main ends at the row of its
+      bifurcation).
+
+    **Returns:** a [`jaxperf.network.VascularNetwork`][] in m. Its nodes are the rows in the
+    order of the file, less the merged ones.
+
+    **Errors:** [`InputError`][] naming file and line, and one naming the unit that would fit
+    where the size is not that of a coronary tree.
+
+    **Source:** Cannon et al. (1998), J. Neurosci. Methods 84:49.
+    """
+    where = str(path)
+    unit = length_unit(units, where)
+    check_frame(frame, where)
+    lines = read_lines(path, _EXPECTED)
+    rows = [
+        _row(line.split("#")[0].split(), f"{where}:{number}")
+        for number, line in enumerate(lines, 1)
+        if line.split("#")[0].strip()
+    ]
+    if not rows:
+        raise InputError(
+            "it holds no points", where=where, expected=_EXPECTED, fix="Export the tree again"
+        )
+    at = {key: f"{where}:{i}" for i, key in _numbered(lines)}
+    index = _index(rows, lines, where)
+    parent = np.array([_parent(row, index, at) for row in rows], np.int64)
+    position = np.array([row[2:5] for row in rows], np.float64)
+    radius = np.array([row[5] for row in rows], np.float64)
+    check_plausible(position, radius, units, where)
+    tree = PointTree(position * unit, radius * unit, parent, index, "row id")
+    return tree_network(tree, frame=frame, branch_name=branch_name, where=where)
+
+
+def _numbered(lines):
+    for i, line in enumerate(lines, 1):
+        words = line.split("#")[0].split()
+        if words:
+            yield i, int(words[0])
+
+
+def _row(words: list[str], where: str) -> tuple[int, int, float, float, float, float, int]:
+    if len(words) != 7:
+        raise InputError(
+            f"the line has {len(words)} columns",
+            where=where,
+            expected="7 columns: id, type, x, y, z, radius, parent",
+            fix="Correct the line",
+        )
+    try:
+        key, kind, parent = (int(words[i]) for i in (0, 1, 6))
+        x, y, z, radius = (float(words[i]) for i in (2, 3, 4, 5))
+    except ValueError as error:
+        raise InputError(
+            f"it is not numeric ({error})",
+            where=where,
+            expected="integers for id, type and parent, numbers for x, y, z and radius",
+            fix="Correct the line",
+        ) from error
+    if not np.isfinite([x, y, z]).all():
+        raise InputError(
+            f"the position is {x}, {y}, {z}",
+            where=where,
+            expected="finite coordinates",
+            fix="Remove the point or measure it again",
+        )
+    if not (np.isfinite(radius) and radius > 0):
+        raise InputError(
+            f"the radius is {radius}",
+            where=where,
+            expected="a positive number",
+            fix="Measure the radius of this point again",
+        )
+    return key, kind, x, y, z, radius, parent
+
+
+def _index(rows, lines, where) -> dict[int, int]:
+    """The position in the file of every row id."""
+    index: dict[int, int] = {}
+    for i, ((number, key), _) in enumerate(zip(_numbered(lines), rows, strict=True)):
+        if key in index:
+            raise InputError(
+                f"the id {key} appears a second time",
+                where=f"{where}:{number}",
+                expected="an id of its own for each row",
+                fix="Renumber the row and the rows that have it as parent",
+            )
+        index[key] = i
+    return index
+
+
+def _parent(row, index, at) -> int:
+    key, parent = row[0], row[6]
+    if parent == -1:
+        return -1
+    if parent == key or parent not in index:
+        what = "itself" if parent == key else f"{parent}, which is no row of the file"
+        raise InputError(
+            f"the parent of row {key} is {what}",
+            where=at[key],
+            expected="the id of another row, or -1 at a root",
+            fix="Correct the parent column",
+        )
+    return index[parent]

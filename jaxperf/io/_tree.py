@@ -1,0 +1,235 @@
+"""From points with parents to a network of named branches; shared by the centreline readers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from .._misc import InputError
+from ..network import build_network, VascularNetwork
+
+# Two points closer than this fraction of the radius are one point: no segment between them has
+# a meaning, and its length would rule the time step of a transient run.
+_COINCIDENT = 1e-3
+
+
+@dataclass(frozen=True)
+class PointTree:
+    """Centreline points, each with the index of the point before it, −1 at a root.
+
+    `name` is what the file calls some of the points (the row ids of an SWC file, the line that
+    ends there), and `name_of` says what such a name is.
+    """
+
+    position: Float[np.ndarray, "p 3"]
+    radius: Float[np.ndarray, " p"]
+    parent: Int[np.ndarray, " p"]
+    name: Mapping[int, int]
+    name_of: str
+
+
+def tree_network(
+    tree: PointTree, *, frame: str, branch_name: Mapping[int | str, str] | None, where: str
+) -> VascularNetwork:
+    """A network with a segment between each point and its parent, decomposed into branches.
+
+    Coincident consecutive points become one node, where the calibre may step. Below a junction,
+    a first segment that ends inside the junction's own lumen has the radius of its distal end
+    at both ends: it links the centrelines and is no vessel that tapers.
+    """
+    order = _parents_first(tree, where)
+    node = _merge_coincident(tree, order)
+    distal = np.array([p for p in order if node[p] == p and tree.parent[p] >= 0], np.int64)
+    distal.sort()
+    if len(distal) == 0:
+        raise InputError(
+            "it holds no two points in succession that lie apart",
+            where=where,
+            expected="at least one segment",
+            fix="Check that the file holds a centreline",
+        )
+    kept = np.unique(np.concatenate([node[tree.parent[distal]], distal]))
+    _refuse_lone_roots(tree, node, kept, where)
+    proximal = node[tree.parent[distal]]
+    chord = np.linalg.norm(tree.position[distal] - tree.position[proximal], axis=1)
+    start = tree.radius[tree.parent[distal]]
+    junction = np.bincount(proximal, minlength=len(node))[proximal] > 1
+    start = np.where(junction & (chord <= start), tree.radius[distal], start)
+    branch, names = _name_branches(tree, node, proximal, distal, chord, branch_name, where)
+    number = np.full(len(node), -1, np.int64)
+    number[kept] = np.arange(len(kept))
+    return build_network(
+        tree.position[kept],
+        number[np.stack([proximal, distal], axis=1)],
+        np.stack([start, tree.radius[distal]], axis=1),
+        root=number[np.flatnonzero(tree.parent < 0)],
+        frame=frame,
+        branch=branch,
+        branch_name=names,
+        where=where,
+    )
+
+
+def _parents_first(tree: PointTree, where: str) -> list[int]:
+    """The points in an order in which every parent comes before its children."""
+    child: list[list[int]] = [[] for _ in tree.parent]
+    for p, q in enumerate(tree.parent.tolist()):
+        if q >= 0:
+            child[q].append(p)
+    order = np.flatnonzero(tree.parent < 0).tolist()
+    for p in order:
+        order.extend(child[p])
+    if len(order) < len(tree.parent):
+        reached = np.zeros(len(tree.parent), np.bool_)
+        reached[order] = True
+        raise InputError(
+            f"the parents run in a circle through {_called(tree, _on_cycle(tree, reached))}",
+            where=where,
+            expected="a tree: every chain of parents ends at a root (parent -1)",
+            fix="Correct the parent of one of these points",
+        )
+    return order
+
+
+def _on_cycle(tree: PointTree, reached: np.ndarray) -> int:
+    point = int(np.flatnonzero(~reached)[0])
+    for _ in range(len(reached)):
+        point = int(tree.parent[point])
+    return point
+
+
+def _called(tree: PointTree, point: int) -> str:
+    names = [name for name, p in tree.name.items() if p == point]
+    return f"{tree.name_of} {names[0]}" if names else f"point {point}"
+
+
+def _merge_coincident(tree: PointTree, order: list[int]) -> Int[np.ndarray, " p"]:
+    """The node of every point: itself, or its parent's where the two coincide."""
+    node = np.arange(len(tree.parent))
+    step = np.linalg.norm(tree.position - tree.position[np.maximum(tree.parent, 0)], axis=1)
+    same = (tree.parent >= 0) & (step <= _COINCIDENT * tree.radius)
+    for p in order:
+        if same[p]:
+            node[p] = node[tree.parent[p]]
+    return node
+
+
+def _refuse_lone_roots(tree, node, kept, where):
+    lone = np.setdiff1d(np.flatnonzero(tree.parent < 0), kept)
+    if len(lone):
+        raise InputError(
+            f"the root at {_called(tree, int(lone[0]))} has no vessel",
+            where=where,
+            expected="roots that feed at least one segment",
+            fix="Remove the point or give it as a parent",
+        )
+
+
+def _name_branches(
+    tree, node, proximal, distal, chord, branch_name, where
+) -> tuple[Int[np.ndarray, " s"], tuple[str, ...]]:
+    """The branch of each segment, and the branches' names."""
+    roots = np.flatnonzero(tree.parent < 0)
+    courses = _courses(roots, proximal, distal, chord, tree.radius)
+    segment_of = dict(zip(distal.tolist(), range(len(distal)), strict=True))
+    parts: list[tuple[str, list[int]]] = []
+    wanted = dict(branch_name or {})
+    ends = _named_ends(tree, node, segment_of, courses, wanted, where)
+    for i, course in enumerate(courses):
+        part: list[int] = []
+        for point in course:
+            part.append(segment_of[point])
+            if point in ends:
+                parts.append((ends[point], part))
+                part = []
+        if part:
+            name = f"branch {i}"
+            parts.append((wanted.get(name, name), part))
+    names = [name for name, _ in parts]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise InputError(
+            f"the name {repeated[0]!r} is given to several branches",
+            where=f"{where}, branch_name",
+            expected="a name of its own for each branch",
+            fix="Number the parts, such as 'OM 1' and 'OM 2'",
+        )
+    branch = np.zeros(len(distal), np.int64)
+    for i, (_, part) in enumerate(parts):
+        branch[part] = i
+    return branch, tuple(names)
+
+
+def _named_ends(tree, node, segment_of, courses, wanted, where) -> dict[int, str]:
+    """The point where each branch that the caller names by its end is cut off."""
+    ends: dict[int, str] = {}
+    last = {f"branch {i}": course[-1] for i, course in enumerate(courses)}
+    for key, name in wanted.items():
+        if isinstance(key, str):
+            known = key in last
+            point = last.get(key, -1)
+        else:
+            point = int(node[tree.name[key]]) if key in tree.name else -1
+            known = point in segment_of
+        if not known or point in ends:
+            leaf = {course[-1] for course in courses}
+            tips = [n for n, p in tree.name.items() if int(node[p]) in leaf]
+            raise InputError(
+                f"{key!r} is {'named twice' if point in ends else 'not the end of any branch'}",
+                where=f"{where}, branch_name",
+                expected=f"a name from 'branch 0' to 'branch {len(courses) - 1}', or the "
+                f"{tree.name_of} where a branch ends (tips: {', '.join(map(str, tips))})",
+                fix=f"Correct the key of {name!r}",
+            )
+        ends[point] = name
+    return ends
+
+
+def _courses(roots, proximal, distal, chord, radius) -> list[list[int]]:
+    """The tree as unbranched courses, each the list of its points without the first.
+
+    At a junction the course goes on into the vessel with the largest mean radius as far as the
+    next junction: the mean, because the first points of all daughters lie in the same lumen.
+    Equal means are decided by the longer way to a tip. Courses are numbered generation by
+    generation, and along their parent from its proximal end.
+    """
+    child: dict[int, list[int]] = {}
+    step = dict(zip(distal.tolist(), chord.tolist(), strict=True))
+    for p, q in zip(proximal.tolist(), distal.tolist(), strict=True):
+        child.setdefault(p, []).append(q)
+    reach = _reach(roots.tolist(), child, step)
+
+    def rank(first: int) -> tuple[float, float]:
+        moment = length = 0.0
+        point = first
+        while True:
+            moment += step[point] * radius[point]
+            length += step[point]
+            following = child.get(point, [])
+            if len(following) != 1:
+                return round(moment / length, 12), reach[first]
+            point = following[0]
+
+    courses: list[list[int]] = []
+    starts: list[int] = roots.tolist()
+    for first in starts:
+        course = [first]
+        while course[-1] in child:
+            onward = max(child[course[-1]], key=rank)
+            starts += [c for c in child[course[-1]] if c != onward]
+            course.append(onward)
+        courses.append(course if first in step else course[1:])
+    return courses
+
+
+def _reach(roots, child, step) -> dict[int, float]:
+    """The longest way from the start of each point's segment down to a tip."""
+    order = list(roots)
+    for p in order:
+        order.extend(child.get(p, []))
+    reach: dict[int, float] = {}
+    for p in reversed(order):
+        below = max((reach[c] for c in child.get(p, [])), default=0.0)
+        reach[p] = below + step.get(p, 0.0)
+    return reach
