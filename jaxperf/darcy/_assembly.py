@@ -1,0 +1,173 @@
+"""Transmissibilities from a mesh and a permeability."""
+
+from abc import abstractmethod
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from .._misc import InputError
+from ..geometry import TetMesh, VoxelMesh
+from ._operator import DarcyGraph, build_darcy_graph
+
+
+class AbstractDarcyMesh(eqx.Module):
+    """A mesh prepared for Darcy: its graph, and the map from permeability to transmissibility.
+
+    Permeability K here is the mobility of Darcy's law u = −K∇p, in m²/(Pa·s). It is a scalar for
+    the whole mesh, one scalar for each element, or one symmetric (3, 3) tensor for each element;
+    an element is a voxel or a tetrahedron.
+    """
+
+    graph: eqx.AbstractVar[DarcyGraph]
+
+    @property
+    @abstractmethod
+    def n_elements(self) -> int:
+        """How many elements carry a permeability."""
+
+    @abstractmethod
+    def transmissibility(self, permeability: Float[Array, "..."]) -> Float[Array, " e"]:
+        """Transmissibility (m³/s/Pa) of every edge; differentiable in the permeability."""
+
+
+def _check_shape(permeability: Array, n_elements: int):
+    allowed = ((), (n_elements,), (n_elements, 3, 3))
+    if permeability.shape not in allowed:
+        raise ValueError(
+            f"permeability has shape {permeability.shape}; expected one of {allowed}: a scalar, "
+            "one scalar for each element, or one tensor for each element"
+        )
+
+
+class VoxelDarcyMesh(AbstractDarcyMesh):
+    """Two-point flux between voxels: T = A/d · harmonic mean of n·K·n on the two sides.
+
+    Consistent where K is diagonal in the axes of the grid only; `check_voxel_permeability`
+    refuses others.
+    """
+
+    graph: DarcyGraph
+    normal: Float[Array, "e 3"]
+    area_over_distance: Float[Array, " e"]
+
+    @property
+    def n_elements(self) -> int:
+        return self.graph.n_cells
+
+    def transmissibility(self, permeability: Float[Array, "..."]) -> Float[Array, " e"]:
+        _check_shape(permeability, self.n_elements)
+        if permeability.ndim == 0:
+            return permeability * self.area_over_distance
+        beside = permeability[self.graph.edge]
+        if permeability.ndim == 3:
+            beside = jnp.einsum("ei,esij,ej->es", self.normal, beside, self.normal)
+        first, second = beside[:, 0], beside[:, 1]
+        return 2.0 * first * second / (first + second) * self.area_over_distance
+
+
+class TetDarcyMesh(AbstractDarcyMesh):
+    """Vertex-centred control volumes on linear tetrahedra: T_ij = −Σ_T |T| ∇φ_i·K·∇φ_j.
+
+    Symmetric, full tensors, conservative on the duals, second order. With full tensors or obtuse
+    tetrahedra some T_ij are negative: there is no maximum principle. (Two-point flux between cell
+    centres does not converge on such meshes.)
+    """
+
+    graph: DarcyGraph
+    gradient: Float[Array, "m 4 3"]
+    tet_volume: Float[Array, " m"]
+    tet_edge: Int[Array, "m 6"]
+
+    @property
+    def n_elements(self) -> int:
+        return self.tet_volume.shape[0]
+
+    def transmissibility(self, permeability: Float[Array, "..."]) -> Float[Array, " e"]:
+        _check_shape(permeability, self.n_elements)
+        flux = self.gradient
+        if permeability.ndim == 3:
+            flux = jnp.einsum("mij,maj->mai", permeability, self.gradient)
+        first, second = _PAIRS[:, 0], _PAIRS[:, 1]
+        stiffness = jnp.einsum("mpi,mpi->mp", self.gradient[:, first], flux[:, second])
+        scale = self.tet_volume if permeability.ndim != 1 else self.tet_volume * permeability
+        local = -stiffness * scale[:, None]
+        if permeability.ndim == 0:
+            local = permeability * local
+        return jax.ops.segment_sum(
+            local.reshape(-1), self.tet_edge.reshape(-1), self.graph.edge.shape[0]
+        )
+
+
+_PAIRS = np.array([[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]])
+
+
+def darcy_mesh(mesh: VoxelMesh | TetMesh) -> VoxelDarcyMesh | TetDarcyMesh:
+    """Prepare a mesh for Darcy; runs on the host."""
+    if isinstance(mesh, VoxelMesh):
+        pairs = mesh.face_pairs()
+        return VoxelDarcyMesh(
+            graph=build_darcy_graph(pairs.edge, mesh.volume),
+            normal=jnp.asarray(mesh.axes[pairs.axis]),
+            area_over_distance=jnp.asarray(pairs.area / pairs.distance),
+        )
+    corner = mesh.point[mesh.tet]
+    jacobian = np.transpose(corner[:, 1:] - corner[:, :1], (0, 2, 1))
+    inverse = np.linalg.inv(jacobian)
+    gradient = np.concatenate([-inverse.sum(axis=1, keepdims=True), inverse], axis=1)
+    ends = np.sort(mesh.tet[:, _PAIRS], axis=2).reshape(-1, 2)
+    n = mesh.n_cells
+    code, tet_edge = np.unique(ends[:, 0] * n + ends[:, 1], return_inverse=True)
+    edge = np.stack([code // n, code % n], axis=1)
+    return TetDarcyMesh(
+        graph=build_darcy_graph(edge, mesh.volume),
+        gradient=jnp.asarray(gradient),
+        tet_volume=jnp.asarray(mesh.tet_volume),
+        tet_edge=jnp.asarray(tet_edge.reshape(-1, 6), jnp.int32),
+    )
+
+
+def transversely_isotropic(
+    along: Float[Array, ""], across: Float[Array, ""], fibre: Float[Array, "k 3"]
+) -> Float[Array, "k 3 3"]:
+    """Fibre-aligned permeability K = across·I + (along − across) f fᵀ.
+
+    **Arguments:** `along`, `across` the fibre, m²/(Pa·s); `fibre` (k, 3) unit vectors.
+    """
+    outer = fibre[:, :, None] * fibre[:, None, :]
+    return across * jnp.eye(3, dtype=fibre.dtype)[None] + (along - across) * outer
+
+
+def check_permeability(
+    mesh: AbstractDarcyMesh, permeability: Float[np.ndarray, "..."], where: str
+) -> None:
+    """Refuse a permeability that is not positive definite, or that a voxel grid cannot represent.
+
+    **Errors:** [`InputError`][] naming the element. A rotated tensor on voxels is refused: the
+    two-point flux would drop its off-diagonal part and converge to the wrong pressure.
+    """
+    _check_shape(jnp.asarray(permeability), mesh.n_elements)
+    tensor = permeability.ndim == 3
+    smallest = np.linalg.eigvalsh(permeability)[:, 0] if tensor else np.atleast_1d(permeability)
+    bad = ~(np.isfinite(smallest) & (smallest > 0))
+    if bad.any():
+        i = int(np.flatnonzero(bad)[0])
+        raise InputError(
+            f"the permeability of element {i} is {smallest[i]:.3g} m2/(Pa s)",
+            where=where,
+            expected="a positive number (a positive definite tensor)",
+            fix="Mask the element out of the wall or give it a permeability",
+        )
+    if tensor and isinstance(mesh, VoxelDarcyMesh):
+        axes = np.unique(np.round(np.asarray(mesh.normal), 6), axis=0)
+        inner = np.einsum("ai,kij,bj->kab", axes, permeability, axes)
+        off = np.abs(inner - np.einsum("kaa->ka", inner)[:, :, None] * np.eye(len(axes)))
+        if (off.max(axis=(1, 2)) > 1e-6 * np.abs(inner).max(axis=(1, 2))).any():
+            raise InputError(
+                "the permeability tensor is not diagonal in the axes of the voxel grid",
+                where=where,
+                expected="a scalar, or a tensor aligned with the grid",
+                fix="Use a tetrahedral mesh (`mesh: tetrahedra` cuts the voxels into them)",
+            )

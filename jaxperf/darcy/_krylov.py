@@ -1,0 +1,138 @@
+"""Krylov methods, differentiated by the linear system they solve."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+
+class KrylovSolution(eqx.Module):
+    """What a Krylov method found: `value`, its `iterations` (products with the matrix), and
+    whether the residual reached the tolerance."""
+
+    value: Float[Array, " c"]
+    iterations: Int[Array, ""]
+    converged: Bool[Array, ""]
+
+
+Linear = Callable[[Array], Array]
+
+
+def _conjugate_gradient(matvec: Linear, precondition: Linear, b, rtol, max_steps):
+    """Preconditioned conjugate gradients (Hestenes and Stiefel 1952)."""
+    target = (rtol * rtol) * jnp.vdot(b, b)
+
+    def unfinished(carry):
+        _, r, _, _, k = carry
+        return (jnp.vdot(r, r) > target) & (k < max_steps)
+
+    def step(carry):
+        # The product acts on a carried array: fused with the update of the direction it would
+        # be recomputed for every neighbour.
+        x, r, direction, rz, k = carry
+        product = matvec(direction)
+        length = rz / jnp.vdot(direction, product)
+        x, r = x + length * direction, r - length * product
+        z = precondition(r)
+        rz_new = jnp.vdot(r, z)
+        return x, r, z + (rz_new / rz) * direction, rz_new, k + 1
+
+    z = precondition(b)
+    start = (jnp.zeros_like(b), b, z, jnp.vdot(b, z), jnp.zeros((), jnp.int32))
+    x, r, _, _, k = jax.lax.while_loop(unfinished, step, start)
+    return x, k, jnp.vdot(r, r) <= target
+
+
+def _bicgstab(matvec: Linear, precondition: Linear, b, rtol, max_steps):
+    """Right-preconditioned BiCGStab (van der Vorst 1992), for matrices that are not symmetric."""
+    target = (rtol * rtol) * jnp.vdot(b, b)
+
+    def unfinished(carry):
+        _, r, _, _, _, _, _, k = carry
+        return (jnp.vdot(r, r) > target) & (k < max_steps)
+
+    def step(carry):
+        x, r, p, v, rho, alpha, omega, k = carry
+        rho_new = jnp.vdot(b, r)
+        p = r + (rho_new / rho) * (alpha / omega) * (p - omega * v)
+        p_hat = precondition(p)
+        v = matvec(p_hat)
+        alpha = rho_new / jnp.vdot(b, v)
+        s = r - alpha * v
+        s_hat = precondition(s)
+        t = matvec(s_hat)
+        tt = jnp.vdot(t, t)
+        omega = jnp.vdot(t, s) / jnp.where(tt == 0, 1.0, tt).astype(tt.dtype)
+        return x + alpha * p_hat + omega * s_hat, s - omega * t, p, v, rho_new, alpha, omega, k + 2
+
+    one, zero = jnp.ones((), b.dtype), jnp.zeros_like(b)
+    start = (zero, b, zero, zero, one, one, one, jnp.zeros((), jnp.int32))
+    out = jax.lax.while_loop(unfinished, step, start)
+    return out[0], out[-1], jnp.vdot(out[1], out[1]) <= target
+
+
+def _defect_correction(matvec: Linear, solve: Linear, b, rtol, max_steps):
+    """x ← x + solve(b − A x), for solvers that are no linear symmetric preconditioner."""
+    target = (rtol * rtol) * jnp.vdot(b, b)
+
+    def unfinished(carry):
+        _, r, k = carry
+        return (jnp.vdot(r, r) > target) & (k < max_steps)
+
+    def step(carry):
+        x, r, k = carry
+        x = x + solve(r)
+        return x, b - matvec(x), k + 1
+
+    x, r, k = jax.lax.while_loop(
+        unfinished, step, (jnp.zeros_like(b), b, jnp.zeros((), jnp.int32))
+    )
+    return x, k, jnp.vdot(r, r) <= target
+
+
+_METHODS = {
+    "conjugate_gradient": _conjugate_gradient,
+    "bicgstab": _bicgstab,
+    "defect_correction": _defect_correction,
+}
+
+
+def solve_krylov(
+    matvec: Linear,
+    precondition: Linear,
+    right: Float[Array, " c"],
+    *,
+    method: str,
+    rtol: Float[Array, ""] | float,
+    max_steps: int,
+) -> KrylovSolution:
+    """Solve A x = b for a matrix given by its products.
+
+    Differentiable in `b` and in whatever `matvec` closes over, to any order: the rule is the one
+    of the linear system, not of the iteration.
+
+    **Arguments:**
+
+    - `precondition`: an approximate inverse, linear and symmetric (for `defect_correction`: any
+      approximate solve).
+    - `method`: `conjugate_gradient` (A symmetric positive definite), `bicgstab`, or
+      `defect_correction`.
+    - `rtol`: on the Euclidean norm of the residual relative to that of `b`.
+
+    **Returns:** a [`KrylovSolution`][].
+    """
+    iterate = _METHODS[method]
+
+    def solve(product, b):
+        value, iterations, converged = iterate(product, precondition, b, rtol, max_steps)
+        # Auxiliary outputs of a custom linear solve must carry tangents, so integers go as floats.
+        return value, (iterations.astype(b.dtype), converged.astype(b.dtype))
+
+    symmetric = method == "conjugate_gradient"
+    value, (iterations, converged) = jax.lax.custom_linear_solve(
+        matvec, right, solve, None if symmetric else solve, symmetric=symmetric, has_aux=True
+    )
+    iterations = jax.lax.stop_gradient(iterations).astype(jnp.int32)
+    return KrylovSolution(value, iterations, jax.lax.stop_gradient(converged) > 0)

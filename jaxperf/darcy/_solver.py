@@ -1,0 +1,160 @@
+"""Darcy solvers behind one interface, and the verb that uses them."""
+
+from abc import abstractmethod
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from .._results import RESULTS
+from ._krylov import solve_krylov
+from ._operator import DarcyOperator
+
+
+class DarcySolution(eqx.Module):
+    """Darcy's pressure.
+
+    **Attributes:** `pressure` (c,) Pa; `result`; `iterations`; `balance` (c,) m³/s, what is
+    missing in each control volume.
+    """
+
+    pressure: Float[Array, " c"]
+    result: RESULTS
+    iterations: Int[Array, ""]
+    balance: Float[Array, " c"]
+
+
+class AbstractDarcySolver(eqx.Module):
+    """Solves A p = source for a [`DarcyOperator`][].
+
+    The coupled solve uses `precondition` inside its own Krylov method where
+    `is_linear_symmetric` is true, and corrects by `solve` otherwise.
+    """
+
+    @property
+    @abstractmethod
+    def is_linear_symmetric(self) -> bool:
+        """Whether `precondition` is one linear, symmetric, positive definite map."""
+
+    @abstractmethod
+    def init(self, operator: DarcyOperator) -> Any:
+        """What is prepared once for an operator."""
+
+    @abstractmethod
+    def precondition(self, state: Any, residual: Float[Array, " c"]) -> Float[Array, " c"]:
+        """An approximation of A⁻¹ residual."""
+
+    @abstractmethod
+    def solve(
+        self, state: Any, source: Float[Array, " c"], *, max_steps: int | None = None
+    ) -> DarcySolution:
+        """Solve A p = source."""
+
+
+class _JacobiState(eqx.Module):
+    operator: DarcyOperator
+    inverse_diagonal: Float[Array, " c"]
+
+
+class ConjugateGradient(AbstractDarcySolver):
+    """Conjugate gradients with the inverse diagonal as preconditioner.
+
+    **Attributes:** `rtol`, on the residual; where `None`, 1e-12 in double and 1e-5 in single
+    precision. `max_steps`, products with the matrix at most.
+    """
+
+    rtol: float | None = eqx.field(static=True, default=None)
+    max_steps: int = eqx.field(static=True, default=20_000)
+
+    @property
+    def is_linear_symmetric(self) -> bool:
+        return True
+
+    def init(self, operator: DarcyOperator) -> _JacobiState:
+        return _JacobiState(operator, 1.0 / operator.diagonal)
+
+    def precondition(
+        self, state: _JacobiState, residual: Float[Array, " c"]
+    ) -> Float[Array, " c"]:
+        return state.inverse_diagonal * residual
+
+    def solve(
+        self,
+        state: _JacobiState,
+        source: Float[Array, " c"],
+        *,
+        max_steps: int | None = None,
+    ) -> DarcySolution:
+        default = 1e-12 if jnp.finfo(source.dtype).bits == 64 else 1e-5
+        found = solve_krylov(
+            state.operator,
+            # The preconditioner changes no solution, so nothing is differentiated through it.
+            lambda r: self.precondition(jax.lax.stop_gradient(state), r),
+            source,
+            method="conjugate_gradient",
+            rtol=default if self.rtol is None else self.rtol,
+            max_steps=self.max_steps if max_steps is None else max_steps,
+        )
+        result = RESULTS.where(
+            found.converged, RESULTS.successful, RESULTS.linear_solver_failed
+        )
+        result = RESULTS.where(
+            jnp.all(jnp.isfinite(found.value)), result, RESULTS.nonfinite
+        )
+        balance = source - state.operator(found.value)
+        return DarcySolution(found.value, result, found.iterations, balance)
+
+
+class DarcyProblem(eqx.Module):
+    """−∇·K∇p + s p = f on control volumes, without flux through the surface.
+
+    **Attributes:** `operator`; `source` (c,) m³/s in each control volume; `fixed` (c,), the
+    control volumes of prescribed pressure (none where left out), and `pressure_fixed` (c,) Pa.
+    """
+
+    operator: DarcyOperator
+    source: Float[Array, " c"]
+    fixed: Bool[Array, " c"] | None = None
+    pressure_fixed: Float[Array, " c"] | None = None
+
+
+def _eliminated(problem: DarcyProblem) -> tuple[DarcyOperator, Array]:
+    """Take control volumes of prescribed pressure out of the system, keeping it symmetric."""
+    operator, fixed, known = problem.operator, problem.fixed, problem.pressure_fixed
+    if fixed is None or known is None:
+        return operator, problem.source
+    known = jnp.where(fixed, known, 0.0).astype(known.dtype)
+    source = jnp.where(fixed, 0.0, problem.source - operator(known)).astype(known.dtype)
+    source = source + operator.diagonal * known
+    joined = fixed[None, :] | fixed[operator.graph.neighbour]
+    weight = jnp.where(joined, 0.0, operator.weight).astype(known.dtype)
+    return eqx.tree_at(lambda o: o.weight, operator, weight), source
+
+
+@eqx.filter_jit
+def solve_darcy(
+    problem: DarcyProblem,
+    method: AbstractDarcySolver = ConjugateGradient(),
+    *,
+    max_steps: int | None = None,
+    throw: bool = True,
+) -> DarcySolution:
+    """Solve Darcy's equation on a graph.
+
+    The derivative is that of the linear system, ∂p = A⁻¹(∂f − ∂A p), by one more solve; it holds
+    to any order. The system must have a sink or a prescribed pressure, or it is singular.
+
+    **Arguments:** `method`, an [`AbstractDarcySolver`][]; `max_steps` overrides its own limit;
+    `throw`, whether to raise where no solution is found.
+
+    **Returns:** a [`DarcySolution`][].
+    """
+    operator, source = _eliminated(problem)
+    solution = method.solve(method.init(operator), source, max_steps=max_steps)
+    if throw:
+        failed = solution.result != RESULTS.successful
+        pressure = solution.result.error_if(solution.pressure, failed)
+        solution = eqx.tree_at(lambda s: s.pressure, solution, pressure)
+    return solution
