@@ -1,0 +1,230 @@
+"""Conductances of the bed from flow targets in the lesion-free heart."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+
+from .._misc import InputError
+from .._units import M3_S_KG_PER_ML_MIN_G, PA_PER_MMHG
+from ..darcy import AbstractDarcySolver, ConjugateGradient
+from ..network import vessel_label, without_lesions
+from ..steady import initial_state, node_closure
+from ._problem import Autoregulation, Microcirculation, PerfusionProblem
+from ._solve import PerfusionSolution, solve_perfusion
+
+
+class Calibration(eqx.Module):
+    """What a calibration found.
+
+    **Attributes:** `rest`, the bed with uniform conductances (β in 1/(Pa·s)) that gives the rest
+    target in the lesion-free heart undilated; `hyperemia`, the same dilated by
+    `hyperemia_factor`; `autoregulation`, which holds the rest target in every terminal region
+    within that factor; `mbf_rest_ml_min_g`, `mbf_hyperemia_ml_min_g` reached; `solves` it took.
+    """
+
+    rest: Microcirculation
+    hyperemia: Microcirculation
+    autoregulation: Autoregulation
+    hyperemia_factor: float
+    mbf_rest_ml_min_g: float
+    mbf_hyperemia_ml_min_g: float
+    solves: int
+
+
+def _mean_mbf(problem: PerfusionProblem, solution: PerfusionSolution) -> float:
+    mass = float(problem.tissue.density) * float(jnp.sum(problem.tissue.volume))
+    return float(jnp.sum(solution.terminal_flow)) / mass / M3_S_KG_PER_ML_MIN_G
+
+
+def calibrate(
+    problem: PerfusionProblem,
+    *,
+    mbf_rest_ml_min_g: float,
+    mbf_hyperemia_ml_min_g: float | None = None,
+    hyperemia_factor: float | None = None,
+    pressure_capillary_mmHg: float = 15.0,
+    rtol: float = 1e-9,
+    method: AbstractDarcySolver = ConjugateGradient(),
+    report: Callable[[str], None] = lambda _: None,
+) -> Calibration:
+    """Find uniform β_src and β_snk from a rest target, and the factor of hyperemia.
+
+    In the lesion-free heart at rest, undilated,
+
+        β_snk = (Q/V)/(P_cap − p_snk),        β_src = (Q/V)/(p̄_T − P_cap),
+
+    with Q/V = MBF·ρ_t. The first is exact: all flow leaves through the sink, so P_cap is the mean
+    tissue pressure. The second holds for the mean terminal pressure p̄_T, which itself depends on
+    the flow, and is iterated. Hyperemia multiplies both by one factor, given, or found from a
+    target in the lesion-free heart. Runs on the host.
+
+    **Arguments:** `problem`, whose own β and dilation are only a layout; its lesions are lifted.
+    Give exactly one of `mbf_hyperemia_ml_min_g` and `hyperemia_factor`.
+
+    **Errors:** [`InputError`][] where a terminal of the lesion-free heart lies at or below the
+    capillary pressure, naming the vessel, and where a target cannot be reached.
+    """
+    if (mbf_hyperemia_ml_min_g is None) == (hyperemia_factor is None):
+        raise InputError(
+            "both or none of mbf_hyperemia_ml_min_g and hyperemia_factor are given",
+            where="microcirculation",
+            expected="exactly one of the two",
+            fix="Remove one",
+        )
+    _check_targets(mbf_rest_ml_min_g, mbf_hyperemia_ml_min_g, hyperemia_factor)
+    bare = eqx.tree_at(
+        lambda p: (p.network, p.autoregulation),
+        problem,
+        (without_lesions(problem.network), None),
+        is_leaf=lambda x: x is None,
+    )
+    rest, solution, solves = _rest(
+        bare, mbf_rest_ml_min_g, pressure_capillary_mmHg * PA_PER_MMHG, rtol, method, report
+    )
+    if hyperemia_factor is None:
+        assert mbf_hyperemia_ml_min_g is not None
+        factor, stress, more = _factor(bare, rest, mbf_hyperemia_ml_min_g, rtol, method, report)
+    else:
+        factor, more = hyperemia_factor, 1
+        stress = solve_perfusion(_with_bed(bare, _dilated(rest, factor)), method)
+    tissue = problem.tissue
+    per_volume = mbf_rest_ml_min_g * M3_S_KG_PER_ML_MIN_G * tissue.density
+    return Calibration(
+        rest=rest,
+        hyperemia=_dilated(rest, factor),
+        autoregulation=Autoregulation(per_volume * tissue.terminal_volume, factor),
+        hyperemia_factor=factor,
+        mbf_rest_ml_min_g=_mean_mbf(bare, solution),
+        mbf_hyperemia_ml_min_g=_mean_mbf(bare, stress),
+        solves=solves + more,
+    )
+
+
+def _check_targets(rest, hyperemia, factor):
+    for name, value, least in (
+        ("mbf_rest_ml_min_g", rest, 0.0),
+        ("mbf_hyperemia_ml_min_g", hyperemia, rest),
+        ("hyperemia_factor", factor, 1.0),
+    ):
+        if value is not None and not (np.isfinite(value) and value > least):
+            raise InputError(
+                f"{name} is {value}",
+                where="microcirculation",
+                expected=f"a number above {least}",
+                fix="Published means are near 1.0 at rest and 3.5 ml/min/g in hyperemia",
+            )
+
+
+def _with_bed(problem: PerfusionProblem, bed: Microcirculation) -> PerfusionProblem:
+    return eqx.tree_at(lambda p: p.microcirculation, problem, bed)
+
+
+def _dilated(bed: Microcirculation, factor: float) -> Microcirculation:
+    return eqx.tree_at(lambda b: b.dilation, bed, jnp.full_like(bed.dilation, factor))
+
+
+def _bed(problem, beta_source, beta_sink) -> Microcirculation:
+    like = problem.tissue.volume.dtype
+    old = problem.microcirculation
+    return Microcirculation(
+        jnp.asarray(beta_source, like),
+        jnp.asarray(beta_sink, like),
+        old.permeability,
+        old.pressure_sink,
+        jnp.ones((), like),
+    )
+
+
+def _refuse_low_pressure(problem: PerfusionProblem, solution: PerfusionSolution, capillary: float):
+    pressure = np.asarray(solution.terminal_pressure)
+    worst = int(np.argmin(pressure))
+    if pressure[worst] > capillary:
+        return
+    node = int(problem.tissue.terminal_node[worst])
+    segment = int(np.flatnonzero(np.asarray(problem.network.segment_node)[:, 1] == node)[0])
+    raise InputError(
+        f"the terminal of {vessel_label(problem.network, segment)} lies at "
+        f"{pressure[worst] / PA_PER_MMHG:.1f} mmHg in the lesion-free heart, the capillaries at "
+        f"{capillary / PA_PER_MMHG:.1f} mmHg",
+        where="calibration",
+        expected="a terminal pressure above the capillary pressure",
+        fix="Widen the vessels that lead there, give them fewer terminals, or lower the target",
+    )
+
+
+def _rest(problem, target, capillary, rtol, method, report):
+    bed = problem.microcirculation
+    per_volume = target * M3_S_KG_PER_ML_MIN_G * float(problem.tissue.density)
+    above_sink = capillary - float(bed.pressure_sink)
+    if not above_sink > 0:
+        raise InputError(
+            f"the capillary pressure lies {above_sink / PA_PER_MMHG:.1f} mmHg above the sink",
+            where="microcirculation.pressure_capillary_mmHg",
+            expected="a capillary pressure above pressure_sink_mmHg",
+            fix="Raise one or lower the other",
+        )
+    beta_sink = per_volume / above_sink
+    system_pressure = _highest_pressure(problem)
+    if system_pressure <= capillary:
+        raise InputError(
+            f"the inlet lies at {system_pressure / PA_PER_MMHG:.1f} mmHg",
+            where="boundary",
+            expected=f"more than the capillary pressure, {capillary / PA_PER_MMHG:.1f} mmHg",
+            fix="Give the mean aortic pressure in mmHg",
+        )
+    weight = np.asarray(problem.tissue.terminal_volume)
+    weight = weight / weight.sum()
+    beta_source = per_volume / (system_pressure - capillary)
+    for solves in range(1, 61):
+        bed = _bed(problem, beta_source, beta_sink)
+        solution = solve_perfusion(_with_bed(problem, bed), method)
+        reached = _mean_mbf(problem, solution)
+        report(f"rest: {reached:.4f} ml/min/g")
+        if abs(reached / target - 1) <= rtol:
+            _refuse_low_pressure(problem, solution, capillary)
+            return bed, solution, solves
+        # The mean terminal pressure at the target: the loss upstream in proportion to the flow.
+        mean = float(weight @ np.asarray(solution.terminal_pressure))
+        expected = system_pressure - (system_pressure - mean) * target / reached
+        if expected <= capillary:
+            _refuse_low_pressure(problem, solution, capillary)
+            break
+        beta_source = per_volume / (expected - capillary)
+    raise InputError(
+        f"a mean flow of {target} ml/min/g is out of reach: {reached:.4g} was reached",
+        where="microcirculation.mbf_rest_ml_min_g",
+        expected="a target that the vessels can carry at this inlet pressure",
+        fix="Lower the target, or check the radii and the unit of the tree",
+    )
+
+
+def _highest_pressure(problem: PerfusionProblem) -> float:
+    closure = node_closure(problem.network, problem.boundary)
+    return float(jnp.max(initial_state(problem.network, closure).pressure))
+
+
+def _factor(problem, rest, target, rtol, method, report):
+    """Secant on the flow as a function of the factor, which is smooth, increasing and concave."""
+    flow_at = lambda factor: solve_perfusion(_with_bed(problem, _dilated(rest, factor)), method)
+    at_rest = _mean_mbf(problem, flow_at(1.0))
+    low, low_flow = 1.0, at_rest
+    factor = target / at_rest
+    for solves in range(2, 41):
+        solution = flow_at(factor)
+        flow = _mean_mbf(problem, solution)
+        report(f"hyperemia: {flow:.4f} ml/min/g at factor {factor:.4f}")
+        if abs(flow / target - 1) <= rtol:
+            return factor, solution, solves
+        slope = (flow - low_flow) / (factor - low)
+        low, low_flow = factor, flow
+        factor = factor + (target - flow) / slope
+        if not 1 < factor < 1e3:
+            break
+    raise InputError(
+        f"a mean flow of {target} ml/min/g is out of reach: dilation {low:.4g} gives {low_flow:.4g}",
+        where="microcirculation.mbf_hyperemia_ml_min_g",
+        expected="a target that the vessels can carry at this inlet pressure",
+        fix="Lower the target, or check the radii and the unit of the tree",
+    )

@@ -1,0 +1,149 @@
+"""What a perfused ventricle consists of."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from .._custom_types import Parameter, float_leaf
+from .._misc import InputError
+from ..darcy import TetDarcyMesh, VoxelDarcyMesh, darcy_mesh
+from ..geometry import Regions, TetMesh, VoxelMesh
+from ..network import VascularNetwork
+from ..steady import Boundary
+from ..vessel import AbstractWall, Blood, RigidWall
+
+
+class Tissue(eqx.Module):
+    """The wall as control volumes, and which terminal perfuses what of each.
+
+    **Attributes:** `mesh`, the prepared Darcy mesh; pairs k of a control volume `cell` and the
+    terminal region `terminal` that overlap in `overlap` m³; `terminal_node` (t,), the network
+    node of each terminal; `density` kg/m³.
+    """
+
+    mesh: VoxelDarcyMesh | TetDarcyMesh
+    cell: Int[Array, " k"]
+    terminal: Int[Array, " k"]
+    overlap: Float[Array, " k"]
+    terminal_node: Int[Array, " t"]
+    density: Parameter = eqx.field(default=1050.0, converter=float_leaf)
+
+    @property
+    def n_cells(self) -> int:
+        return self.mesh.graph.n_cells
+
+    @property
+    def n_terminals(self) -> int:
+        return self.terminal_node.shape[0]
+
+    @property
+    def volume(self) -> Float[Array, " c"]:
+        return self.mesh.graph.volume
+
+    @property
+    def terminal_volume(self) -> Float[Array, " t"]:
+        """Volume of each terminal region, m³."""
+        return self.to_terminals(self.overlap)
+
+    def to_terminals(self, values: Float[Array, " k"]) -> Float[Array, " t"]:
+        """Sum over the control volumes that a terminal region overlaps."""
+        return jax.ops.segment_sum(values, self.terminal, self.n_terminals)
+
+    def to_cells(self, values: Float[Array, " k"]) -> Float[Array, " c"]:
+        """Sum over the terminal regions that overlap a control volume."""
+        return jax.ops.segment_sum(values, self.cell, self.n_cells, indices_are_sorted=True)
+
+
+def perfused_tissue(
+    mesh: VoxelMesh | TetMesh,
+    regions: Regions,
+    terminal_node: Int[np.ndarray, " t"],
+    *,
+    density: float = 1050.0,
+) -> Tissue:
+    """Join a mesh and its terminal regions to the nodes of a network; runs on the host."""
+    if len(terminal_node) != regions.n_terminals:
+        raise InputError(
+            f"{len(terminal_node)} terminal nodes are given for {regions.n_terminals} regions",
+            where="terminal_node",
+            expected="one node for each region",
+            fix="Build the regions from the positions of these terminals",
+        )
+    return Tissue(
+        mesh=darcy_mesh(mesh),
+        cell=jnp.asarray(regions.cell, jnp.int32),
+        terminal=jnp.asarray(regions.terminal, jnp.int32),
+        overlap=jnp.asarray(regions.volume),
+        terminal_node=jnp.asarray(terminal_node, jnp.int32),
+        density=density,
+    )
+
+
+class Microcirculation(eqx.Module):
+    r"""Conductances of the single-compartment bed.
+
+    $$\nabla\cdot u + (\beta_{src}+\beta_{snk})\,p = \beta_{src}p_T + \beta_{snk}p_{snk},\qquad
+    u = -K\nabla p$$
+
+    **Attributes:**
+
+    - `beta_source`, `beta_sink`: 1/(Pa·s), for the whole wall or (c,) for each control volume.
+    - `permeability`: K, m²/(Pa·s), in any form `jaxperf.darcy` takes.
+    - `pressure_sink`: venous pressure, Pa.
+    - `dilation`: factor on both β, for the whole wall or (t,) for each terminal region; 1 at
+      rest. Where the bed regulates itself the dilation is part of the solution instead.
+    """
+
+    beta_source: Parameter = eqx.field(converter=float_leaf)
+    beta_sink: Parameter = eqx.field(converter=float_leaf)
+    permeability: Parameter = eqx.field(default=2e-9, converter=float_leaf)
+    pressure_sink: Parameter = eqx.field(default=0.0, converter=float_leaf)
+    dilation: Parameter = eqx.field(default=1.0, converter=float_leaf)
+
+
+class Autoregulation(eqx.Module):
+    r"""Terminal regions dilate to hold their flow, as far as their reserve reaches.
+
+    With $u_i$ the flow region i would take undilated at the present pressures, holding the target
+    $q_i$ needs the dilation $q_i/u_i$. The dilation follows that need between two smooth limits,
+
+    $$f_i = \Big(f_{min}^n + \big[(u_i/q_i)_+^n + f_{max}^{-n}\big]^{-1}\Big)^{1/n},$$
+
+    so the flow is held where the need lies inside the range, and the reserve is exhausted at
+    $f_{max}$, also where the flow would reverse ($u_i \le 0$). A region may constrict below 1, as
+    coronary vessels do above their resting pressure.
+
+    **Attributes:** `flow_target` (t,) m³/s; `dilation_max`, the vasodilatory reserve;
+    `dilation_min`; `sharpness`, n: at 8 a need of half the reserve is met to 0.1 %.
+    """
+
+    flow_target: Float[Array, " t"]
+    dilation_max: Parameter = eqx.field(converter=float_leaf)
+    dilation_min: Parameter = eqx.field(default=0.4, converter=float_leaf)
+    sharpness: int = eqx.field(static=True, default=8)
+
+    def dilation(self, undilated_flow: Float[Array, " t"]) -> Float[Array, " t"]:
+        """Dilation of each terminal region from the flow it would take undilated."""
+        n = self.sharpness
+        share = jnp.maximum(undilated_flow / self.flow_target, 0.0)
+        open_part = 1.0 / (share**n + self.dilation_max ** (-n))
+        return (self.dilation_min**n + open_part) ** (1.0 / n)
+
+
+class PerfusionProblem(eqx.Module):
+    """A coronary network that perfuses a ventricular wall.
+
+    **Attributes:** see the parts. `boundary` holds the inlet and any outlet that leaves the
+    network elsewhere than into the tissue. `autoregulation` is `None` where the dilation is
+    given (hyperemia).
+    """
+
+    network: VascularNetwork
+    tissue: Tissue
+    boundary: Boundary
+    microcirculation: Microcirculation
+    autoregulation: Autoregulation | None = None
+    blood: Blood = eqx.field(default_factory=Blood)
+    wall: AbstractWall = eqx.field(default_factory=RigidWall)

@@ -1,0 +1,133 @@
+"""Steady perfusion of a ventricle by its coronary network."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from .._results import RESULTS
+from ..darcy import AbstractDarcySolver, ConjugateGradient, darcy_operator
+from ..steady import (
+    AbstractAdjoint,
+    ImplicitAdjoint,
+    NetworkLaw,
+    Newton,
+    find_root,
+    node_closure,
+)
+from ._problem import PerfusionProblem
+from ._system import PerfusionSystem, initial_perfusion
+
+
+class PerfusionSolution(eqx.Module):
+    """Steady perfusion.
+
+    **Attributes:**
+
+    - network: `pressure` (n,) total pressure, Pa; `flow` (s,) m³/s; `pressure_static` (s, 2) Pa
+      at the ends of each segment.
+    - terminals: `terminal_flow` (t,) m³/s; `terminal_pressure` (t,) Pa; `dilation` (t,).
+    - tissue: `pressure_tissue` (c,) Pa; `mbf` (c,) m³/(s·kg).
+    - `inflow`, m³/s into the network less what leaves it elsewhere than into the tissue;
+      `sink_flow`, m³/s; `mass_balance_relative_error`, the largest difference between inflow,
+      terminal flow and sink flow relative to the terminal flow.
+    - `result`, `newton_iterations`, `linear_iterations`, `residual`.
+    """
+
+    pressure: Float[Array, " n"]
+    flow: Float[Array, " s"]
+    pressure_static: Float[Array, "s 2"]
+    terminal_flow: Float[Array, " t"]
+    terminal_pressure: Float[Array, " t"]
+    dilation: Float[Array, " t"]
+    pressure_tissue: Float[Array, " c"]
+    mbf: Float[Array, " c"]
+    inflow: Float[Array, ""]
+    sink_flow: Float[Array, ""]
+    mass_balance_relative_error: Float[Array, ""]
+    result: RESULTS
+    newton_iterations: Int[Array, ""]
+    linear_iterations: Int[Array, ""]
+    residual: Float[Array, ""]
+
+
+def perfusion_system(
+    problem: PerfusionProblem, solver: AbstractDarcySolver, max_linear_steps: int
+) -> PerfusionSystem:
+    """The equations of a problem."""
+    tissue = problem.tissue
+    transmissibility = tissue.mesh.transmissibility(problem.microcirculation.permeability)
+    return PerfusionSystem(
+        law=NetworkLaw(problem.network, problem.blood, problem.wall),
+        closure=node_closure(problem.network, problem.boundary),
+        tissue=tissue,
+        bed=problem.microcirculation,
+        autoregulation=problem.autoregulation,
+        conduction=darcy_operator(
+            tissue.mesh.graph, transmissibility, jnp.zeros_like(tissue.volume)
+        ),
+        solver=solver,
+        max_linear_steps=max_linear_steps,
+    )
+
+
+@eqx.filter_jit
+def solve_perfusion(
+    problem: PerfusionProblem,
+    method: AbstractDarcySolver = ConjugateGradient(),
+    *,
+    newton: Newton = Newton(),
+    adjoint: AbstractAdjoint = ImplicitAdjoint(),
+    max_steps: int = 50,
+    max_linear_steps: int = 20_000,
+    throw: bool = True,
+) -> PerfusionSolution:
+    """Solve network and tissue as one system.
+
+    Newton's method on all unknowns. In each step the network is eliminated exactly and a Krylov
+    method, preconditioned by the Darcy solver, finds the tissue pressure: conjugate gradients for
+    rigid walls without autoregulation, BiCGStab otherwise, and correction by the solver itself
+    where it is no linear symmetric map.
+
+    **Arguments:**
+
+    - `method`: a Darcy solver.
+    - `newton`, `adjoint`, `max_steps`, `throw`: as in `solve_steady`.
+    - `max_linear_steps`: products with the matrix in one Newton step at most.
+
+    **Returns:** a [`PerfusionSolution`][], differentiable in every array of `problem`.
+    """
+    system = perfusion_system(problem, method, max_linear_steps)
+    start = initial_perfusion(
+        problem.network, system.closure, problem.tissue, problem.microcirculation
+    )
+    root = find_root(
+        system, start, newton, adjoint=adjoint, max_steps=max_steps, throw=throw
+    )
+    state, closure = root.value, system.closure
+    terminal_pressure = state.network.pressure[problem.tissue.terminal_node]
+    flow = system.exchange(terminal_pressure, state.tissue)
+    # At a node of prescribed pressure the boundary supplies what the segments carry away.
+    node = problem.network.segment_node
+    carried = jnp.zeros_like(state.network.pressure)
+    carried = carried.at[node[:, 0]].add(state.network.flow).at[node[:, 1]].add(-state.network.flow)
+    given = closure.inflow - closure.conductance * state.network.pressure
+    inflow = jnp.sum(jnp.where(closure.fixed, carried, given))
+    terminal, sink = jnp.sum(flow.terminal_flow), jnp.sum(flow.sink)
+    gap = jnp.maximum(jnp.abs(inflow - terminal), jnp.abs(terminal - sink))
+    return PerfusionSolution(
+        pressure=state.network.pressure,
+        flow=state.network.flow,
+        pressure_static=system.law.static_pressure(state.network),
+        terminal_flow=flow.terminal_flow,
+        terminal_pressure=terminal_pressure,
+        dilation=flow.dilation,
+        pressure_tissue=state.tissue,
+        mbf=flow.source / (problem.tissue.density * problem.tissue.volume),
+        inflow=inflow,
+        sink_flow=sink,
+        mass_balance_relative_error=gap / jnp.abs(terminal),
+        result=root.result,
+        newton_iterations=root.steps,
+        linear_iterations=root.linear_iterations,
+        residual=root.residual,
+    )

@@ -1,0 +1,206 @@
+"""The coupled equations: network and tissue as one system, solved as one.
+
+Unknowns are the network's pressures P and flows Q and the tissue's pressure p. Linearised,
+
+    N (δP, δQ) − E ∂q/∂p δp = b_N,        ∂F/∂P_T δP_T + ∂F/∂p δp = b_p,
+
+with q the terminal flows, E their place among the node balances, and N the network including the
+terminals' own conductance. N is eliminated exactly (leaves to roots and back), and a Krylov
+method solves the Schur complement for δp. It is symmetric positive definite for rigid walls
+without autoregulation, where a lower bound by the uncoupled tissue operator also makes the
+tissue's preconditioner good for the coupled system.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+import equinox as eqx
+
+from ..darcy import AbstractDarcySolver, DarcyOperator, darcy_operator, solve_krylov
+from ..network import VascularNetwork
+from ..steady import (
+    AbstractSystem,
+    LinearStep,
+    NetworkLaw,
+    NetworkState,
+    NodeClosure,
+    initial_state,
+    pressure_scale,
+    solve_network,
+)
+from ._problem import Autoregulation, Microcirculation, Tissue
+
+
+class PerfusionState(eqx.Module):
+    """Network state and tissue pressure (Pa)."""
+
+    network: NetworkState
+    tissue: Float[Array, " c"]
+
+
+class Exchange(eqx.Module):
+    """Flow between terminals and tissue.
+
+    **Attributes:** `terminal_flow` (t,) m³/s into each terminal region; `source`, `sink` (c,)
+    m³/s into and out of each control volume; `dilation` (t,).
+    """
+
+    terminal_flow: Float[Array, " t"]
+    source: Float[Array, " c"]
+    sink: Float[Array, " c"]
+    dilation: Float[Array, " t"]
+
+
+def exchange(
+    tissue: Tissue,
+    bed: Microcirculation,
+    autoregulation: Autoregulation | None,
+    pressure_terminal: Float[Array, " t"],
+    pressure_tissue: Float[Array, " c"],
+) -> Exchange:
+    """Flow from every terminal through its region's bed to the sink."""
+    per_cell = lambda beta: jnp.broadcast_to(beta, (tissue.n_cells,))[tissue.cell]
+    to_tissue = tissue.overlap * per_cell(bed.beta_source)
+    to_sink = tissue.overlap * per_cell(bed.beta_sink)
+    pressure = pressure_tissue[tissue.cell]
+    into = to_tissue * (pressure_terminal[tissue.terminal] - pressure)
+    out = to_sink * (pressure - bed.pressure_sink)
+    undilated = tissue.to_terminals(into)
+    if autoregulation is None:
+        dilation = jnp.broadcast_to(bed.dilation, undilated.shape)
+    else:
+        dilation = autoregulation.dilation(undilated)
+    factor = dilation[tissue.terminal]
+    return Exchange(
+        dilation * undilated, tissue.to_cells(factor * into), tissue.to_cells(factor * out), dilation
+    )
+
+
+class PerfusionSystem(AbstractSystem):
+    """Network and tissue as one system of equations."""
+
+    law: NetworkLaw
+    closure: NodeClosure
+    tissue: Tissue
+    bed: Microcirculation
+    autoregulation: Autoregulation | None
+    conduction: DarcyOperator
+    solver: AbstractDarcySolver
+    max_linear_steps: int = eqx.field(static=True)
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether the Schur complement is symmetric."""
+        return self.law.wall.is_rigid and self.autoregulation is None
+
+    def exchange(self, pressure_terminal: Array, pressure_tissue: Array) -> Exchange:
+        return exchange(
+            self.tissue, self.bed, self.autoregulation, pressure_terminal, pressure_tissue
+        )
+
+    def _balance(self, pressure_terminal, pressure_tissue):
+        flow = self.exchange(pressure_terminal, pressure_tissue)
+        conducted = self.conduction(pressure_tissue)
+        return flow.terminal_flow, flow.source - flow.sink - conducted
+
+    def _at_terminals(self, values: Array) -> Array:
+        """Values of terminals, placed among the nodes."""
+        n_nodes = self.law.network.n_nodes
+        return jnp.zeros(n_nodes, values.dtype).at[self.tissue.terminal_node].add(values)
+
+    def residual(self, x: PerfusionState) -> PerfusionState:
+        terminal_flow, balance = self._balance(
+            x.network.pressure[self.tissue.terminal_node], x.tissue
+        )
+        network = self.law.residual(x.network, self.closure)
+        node = network.pressure - self._at_terminals(terminal_flow)
+        return PerfusionState(NetworkState(node, network.flow), balance)
+
+    def schur(self, x: PerfusionState):
+        """The eliminated network, the linearised exchange, and the Schur complement."""
+        node = self.tissue.terminal_node
+        at = x.network.pressure[node]
+        _, push = jax.linearize(self._balance, at, x.tissue)
+        # A terminal's flow depends on its own pressure only: one product gives the diagonal.
+        conductance, _ = push(jnp.ones_like(at), jnp.zeros_like(x.tissue))
+        factor = self.law.factor(x.network, self.closure, self._at_terminals(conductance))
+        no_drop = jnp.zeros_like(x.network.flow)
+
+        def matvec(tissue):
+            flow, _ = push(jnp.zeros_like(at), tissue)
+            pressure, _ = solve_network(factor, no_drop, self._at_terminals(flow))
+            _, balance = push(pressure[node], tissue)
+            return -balance
+
+        return factor, push, matvec
+
+    def linear_solve(self, x: PerfusionState, right: PerfusionState, rtol) -> LinearStep:
+        node = self.tissue.terminal_node
+        factor, push, matvec = self.schur(x)
+        pressure, _ = solve_network(factor, right.network.flow, right.network.pressure)
+        _, fed = push(pressure[node], jnp.zeros_like(x.tissue))
+        found = solve_krylov(
+            matvec,
+            self._preconditioner(x),
+            fed - right.tissue,
+            method=self._method(),
+            rtol=rtol,
+            max_steps=self.max_linear_steps,
+        )
+        flow, _ = push(jnp.zeros_like(pressure[node]), found.value)
+        pressure, segment_flow = solve_network(
+            factor, right.network.flow, right.network.pressure + self._at_terminals(flow)
+        )
+        value = PerfusionState(NetworkState(pressure, segment_flow), found.value)
+        return LinearStep(value, found.iterations, found.converged)
+
+    def _method(self) -> str:
+        if not self.solver.is_linear_symmetric:
+            return "defect_correction"
+        return "conjugate_gradient" if self.is_symmetric else "bicgstab"
+
+    def _preconditioner(self, x: PerfusionState):
+        """The tissue solver for conduction and exchange, the network left out.
+
+        It changes no solution, so nothing is differentiated through it.
+        """
+        system, x = jax.lax.stop_gradient((self, x))
+        at = x.network.pressure[self.tissue.terminal_node]
+        dilation = system.exchange(at, x.tissue).dilation[self.tissue.terminal]
+        beta = system.bed.beta_source + system.bed.beta_sink
+        beta = jnp.broadcast_to(beta, (self.tissue.n_cells,))[self.tissue.cell]
+        taken = system.tissue.to_cells(dilation * beta * system.tissue.overlap)
+        state = self.solver.init(
+            darcy_operator(self.tissue.mesh.graph, system.conduction.transmissibility, taken)
+        )
+        if self.solver.is_linear_symmetric:
+            return lambda residual: self.solver.precondition(state, residual)
+        return lambda residual: self.solver.solve(state, residual).pressure
+
+    def scale(self, x: PerfusionState) -> PerfusionState:
+        tiny = jnp.finfo(x.tissue.dtype).tiny
+        flow = jnp.max(jnp.abs(x.network.flow)) + tiny
+        at = x.network.pressure[self.tissue.terminal_node]
+        passing = self.exchange(at, x.tissue)
+        largest = jnp.max(jnp.abs(passing.source)) + jnp.max(jnp.abs(passing.sink)) + tiny
+        return PerfusionState(
+            NetworkState(flow, pressure_scale(self.closure, x.network)), largest
+        )
+
+    def is_admissible(self, x: PerfusionState) -> Bool[Array, ""]:
+        return self.law.is_open(x.network).all()
+
+
+def initial_perfusion(
+    network: VascularNetwork,
+    closure: NodeClosure,
+    tissue: Tissue,
+    bed: Microcirculation,
+) -> PerfusionState:
+    """Rest in the network; in the tissue, the balance of source and sink without conduction."""
+    start = initial_state(network, closure)
+    highest = jnp.max(start.pressure)
+    fed = bed.beta_source * highest + bed.beta_sink * bed.pressure_sink
+    pressure = fed / (bed.beta_source + bed.beta_sink)
+    return PerfusionState(start, jnp.broadcast_to(pressure, (tissue.n_cells,)))
