@@ -12,6 +12,7 @@ from ._voxel import build_voxel_mesh, VoxelMesh
 
 # Halvings of the bracket of the nearest-point parameter: to round-off from any start.
 _BISECTIONS = 80
+_OFF_PLANE = 1e-14
 # The RV cavity is the part outside the LV of an ellipsoid beside it: centre on the septal side at
 # this share of the LV's outer semi-axis, semi-axes as shares of the LV's outer ones.
 _RV_OFFSET = 0.75
@@ -54,8 +55,8 @@ class EllipsoidLV(eqx.Module):
 
     def epicardium(
         self,
-        angle: Float[np.ndarray, "..."],
-        height: Float[np.ndarray, "..."],
+        angle: float | Float[np.ndarray, "..."],
+        height: float | Float[np.ndarray, "..."],
         outside: float = 0.0,
     ) -> Float[np.ndarray, "... 3"]:
         """Points on (or outside) the epicardial surface.
@@ -85,25 +86,23 @@ class EllipsoidLV(eqx.Module):
     def outside_distance(self, point: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
         """Signed distance from the (uncut) epicardial ellipsoid, m; positive outside.
 
-        The nearest point is x_i = a_i² y_i / (t + a_i²) with t the largest root of
-        Σ (a_i y_i / (t + a_i²))² = 1, found by bisection.
+        The nearest point is x_i = a_i² y_i / (s + a_i² − a_min²) with s the positive root of
+        Σ (a_i y_i / (s + a_i² − a_min²))² = 1, found by bisection.
 
         **Source:** D. Eberly (2013), Distance from a point to an ellipse, an ellipsoid, or a
-        hyperellipsoid.
+        hyperellipsoid (there with t = s − a_min², which cancels near the planes of symmetry).
         """
-        y = np.abs(point)
+        # on a plane of symmetry the root may be a pole: step off it by less than round-off shows
+        y = np.maximum(np.abs(point), _OFF_PLANE * self.epi)
         square = self.epi**2
-        low = np.max(self.epi * y - square, axis=1)
-        high = np.linalg.norm(self.epi * y, axis=1) - float(square.min())
-        high = np.maximum(high, low)
+        above = square - square.min()
+        low = np.max(self.epi * y - above, axis=1)
+        high = np.linalg.norm(self.epi * y, axis=1)
         for _ in range(_BISECTIONS):
-            t = 0.5 * (low + high)
-            # the bracket's lower end is a pole only for a zero coordinate, whose term is zero there
-            bottom = np.maximum(t[:, None] + square, 1e-300)
-            large = np.sum((self.epi * y / bottom) ** 2, axis=1) > 1.0
-            low, high = np.where(large, t, low), np.where(large, high, t)
-        t = 0.5 * (low + high)
-        nearest = square * y / np.maximum(t[:, None] + square, 1e-300)
+            s = 0.5 * (low + high)
+            large = np.sum((self.epi * y / (s[:, None] + above)) ** 2, axis=1) > 1.0
+            low, high = np.where(large, s, low), np.where(large, high, s)
+        nearest = square * y / (0.5 * (low + high)[:, None] + above)
         inside = np.sum((point / self.epi) ** 2, axis=1) < 1.0
         distance = np.linalg.norm(y - nearest, axis=1)
         return np.where(inside, -distance, distance)

@@ -155,8 +155,9 @@ def lv_frame_from_labels(
     base = _open_face_centre(mesh, cavity_label, where)
     cavity = mesh.label_centre(cavity_label)
     apart = np.sum((cavity - base[None, :]) ** 2, axis=1)
-    # one farthest voxel would be off the axis by the width of a blunt tip
-    tip = cavity[apart >= np.quantile(apart, 1.0 - _TIP_SHARE)].mean(axis=0)
+    # One farthest voxel would be off the axis by the width of a blunt tip. Voxels as far as the
+    # last one belong to it too, or a rotation of the grid would choose among them by round-off.
+    tip = cavity[apart >= (1.0 - 1e-9) * np.quantile(apart, 1.0 - _TIP_SHARE)].mean(axis=0)
     axis = (tip - base) / np.linalg.norm(tip - base)
     half_voxel = 0.5 * float(np.abs(mesh.axes @ axis) @ mesh.spacing)
     apex = base + (np.max((cavity - base[None, :]) @ axis) + half_voxel) * axis

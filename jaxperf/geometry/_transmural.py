@@ -2,6 +2,7 @@
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.spatial import KDTree
 
 from .._misc import InputError
 from ._frame import LVFrame
@@ -9,11 +10,12 @@ from ._mesh import AbstractMesh, BoundaryFaces, check_finite, check_same_frame
 from ._nearest import nearest
 from ._voxel import VoxelMesh
 
-# Faces whose normals are averaged to tell where a stepped surface looks: about two rings.
-_SMOOTHING_FACES = 24
-# Faces that a voxel face is levelled with: enough to take the steps out, few enough to keep the
-# curvature (8 and 16 halve the distance error on the patient's wall, 40 bends it inwards).
-_LEVELLING_FACES = 8
+# Radii in face widths. Balls and not a number of neighbours: on a grid many are equally far, and
+# round-off would choose among them. Normals are averaged over about two rings of faces, steps are
+# levelled over about one (over two, the surface bends inwards). The squares are no multiples of
+# 1/2, which all squared distances of voxel faces are.
+_SMOOTHING_RADIUS = 2.3
+_LEVELLING_RADIUS = 1.3
 # A face of the base plane looks along the axis within 45°, in the upper part of the ventricle.
 _BASE_COSINE = 0.7
 _BASE_HEIGHT = 0.6
@@ -204,11 +206,26 @@ def _averaged_normal(faces: BoundaryFaces) -> Float[np.ndarray, "f 3"]:
 
     The weight 1 + n·m is 0 for opposite faces, 1 for the two flanks of a step.
     """
-    near = nearest(faces.centre, faces.centre, _SMOOTHING_FACES)[1]
-    other = faces.normal[near]
-    weight = 1.0 + np.einsum("fd,fkd->fk", faces.normal, other)
-    total = np.einsum("fk,fkd->fd", weight * faces.area[near], other)
+    here, there = _face_neighbours(faces.centre, faces.area, _SMOOTHING_RADIUS)
+    weight = 1.0 + np.einsum("pd,pd->p", faces.normal[here], faces.normal[there])
+    pull = (weight * faces.area[there])[:, None] * faces.normal[there]
+    total = 2.0 * faces.area[:, None] * faces.normal + _sum_to(here, pull, faces.area.size)
     return total / np.linalg.norm(total, axis=1)[:, None]
+
+
+def _face_neighbours(
+    centre: Float[np.ndarray, "f 3"], area: Float[np.ndarray, " f"], radius: float
+) -> tuple[Int[np.ndarray, " p"], Int[np.ndarray, " p"]]:
+    """Pairs of different faces within a radius in face widths, in both directions."""
+    width = float(np.sqrt(np.mean(area)))
+    pair = KDTree(centre).query_pairs(radius * width, output_type="ndarray")
+    return np.concatenate([pair[:, 0], pair[:, 1]]), np.concatenate([pair[:, 1], pair[:, 0]])
+
+
+def _sum_to(
+    index: Int[np.ndarray, " p"], value: Float[np.ndarray, "p 3"], n: int
+) -> Float[np.ndarray, "n 3"]:
+    return np.stack([np.bincount(index, value[:, d], n) for d in range(3)], axis=1)
 
 
 def _sampled(faces: BoundaryFaces, on: Bool[np.ndarray, " f"]) -> Float[np.ndarray, "p 3"]:
@@ -223,8 +240,10 @@ def _levelled(faces: BoundaryFaces, on: Bool[np.ndarray, " f"]) -> Float[np.ndar
     sticks out.
     """
     centre, normal = faces.centre[on], _averaged_normal(faces)[on]
-    near = nearest(centre, centre, _LEVELLING_FACES)[1]
-    lift = np.einsum("fd,fd->f", centre[near].mean(axis=1) - centre, normal)
+    here, there = _face_neighbours(centre, faces.area[on], _LEVELLING_RADIUS)
+    count = 1.0 + np.bincount(here, minlength=centre.shape[0])
+    mean = (centre + _sum_to(here, centre[there], centre.shape[0])) / count[:, None]
+    lift = np.einsum("fd,fd->f", mean - centre, normal)
     return centre + lift[:, None] * normal
 
 
