@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import jax
+import jax.numpy as jnp
 import torch
+from jax.core import Tracer
 
 from jaxperf._misc import InputError
 
@@ -21,14 +23,14 @@ _WIDE = {torch.int64, torch.float64, torch.complex128}
 
 
 def _alias(array: jax.Array) -> torch.Tensor:
-    if isinstance(array, jax.core.Tracer):
+    if isinstance(array, Tracer):
         raise InputError(
             "the array is a tracer",
             where="jax_to_torch",
             expected="an array with a value",
             fix="Convert outside of jit, grad and vmap",
         )
-    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.extended):
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         raise InputError(
             f"the array has the type {array.dtype}",
             where="jax_to_torch",
@@ -116,7 +118,7 @@ def _problem(tensor: torch.Tensor) -> tuple[str, str, str] | None:
             "a tensor outside of torch's graph",
             "Call tensor.detach()",
         )
-    if dtype in _WIDE and not jax.config.jax_enable_x64:
+    if dtype in _WIDE and jnp.result_type(float) != jnp.float64:
         return (
             f"the tensor is {dtype} and jax_enable_x64 is off",
             "a 32-bit type, as JAX would narrow it silently",

@@ -1,0 +1,115 @@
+"""Pressure along a branch, and each branch in one line."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from .._custom_types import ScalarLike
+from ..network import branch_course, VascularNetwork
+from ._reserve import fractional_flow_reserve
+
+
+class Pullback(eqx.Module):
+    """Pressure along a branch, as a wire drawn back through it sees it.
+
+    **Attributes:** over the segments `b` of the branch from its proximal end, at the proximal and
+    distal end of each: `arc`, the length along the branch (m), and `pressure_ratio`, static over
+    aortic pressure. The two ends that meet at a node have one arc length and, where the radius
+    steps or a side branch leaves, two pressures. `segment` are the segments' indices in the
+    network.
+    """
+
+    segment: Int[Array, " b"]
+    arc: Float[Array, "b 2"]
+    pressure_ratio: Float[Array, "b 2"]
+
+
+def pullback(
+    network: VascularNetwork,
+    pressure_static: Float[Array, "s 2"],
+    pressure_aortic: ScalarLike,
+    branch: str,
+) -> Pullback:
+    """Static pressure over aortic pressure along a named branch.
+
+    The course is found on the host; pressures may be traced.
+
+    **Arguments:**
+
+    - `pressure_static`: (s, 2) at the proximal and distal end of each segment, Pa.
+    - `pressure_aortic`: Pa.
+    - `branch`: the branch's name.
+
+    **Returns:** a [`Pullback`][].
+
+    **Errors:** `InputError` for an unknown branch and for one that divides.
+    """
+    course, start = branch_course(network, branch)
+    segment = jnp.asarray(course, jnp.int32)
+    length = network.length[segment]
+    proximal = jnp.asarray(start, length.dtype)
+    ratio = fractional_flow_reserve(pressure_static[segment], pressure_aortic)
+    return Pullback(segment, jnp.stack([proximal, proximal + length], axis=1), ratio)
+
+
+class BranchSummary(eqx.Module):
+    """Each branch in one line; see [`branch_summary`][]."""
+
+    flow: Float[Array, " b"]
+    ffr_min: Float[Array, " b"]
+    length: Float[Array, " b"]
+    radius_min: Float[Array, " b"]
+    radius_max: Float[Array, " b"]
+    branch_name: tuple[str, ...] = eqx.field(static=True)
+
+
+def branch_summary(
+    network: VascularNetwork,
+    flow: Float[Array, " s"],
+    pressure_static: Float[Array, "s 2"],
+    pressure_aortic: ScalarLike,
+) -> BranchSummary:
+    """Flow, lowest pressure ratio and size of every branch of a network.
+
+    Where branches begin is found on the host; flows and pressures may be traced.
+
+    **Arguments:**
+
+    - `flow`: (s,) m³/s, positive from the proximal to the distal end.
+    - `pressure_static`: (s, 2) Pa; `pressure_aortic`: Pa.
+
+    **Returns:** over the branches `b` in the order of `branch_name`:
+
+    - `flow`: m³/s, the sum over the segments in which the branch begins;
+    - `ffr_min`: the smallest static over aortic pressure in it;
+    - `length`: m, the sum over its segments; `radius_min`, `radius_max`: m, declared lesions count
+      by their reference radius.
+
+    A branch without segments has no flow and no length, and NaN for the rest.
+    """
+    n_branches = len(network.branch_name)
+    branch = network.branch
+    ratio = fractional_flow_reserve(pressure_static, pressure_aortic)
+    filled = jax.ops.segment_sum(jnp.ones_like(network.length), branch, n_branches) > 0.0
+
+    def known(values):
+        return jnp.where(filled, values, jnp.nan)
+
+    radius = network.radius
+    return BranchSummary(
+        flow=jax.ops.segment_sum(jnp.where(_begins(network), flow, 0.0), branch, n_branches),
+        ffr_min=known(jax.ops.segment_min(jnp.min(ratio, axis=1), branch, n_branches)),
+        length=jax.ops.segment_sum(network.length, branch, n_branches),
+        radius_min=known(jax.ops.segment_min(jnp.min(radius, axis=1), branch, n_branches)),
+        radius_max=known(jax.ops.segment_max(jnp.max(radius, axis=1), branch, n_branches)),
+        branch_name=network.branch_name,
+    )
+
+
+def _begins(network: VascularNetwork) -> Bool[Array, " s"]:
+    """The segments that no segment of their own branch feeds."""
+    node, branch = np.asarray(network.segment_node), np.asarray(network.branch)
+    key = node.astype(np.int64) * len(network.branch_name) + branch[:, None]
+    return jnp.asarray(~np.isin(key[:, 0], key[:, 1]))
