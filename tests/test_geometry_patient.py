@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import pyvista as pv
+from helpers import data_dir, requires_data
 
 from jaxperf.geometry import (
     aha17,
@@ -17,7 +18,6 @@ from jaxperf.geometry import (
     terminal_regions,
     transmural_depth,
 )
-from tests.helpers import data_dir, requires_data
 
 pytestmark = requires_data
 
