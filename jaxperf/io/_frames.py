@@ -117,7 +117,7 @@ def mesh_in_frame(mesh: VoxelMesh | TetMesh, target: str) -> VoxelMesh | TetMesh
     """
     centre = to_frame(mesh.centre, mesh.frame, target)
     if isinstance(mesh, TetMesh):
-        return dataclasses.replace(mesh, point=centre, frame=target)
+        return dataclasses.replace(mesh, centre=centre, frame=target)
     affine = affine_in_frame(mesh.affine, mesh.frame, target)
     return dataclasses.replace(mesh, centre=centre, affine=affine, frame=target)
 
