@@ -42,7 +42,7 @@ def components(n_nodes: int, segment_node: Int[np.ndarray, "s 2"]) -> Int[np.nda
 
 def orient(
     n_nodes: int, segment_node: Int[np.ndarray, "s 2"], root: Int[np.ndarray, " r"]
-) -> tuple[Int[np.ndarray, "s 2"], Int[np.ndarray, " s"], Int[np.ndarray, " n"]]:
+) -> tuple[Int[np.ndarray, "s 2"], Int[np.ndarray, " m"], Int[np.ndarray, " n"]]:
     """Direct every segment away from its root, breadth first.
 
     **Returns:** the directed segments, the indices of the segments that close a loop, and the
