@@ -5,6 +5,8 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import data_dir, requires_data
+from sample_texts import Y_CASE
 
 from jaxperf.io import read_svoned
 from jaxperf.network import (
@@ -14,49 +16,6 @@ from jaxperf.network import (
     PressureBoundary,
     ResistanceOutlet,
 )
-from tests.helpers import data_dir, requires_data
-
-Y_CASE = """\
-MODEL y
-NODE 0 0 0 0
-NODE 1 1 0 0
-NODE 2 2 1 0
-NODE 3 1.02 0 0
-NODE 4 2 -1 0
-NODE 5 3 1 0
-JOINT J0 99 IN0 OUT0
-JOINTINLET IN0 1 0
-JOINTOUTLET OUT0 2 1 2
-JOINT J1 2 IN1 OUT1
-JOINTINLET IN1 1 1
-JOINTOUTLET OUT1 1 3
-SEGMENT a_0 0 1.0 10 0 1 0.125663706 0.125663706 0.0 M NONE 0.0 0 0 NOBOUND NONE
-SEGMENT a_1 1 1.5 10 1 2 0.1 0.1 0.0 M NONE 0.0 0 0 NOBOUND NONE
-SEGMENT b_0 2 1.4 10 3 4 0.05 0.04 0.0 M NONE 0.0 0 0 RESISTANCE R   # comment
-SEGMENT a_2 3 1.0 10 2 5 0.1 0.08 0.0 M NONE 0.0 0 0 CORONARY C
-DATATABLE R LIST
-0.0 1.0e5
-0.0 5000.0
-ENDDATATABLE
-DATATABLE C LIST
--1.0 1e5 -1.0 2e5
--1.0 1e-6
--1.0 4e-6
--1.0 5e4
--1.0 3000
-0.0 1000
-0.5 3000
-1.0 1000
-ENDDATATABLE
-DATATABLE INLET LIST
-0.0 100000
-0.25 140000
-1.0 100000
-ENDDATATABLE
-SOLVEROPTIONS 0.005 10 400 2 INLET PRESSURE_WAVE 1.0e-5 1 1
-OUTPUT TEXT
-MATERIAL M OLUFSEN 1.06 0.04 0 2.0 2e7 -22.53 8.65e5
-"""
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 import pyvista
+from helpers import data_dir, requires_data
 
 from jaxperf._misc import InputError
 from jaxperf.geometry import kuhn_tetrahedra, tetrahedra_from_voxels
@@ -22,7 +23,6 @@ from jaxperf.io import (
     write_nifti,
     write_perfusion,
 )
-from tests.helpers import data_dir, requires_data
 
 # mm; an LAS grid, left-handed as DICOM converters write it
 AFFINE = np.array([[-2.0, 0, 0, 10], [0, 3.0, 0, -4], [0, 0, 4.0, 7], [0, 0, 0, 1]])

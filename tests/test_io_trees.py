@@ -4,24 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import pyvista
+from helpers import data_dir, requires_data
+from sample_texts import Y_TREE
 
 from jaxperf._misc import InputError
 from jaxperf.io import network_in_frame, read_centerlines, read_swc, to_frame, write_tree
 from jaxperf.network import branch_course
-from tests.helpers import data_dir, requires_data
-
-# A root of 10 mm that divides at (10, 0, 0) into a wide course with a side branch, and a thin one.
-Y_TREE = """\
-# id type x y z radius parent
-1 1 0 0 0 2.0 -1
-2 3 10 0 0 2.0 1
-3 3 20 5 0 1.6 2
-4 3 30 10 0 1.5 3
-5 3 40 12 0 1.4 4
-6 3 20 -8 0 1.0 2
-7 3 40 -12 0 0.8 6
-8 3 34 18 0 0.7 4
-"""
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """NIfTI label volumes and perfusion maps."""
 
 import os
+import zlib
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,7 @@ def _load(path: str | os.PathLike) -> Any:
     file = check_suffix(readable_file(path, _EXPECTED), _SUFFIX)
     try:
         image = nibabel.load(file)
-    except (ImageFileError, OSError, EOFError, ValueError) as error:
+    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(
             f"its header cannot be read ({error})",
             where=str(path),
@@ -118,8 +119,13 @@ def _unit(image: Any, units: str | None, where: str) -> float:
 
 
 def _data(image: Any, where: str) -> np.ndarray:
-    import zlib
-
+    if image.get_data_dtype().kind not in "iuf":
+        raise InputError(
+            f"its voxels are of type {image.get_data_dtype()}",
+            where=where,
+            expected="one number for each voxel",
+            fix="Export a label volume and not a colour image",
+        )
     try:
         return np.asarray(image.dataobj)
     except (OSError, EOFError, ValueError, zlib.error) as error:

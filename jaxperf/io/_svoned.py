@@ -176,6 +176,17 @@ def _known(card: Card, i: int, names, what: str) -> str:
     return card.field[i]
 
 
+def _supported(card: Card, i: int, kinds: tuple[str, ...], what: str) -> str:
+    if card.field[i] not in kinds:
+        raise InputError(
+            f"the {what} is {card.field[i]}",
+            where=card.where,
+            expected=f"one of those this reader supports: {', '.join(kinds)}",
+            fix="Replace it, or leave the part out",
+        )
+    return card.field[i]
+
+
 def _parents(cards: Cards, index: dict[int, int]) -> Int[np.ndarray, " s"]:
     """The segment that each segment follows, −1 for the inlet."""
     parent = np.full(len(index), -1, np.int64)
@@ -194,7 +205,8 @@ def _parents(cards: Cards, index: dict[int, int]) -> Int[np.ndarray, " s"]:
     followed = set(parent.tolist())
     for number, i in index.items():
         card = cards.segment[number]
-        kind = _known(card, 14, _OUTLET, "boundary condition type")
+        kind = _supported(card, 14, _OUTLET, "boundary condition")
+        _supported(card, 10, ("NONE",), "minor loss")
         if (kind == "NOBOUND") != (i in followed):
             raise InputError(
                 f"segment {card.field[0]} has the boundary condition {kind} and "
@@ -334,7 +346,7 @@ def _table(entries, unit: float, card: Card) -> TimeTable:
 def _inlet(cards: Cards) -> tuple[str, TimeTable]:
     options = cards.options
     assert options is not None
-    kind = _known(options, 5, _INLET, "inlet boundary condition type")
+    kind = _supported(options, 5, _INLET, "inlet boundary condition")
     entries = cards.table[_known(options, 4, list(cards.table), "table")]
     if kind == "FLOW":
         return "flow", _table(entries, M3_S_PER_CM3_S, options)
