@@ -1,0 +1,2 @@
+def synthetic_right_coronary(settings, heart, network):
+    raise RuntimeError

@@ -1,0 +1,128 @@
+"""Reading a case file, with errors as sentences that name file and key."""
+
+import difflib
+import os
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+import yaml
+
+from .._misc import InputError
+from ._schema import Case
+
+
+def load_case(path: str | os.PathLike) -> Case:
+    """Read and validate a case file.
+
+    **Errors:** [`InputError`][] naming the file and the first offending key; all of them are in
+    [`case_errors`][].
+    """
+    raw = read_yaml(path)
+    try:
+        return Case.model_validate(raw)
+    except ValidationError as error:
+        raise case_errors(error, str(path))[0] from None
+
+
+def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
+    """The mapping in a YAML file."""
+    path, where = Path(path), str(path)
+    if not path.is_file():
+        what = "it is a folder" if path.is_dir() else "there is no such file"
+        raise InputError(
+            what,
+            where=where,
+            expected="a case file (YAML)",
+            fix="Check the path, or write one with `jaxperf init DIR`",
+        )
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" in line {mark.line + 1}" if mark else ""
+        reason = str(getattr(error, "problem", None) or error).splitlines()[0]
+        raise InputError(
+            f"it is no YAML{line}: {reason}",
+            where=where,
+            expected="a case file (YAML)",
+            fix="Correct the line, or start from `jaxperf init DIR`",
+        ) from None
+    if not isinstance(raw, dict):
+        raise InputError(
+            f"it holds a {type(raw).__name__}",
+            where=where,
+            expected="keys such as kind, tree and ventricle",
+            fix="Start from `jaxperf init DIR`",
+        )
+    return raw
+
+
+def case_errors(error: ValidationError, where: str) -> list[InputError]:
+    """Every complaint of the schema as one sentence."""
+    return [_sentence(entry, where) for entry in error.errors(include_url=False)]
+
+
+def _sentence(entry: Any, where: str) -> InputError:
+    # the type of a union's member is part of the location but no key of the file
+    keys = [k for k in entry["loc"] if not (isinstance(k, str) and k.startswith("function-"))]
+    key = ".".join(str(k) for k in keys) or "the case"
+    place = f"{where}, {key}"
+    kind, value = entry["type"], entry.get("input")
+    if kind == "extra_forbidden":
+        known = _known_keys(keys[:-1])
+        close = difflib.get_close_matches(str(keys[-1]), known, n=1, cutoff=0.5)
+        return InputError(
+            f"the key {keys[-1]!r} is unknown",
+            where=place,
+            expected=f"one of {', '.join(known)}" if known else "a key of the schema",
+            fix=f"Did you mean {close[0]}?" if close else "Remove it, or see `jaxperf schema`",
+        )
+    if kind == "missing":
+        return InputError(
+            "the key is missing",
+            where=place,
+            expected=_described(keys) or "a value",
+            fix="Add it; `jaxperf schema` prints what each key means",
+        )
+    message = entry["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if kind == "value_error":
+        return InputError(message, where=place, expected="a consistent section", fix="Correct it")
+    return InputError(
+        f"the value is {value!r}",
+        where=place,
+        expected=message,
+        fix=_described(keys) or "Correct the value",
+    )
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The sections named in an annotation, such as `Labels | None` or `tuple[Lesion, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType, tuple):
+        return [m for part in typing.get_args(annotation) for m in _models(part)]
+    return []
+
+
+def _section(keys) -> type[BaseModel] | None:
+    section: type[BaseModel] | None = Case
+    for key in keys:
+        if isinstance(key, int):
+            continue
+        field = section.model_fields.get(str(key)) if section else None
+        section = next(iter(_models(field.annotation)), None) if field else None
+    return section
+
+
+def _known_keys(keys) -> list[str]:
+    section = _section(keys)
+    return list(section.model_fields) if section else []
+
+
+def _described(keys) -> str:
+    section = _section(keys[:-1])
+    field = section.model_fields.get(str(keys[-1])) if section and keys else None
+    return (field.description or "").rstrip(".") if field else ""

@@ -1,0 +1,243 @@
+"""What a solved case says: fields in clinical units, tables, summary, warnings."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from .._units import M3_S_KG_PER_ML_MIN_G, M3_S_PER_ML_MIN, M_PER_MM, PA_PER_MMHG
+from ..coupling import PerfusionSolution
+from ..geometry import AHA17_NAME
+from ..network import vessel_label
+from ..observe import (
+    branch_summary,
+    coronary_flow_reserve,
+    fractional_flow_reserve,
+    segment_means,
+)
+from ._build import parent_segment, Prepared
+from ._solve import Solved
+
+STATES = ("rest", "hyperemia")
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of a case by state (`rest`, `hyperemia`), in clinical units.
+
+    `mbf` (c,) ml/min/g, `mbf_segment` (17,), `ffr` (s, 2) at hyperemia.
+    """
+
+    prepared: Prepared
+    solved: Solved
+    mbf: dict[str, Float[np.ndarray, " c"]]
+    mbf_segment: dict[str, Float[np.ndarray, "17"]]
+    cfr_segment: Float[np.ndarray, "17"]
+    ffr: Float[np.ndarray, "s 2"]
+    pressure_inlet: float
+
+    def solution(self, state: str) -> PerfusionSolution:
+        """The solution of a state."""
+        return self.solved.rest if state == "rest" else self.solved.hyperemia
+
+    @property
+    def synthetic_branches(self) -> list[str]:
+        """Branches that no image shows: all of a built tree, or those drawn by rule."""
+        names = list(self.prepared.network.branch_name)
+        if self.prepared.case.tree.built_in is not None:
+            return names
+        return [name for name in names if name.endswith("(synthetic)")]
+
+
+def collect(prepared: Prepared, solved: Solved) -> Results:
+    """Observe a solved case."""
+    volume = jnp.asarray(prepared.heart.mesh.volume)
+    segment = jnp.asarray(prepared.segment)
+    mbf = {
+        name: np.asarray(solution.mbf) / M3_S_KG_PER_ML_MIN_G
+        for name, solution in zip(STATES, (solved.rest, solved.hyperemia), strict=True)
+    }
+    means = {k: np.asarray(segment_means(jnp.asarray(v), volume, segment)) for k, v in mbf.items()}
+    inlet = prepared.case.boundary.pressure_inlet_mmHg * PA_PER_MMHG
+    reserve = coronary_flow_reserve(jnp.asarray(means["rest"]), jnp.asarray(means["hyperemia"]))
+    return Results(
+        prepared=prepared,
+        solved=solved,
+        mbf=mbf,
+        mbf_segment=means,
+        cfr_segment=np.asarray(reserve),
+        ffr=np.asarray(fractional_flow_reserve(solved.hyperemia.pressure_static, inlet)),
+        pressure_inlet=inlet,
+    )
+
+
+def summary(results: Results, seconds_setup: float) -> dict[str, Any]:
+    """The content of `summary.json`."""
+    prepared, solved = results.prepared, results.solved
+    volume, case = prepared.heart.mesh.volume, prepared.case
+    mean = {k: float(v @ volume / volume.sum()) for k, v in results.mbf.items()}
+    territory = {}
+    for i, name in enumerate(prepared.territory_name):
+        weight = np.where(prepared.territory == i, volume, 0.0)
+        flow = {k: float(v @ weight / weight.sum()) for k, v in results.mbf.items()}
+        share = float(weight.sum() / volume.sum())
+        territory[name] = {**flow, "cfr": flow["hyperemia"] / flow["rest"], "volume_share": share}
+    by_segment = {
+        str(i + 1): {
+            "name": AHA17_NAME[i],
+            **{k: float(results.mbf_segment[k][i]) for k in STATES},
+            "cfr": float(results.cfr_segment[i]),
+        }
+        for i in range(17)
+    }
+    branches = branch_rows(results)
+    both = (solved.rest, solved.hyperemia)
+    per_state = lambda key: {
+        k: int(getattr(s, key)) for k, s in zip(STATES, both, strict=True)
+    }
+    return {
+        "title": case.title,
+        "kind": case.kind,
+        "labels": labels(results),
+        "n_vessels": prepared.network.n_vessels,
+        "n_terminals": int(prepared.problem.tissue.n_terminals),
+        "n_cells": int(prepared.heart.mesh.n_cells),
+        "mesh": type(prepared.heart.mesh).__name__,
+        "wall_mass_g": float(volume.sum()) * case.microcirculation.density_kg_m3 * 1e3,
+        "mbf_mean_ml_min_g": mean,
+        "mbf_by_segment": by_segment,
+        "mbf_by_territory": territory,
+        "cfr_mean": mean["hyperemia"] / mean["rest"],
+        "ffr_min": float(np.min(results.ffr)),
+        "ffr_by_branch": {row["branch"]: row["ffr_min"] for row in branches},
+        "lesions": lesion_rows(results),
+        "hyperemia_factor": float(solved.calibration.hyperemia_factor),
+        "beta_source_per_Pa_s": float(solved.calibration.rest.beta_source),
+        "beta_sink_per_Pa_s": float(solved.calibration.rest.beta_sink),
+        "mass_balance_relative_error": max(float(s.mass_balance_relative_error) for s in both),
+        "newton_iterations": per_state("newton_iterations"),
+        "linear_iterations": per_state("linear_iterations"),
+        "seconds": {
+            "setup": seconds_setup,
+            "compile": solved.seconds_compile,
+            "solve": solved.seconds_solve,
+        },
+        "synthetic_branches": results.synthetic_branches,
+        "warnings": warnings(results),
+        "seed": None,
+    }
+
+
+def labels(results: Results) -> list[str]:
+    """What every figure must say about where the anatomy comes from."""
+    kind = results.prepared.case.kind
+    said = [] if kind == "patient" else [kind]
+    if kind != "synthetic" and results.synthetic_branches:
+        said.append("with synthetic vessels")
+    return said
+
+
+def lesion_rows(results: Results) -> list[dict[str, Any]]:
+    """Each declared lesion with its flow and the pressure ratio just distal to it."""
+    network = results.prepared.network
+    lesion = network.lesion
+    rows = []
+    for i, declared in enumerate(results.prepared.case.lesions):
+        inside = np.asarray(lesion.segment)[np.asarray(lesion.lesion) == i]
+        node = np.asarray(network.segment_node)[inside]
+        last = inside[~np.isin(node[:, 1], node[:, 0])][0]
+        flow = {k: float(results.solution(k).flow[last]) / M3_S_PER_ML_MIN for k in STATES}
+        rows.append(
+            {
+                "branch": declared.branch,
+                "start_mm": declared.start_mm,
+                "end_mm": declared.end_mm,
+                "diameter_reduction": declared.diameter_reduction,
+                "ffr": float(results.ffr[last, 1]),
+                "flow_ml_min": flow,
+                "cfr": flow["hyperemia"] / flow["rest"] if flow["rest"] else float("nan"),
+            }
+        )
+    return rows
+
+
+def branch_rows(results: Results) -> list[dict[str, Any]]:
+    """The rows of `branches.csv`."""
+    network, inlet = results.prepared.network, results.pressure_inlet
+    found = {
+        k: branch_summary(network, s.flow, s.pressure_static, inlet)
+        for k, s in ((k, results.solution(k)) for k in STATES)
+    }
+    rows = []
+    for i, name in enumerate(network.branch_name):
+        flow = {k: float(found[k].flow[i]) / M3_S_PER_ML_MIN for k in STATES}
+        rest = found["rest"]
+        rows.append(
+            {
+                "branch": name,
+                "synthetic": name in results.synthetic_branches,
+                "length_mm": float(rest.length[i]) / M_PER_MM,
+                "diameter_max_mm": 2.0 * float(rest.radius_max[i]) / M_PER_MM,
+                "diameter_min_mm": 2.0 * float(rest.radius_min[i]) / M_PER_MM,
+                "flow_rest_ml_min": flow["rest"],
+                "flow_hyperemia_ml_min": flow["hyperemia"],
+                "cfr": flow["hyperemia"] / flow["rest"] if flow["rest"] else float("nan"),
+                "pressure_ratio_rest_min": float(rest.ffr_min[i]),
+                "ffr_min": float(found["hyperemia"].ffr_min[i]),
+            }
+        )
+    return rows
+
+
+def segment_rows(results: Results) -> list[dict[str, Any]]:
+    """The rows of `segments17.csv`."""
+    volume, segment = results.prepared.heart.mesh.volume, results.prepared.segment
+    density = results.prepared.case.microcirculation.density_kg_m3
+    return [
+        {
+            "segment": i + 1,
+            "name": AHA17_NAME[i],
+            "mass_g": float(volume[segment == i + 1].sum()) * density * 1e3,
+            "mbf_rest_ml_min_g": float(results.mbf_segment["rest"][i]),
+            "mbf_hyperemia_ml_min_g": float(results.mbf_segment["hyperemia"][i]),
+            "cfr": float(results.cfr_segment[i]),
+        }
+        for i in range(17)
+    ]
+
+
+def warnings(results: Results) -> list[str]:
+    """Findings that a reader of the numbers must know."""
+    prepared = results.prepared
+    network, case = prepared.network, prepared.case
+    capillary = case.microcirculation.pressure_capillary_mmHg
+    into = parent_segment(network)
+    said = []
+    for state in STATES:
+        solution = results.solution(state)
+        pressure = np.asarray(solution.terminal_pressure) / PA_PER_MMHG
+        for t in np.flatnonzero(pressure <= capillary):
+            segment = int(into[int(prepared.problem.tissue.terminal_node[t])])
+            said.append(
+                f"At {state} the terminal of {vessel_label(network, segment)} lies at "
+                f"{pressure[t]:.1f} mmHg, at or below the capillary pressure of {capillary:g} mmHg."
+            )
+        backward = np.flatnonzero(np.asarray(solution.terminal_flow) < 0.0)
+        if backward.size:
+            said.append(f"At {state} blood flows backwards in {backward.size} terminals.")
+    rest = prepared.problem.tissue.density * prepared.problem.tissue.terminal_volume
+    target = case.microcirculation.mbf_rest_ml_min_g * M3_S_KG_PER_ML_MIN_G * rest
+    held = np.asarray(results.solved.rest.terminal_flow) / np.asarray(target)
+    if case.autoregulation.enabled:
+        for i, name in enumerate(prepared.territory_name):
+            inside = prepared.terminal_territory == i
+            weak = inside & (held < 0.9)
+            if weak.any():
+                said.append(
+                    f"In the territory of {name} the reserve is exhausted at rest in "
+                    f"{int(weak.sum())} of {int(inside.sum())} terminal regions; the lowest holds "
+                    f"{100.0 * float(held[weak].min()):.0f} % of its target."
+                )
+    return said

@@ -1,0 +1,216 @@
+"""A case from file to run folder."""
+
+import importlib.metadata
+import os
+import platform
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from scipy.spatial import KDTree
+import yaml
+
+from .._misc import InputError
+from .._units import M3_S_PER_ML_MIN, M_PER_MM, PA_PER_MMHG
+from ..geometry import ellipsoid_ventricle, TetMesh, VoxelMesh
+from ..io import write_csv, write_json, write_nifti, write_perfusion, write_tree
+from ._build import _voxels_in_patient, Prepared, prepare
+from ._progress import Progress
+from ._results import branch_rows, collect, Results, segment_rows, summary
+from ._schema import Case
+from ._solve import solve_case
+
+_PACKAGES = ("jaxperf", "jax", "jaxlib", "equinox", "numpy", "scipy", "pyvista", "nibabel")
+# A field of vertices is read at a voxel's centre from its nearest vertices.
+_NEAREST_VERTICES = 4
+
+
+def run_case(
+    case: Case,
+    *,
+    out: str | os.PathLike,
+    data: str | os.PathLike = ".",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Run a case and write its run folder; returns the content of `summary.json`.
+
+    The folder appears under its name once everything in it is complete. The precision is the
+    caller's (`jax_enable_x64`); the command line switches 64 bit on.
+
+    **Arguments:**
+
+    - `out`: the run folder.
+    - `data`: folder that relative paths of the case start from.
+    - `overwrite`: replace a run folder that exists.
+
+    **Errors:** [`InputError`][] for bad input and an existing folder, [`SolveError`][] where a
+    solve fails.
+    """
+    progress = progress or Progress()
+    with run_folder(out, overwrite) as folder:
+        begin = time.perf_counter()
+        prepared = prepare(case, data, progress.stage)
+        setup = time.perf_counter() - begin
+        solved = solve_case(prepared, progress.stage, progress.note)
+        results = collect(prepared, solved)
+        with progress.stage("write"):
+            said = summary(results, setup)
+            _write(folder, results, said)
+        if case.output.figures:
+            with progress.stage("figures"):
+                from ._figures import write_figures
+
+                write_figures(folder / "figures", results)
+    return said
+
+
+@contextmanager
+def run_folder(out: str | os.PathLike, overwrite: bool) -> Iterator[Path]:
+    """A temporary sibling folder that takes the name `out` once the block has succeeded.
+
+    **Errors:** [`InputError`][] where `out` exists and is not to be replaced, or is no run folder.
+    """
+    out = Path(out)
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        if not overwrite:
+            raise InputError(
+                "it exists",
+                where=str(out),
+                expected="a name for a new run folder",
+                fix="Choose another name or pass --overwrite",
+            )
+        # a typing error in --out must not delete someone's data
+        if not (out / "summary.json").is_file():
+            raise InputError(
+                "it is no run folder (there is no summary.json in it)",
+                where=str(out),
+                expected="a run folder that may be replaced",
+                fix="Choose another name",
+            )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.name}-{secrets.token_hex(4)}")
+    temporary.mkdir()
+    try:
+        yield temporary
+        if out.exists():
+            replaced = out.with_name(f".{out.name}-{secrets.token_hex(4)}-old")
+            out.rename(replaced)
+            temporary.rename(out)
+            shutil.rmtree(replaced)
+        else:
+            temporary.rename(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write(folder: Path, results: Results, said: dict[str, Any]) -> None:
+    prepared = results.prepared
+    content = prepared.case.model_dump(mode="json")
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    (folder / "config.yaml").write_text(text, encoding="utf-8")
+    write_json(folder / "versions.json", versions())
+    write_json(folder / "summary.json", said)
+    write_csv(folder / "segments17.csv", segment_rows(results))
+    write_csv(folder / "branches.csv", branch_rows(results))
+    _write_tree(folder / "tree.vtp", results)
+    _write_tissue(folder / "perfusion.vtu", results)
+    grid = output_grid(prepared)
+    for state, values in results.mbf.items():
+        path = folder / f"mbf_{state}.nii.gz"
+        spacing = prepared.case.output.spacing_mm
+        if grid is None:
+            write_nifti(path, prepared.heart.mesh, values, spacing_mm=spacing)
+        else:
+            write_nifti(path, grid, on_grid(prepared.heart.mesh, values, grid))
+
+
+def output_grid(prepared: Prepared) -> VoxelMesh | None:
+    """The grid of the NIfTI maps: that of the input, or a built heart's at the output spacing.
+
+    None where the input is a tetrahedral mesh alone.
+    """
+    heart, given = prepared.heart, prepared.case.ventricle
+    if heart.ellipsoid is None or given.ellipsoid is None:
+        return heart.voxels
+    shape = {**given.ellipsoid.model_dump(), "spacing_mm": prepared.case.output.spacing_mm}
+    return _voxels_in_patient(ellipsoid_ventricle(**shape)[0])
+
+
+def on_grid(
+    mesh: VoxelMesh | TetMesh, values: Float[np.ndarray, " c"], grid: VoxelMesh
+) -> Float[np.ndarray, " g"]:
+    """A field of a mesh at the cells of a grid of the same wall.
+
+    From voxels the nearest cell's value; from vertices the mean of the nearest ones weighted
+    with the inverse of their distance.
+    """
+    if mesh is grid:
+        return values
+    tree = KDTree(mesh.centre)
+    if isinstance(mesh, VoxelMesh):
+        return values[tree.query(grid.centre)[1]]
+    distance, near = tree.query(grid.centre, k=_NEAREST_VERTICES)
+    weight = 1.0 / (np.asarray(distance) + 1e-3 * float(grid.spacing.min()))
+    return (weight * values[near]).sum(axis=1) / weight.sum(axis=1)
+
+
+def _write_tree(path: Path, results: Results) -> None:
+    network = results.prepared.network
+    arrays: dict[str, np.ndarray] = {}
+    for state in ("rest", "hyperemia"):
+        solution = results.solution(state)
+        arrays[f"pressure_{state}_mmHg"] = np.asarray(solution.pressure_static) / PA_PER_MMHG
+        arrays[f"flow_{state}_ml_min"] = np.asarray(solution.flow) / M3_S_PER_ML_MIN
+    synthetic = np.isin(np.array(network.branch_name), results.synthetic_branches)
+    reduction = np.zeros(network.n_segments)
+    lesion = network.lesion
+    if lesion.length.size:
+        reduction[np.asarray(lesion.segment)] = np.asarray(lesion.diameter_reduction)[
+            np.asarray(lesion.lesion)
+        ]
+    write_tree(
+        path,
+        network,
+        ffr=results.ffr,
+        lesion_diameter_reduction=reduction,
+        synthetic=synthetic[np.asarray(network.branch)],
+        **arrays,
+    )
+
+
+def _write_tissue(path: Path, results: Results) -> None:
+    prepared = results.prepared
+    arrays: dict[str, np.ndarray] = {}
+    for state in ("rest", "hyperemia"):
+        tissue = np.asarray(results.solution(state).pressure_tissue)
+        arrays[f"pressure_{state}_mmHg"] = tissue / PA_PER_MMHG
+        arrays[f"mbf_{state}_ml_min_g"] = results.mbf[state]
+    names = np.array(prepared.territory_name)
+    write_perfusion(
+        path,
+        prepared.heart.mesh,
+        **arrays,
+        territory=prepared.territory,
+        territory_name=names[prepared.territory],
+        aha_segment=prepared.segment,
+        transmural_depth=prepared.depth,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computed a result."""
+    found = {"python": sys.version.split()[0], "platform": platform.platform()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed as a package"
+    return found

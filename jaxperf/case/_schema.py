@@ -1,0 +1,322 @@
+"""The case file: what it may say, with units in the names of its keys."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Frame = Literal["LPS", "RAS", "model"]
+Unit = Literal["mm", "cm", "m", "um"]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Point = tuple[Finite, Finite, Finite]
+
+
+class Section(BaseModel):
+    """Common settings: unknown keys are refused, defaults are validated."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True, frozen=True)
+
+
+def _exactly_one(section: BaseModel, names: tuple[str, ...]) -> None:
+    given = [name for name in names if getattr(section, name) is not None]
+    if len(given) != 1:
+        found = " and ".join(given) if given else "none of them"
+        raise ValueError(f"give exactly one of {', '.join(names)}; found {found}")
+
+
+class Tree(Section):
+    """The coronary tree: a file, or the built-in demonstration."""
+
+    file: str | None = Field(None, description="Path of the tree, below the data folder.")
+    format: Literal["swc", "centerlines", "svoned"] | None = Field(
+        None, description="Format of the file; from its suffix (.swc, .vtp, .in) where left out."
+    )
+    units: Unit | None = Field(None, description="Unit of length of the file. Required.")
+    frame: Frame | None = Field(
+        None, description="Frame of the coordinates: LPS (DICOM, VTK), RAS (NIfTI). Required."
+    )
+    n_roots: int = Field(1, ge=1, description="Number of inlets; read from centrelines only.")
+    branches: dict[int | str, str] = Field(
+        default_factory=dict,
+        description="Names of branches. A key is an automatic name such as `branch 0`, or the row "
+        "id (SWC) or line number (centrelines) where the branch ends.",
+    )
+    built_in: Literal["demo"] | None = Field(
+        None, description="The built-in average right-dominant tree; needs ventricle.ellipsoid."
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Tree":
+        _exactly_one(self, ("file", "built_in"))
+        missing = [key for key in ("units", "frame") if getattr(self, key) is None]
+        if self.file is not None and missing:
+            raise ValueError(f"{' and '.join(missing)} of the tree's file must be stated")
+        return self
+
+
+class Labels(Section):
+    """A NIfTI label volume."""
+
+    file: str = Field(description="Path of the volume, below the data folder.")
+    wall: int = Field(description="Label of the left ventricular wall.")
+    cavity: int = Field(description="Label of the left ventricular cavity.")
+    rv: int = Field(description="Label of the right ventricular cavity.")
+    units: Unit | None = Field(None, description="Unit, only where the header does not state it.")
+    largest_piece: bool = Field(
+        False, description="Keep the largest piece of a wall that falls into several."
+    )
+
+
+class Landmarks(Section):
+    """Points that give the ventricle's directions where no labels do."""
+
+    apex_mm: Point = Field(description="Tip of the LV cavity.")
+    base_mm: Point = Field(description="Centre of the mitral (or base) plane.")
+    rv_mm: Point = Field(description="Centroid of the RV cavity.")
+    frame: Frame = Field(description="Frame of the points.")
+
+
+class Tetrahedra(Section):
+    """A tetrahedral mesh of the wall."""
+
+    file: str = Field(description="Path of the .vtu file, below the data folder.")
+    units: Unit = Field(description="Unit of length of the file.")
+    frame: Frame = Field(description="Frame of the coordinates.")
+    landmarks: Landmarks | None = Field(
+        None, description="Directions of the ventricle; not needed where labels are given too."
+    )
+
+
+class Ellipsoid(Section):
+    """A built ventricle: two truncated ellipsoids."""
+
+    spacing_mm: Positive = Field(2.5, description="Side of the voxels.")
+    endo_short_mm: tuple[Positive, Positive] = Field(
+        (24.0, 24.0), description="Semi-axes of the cavity towards septum and front."
+    )
+    endo_long_mm: Positive = Field(62.0, description="Semi-axis of the cavity along the long axis.")
+    wall_base_mm: Positive = Field(9.5, description="Thickness at the widest place.")
+    wall_apex_mm: Positive = Field(7.0, description="Thickness at the apex.")
+    base_height_mm: Finite = Field(22.0, description="Base plane above the widest place.")
+
+
+class Ventricle(Section):
+    """The left ventricle: labels, a mesh, or a built ellipsoid."""
+
+    labels: Labels | None = Field(None, description="Label volume.")
+    tetrahedra: Tetrahedra | None = Field(None, description="Tetrahedral mesh.")
+    ellipsoid: Ellipsoid | None = Field(None, description="Built ventricle.")
+    mesh: Literal["voxels", "tetrahedra"] | None = Field(
+        None,
+        description="What Darcy is solved on. With labels or ellipsoid and no tetrahedra file, "
+        "`tetrahedra` cuts the voxels. Default: tetrahedra where a file is given, else voxels.",
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Ventricle":
+        if self.ellipsoid is not None and (self.labels or self.tetrahedra):
+            raise ValueError("give either ellipsoid, or labels and/or tetrahedra")
+        if self.ellipsoid is None and self.labels is None and self.tetrahedra is None:
+            raise ValueError("give one of labels, tetrahedra, ellipsoid")
+        if self.labels is None and self.tetrahedra is not None:
+            if self.tetrahedra.landmarks is None:
+                raise ValueError("tetrahedra without labels need landmarks")
+            if self.mesh == "voxels":
+                raise ValueError("mesh: voxels needs labels")
+        return self
+
+
+class SyntheticRCA(Section):
+    """A right coronary drawn along the grooves of the epicardium; needs ventricle labels."""
+
+    proximal_diameter_mm: Positive = Field(3.9, description="Lumen at the ostium (Dodge 1992).")
+    distal_diameter_mm: Positive = Field(3.0, description="Lumen before the crux.")
+    n_posterolateral: int = Field(2, ge=0, le=4, description="Posterolateral branches.")
+    ostium_mm: Point | None = Field(
+        None, description="Right ostium; where left out, a place beside the left root."
+    )
+    frame: Frame = Field("LPS", description="Frame of ostium_mm.")
+    epicardium_gap_mm: NotNegative = Field(2.0, description="Centreline above the epicardium.")
+
+
+class Lesion(Section):
+    """A declared stenosis."""
+
+    branch: str = Field(description="Name of the branch.")
+    start_mm: NotNegative = Field(description="Arc length from the branch's proximal end.")
+    end_mm: Positive = Field(description="Arc length where the lesion ends.")
+    diameter_reduction: Fraction = Field(description="1 - D_min/D_reference: 0.6 for 60 %.")
+    reference_radius_mm: Positive | None = Field(
+        None, description="Healthy radius; the mean of both ends where left out."
+    )
+
+
+class BloodSection(Section):
+    """Blood."""
+
+    density_kg_m3: Positive = Field(1060.0, description="Density.")
+    viscosity: Literal["constant", "pries"] = Field(
+        "constant", description="Law: constant, or Pries (1994) in vivo."
+    )
+    viscosity_mPa_s: Positive = Field(3.5, description="Dynamic viscosity of the constant law.")
+    haematocrit: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.45, description="Discharge haematocrit of the Pries law."
+    )
+    plasma_viscosity_mPa_s: Positive = Field(1.2, description="Plasma viscosity, Pries law.")
+    profile_exponent: Positive = Field(2.0, description="Velocity profile: 2 parabolic, 9 blunt.")
+
+
+class Wall(Section):
+    """The vessels' wall."""
+
+    law: Literal["rigid", "elastic"] = Field("rigid", description="Rigid, or Olufsen's E h/r.")
+    k1_Pa: NotNegative = Field(2e6, description="Olufsen's k1.")
+    k2_per_m: Finite = Field(-2253.0, description="Olufsen's k2.")
+    k3_Pa: NotNegative = Field(8.65e4, description="Olufsen's k3.")
+    pressure_reference_mmHg: Finite = Field(
+        93.0, description="Transmural pressure at which the radii of the tree were measured."
+    )
+
+
+class Outlet(Section):
+    """An outlet that does not perfuse the left ventricle, such as a right ventricular branch."""
+
+    branch: str = Field(description="Branch that ends there.")
+    flow_ml_min: NotNegative | None = Field(None, description="Prescribed outflow.")
+    resistance_mmHg_min_ml: Positive | None = Field(None, description="Resistance to a pressure.")
+    pressure_reference_mmHg: Finite = Field(0.0, description="Pressure behind the resistance.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Outlet":
+        _exactly_one(self, ("flow_ml_min", "resistance_mmHg_min_ml"))
+        return self
+
+
+class BoundarySection(Section):
+    """Pressures and flows at the ends of the tree."""
+
+    pressure_inlet_mmHg: Positive = Field(93.0, description="Mean aortic pressure at the roots.")
+    outlets: tuple[Outlet, ...] = Field((), description="Outlets beside the ventricle's.")
+
+
+class MicrocirculationSection(Section):
+    """The perfused bed and its calibration in the lesion-free heart."""
+
+    mbf_rest_ml_min_g: Positive = Field(1.0, description="Target mean flow at rest.")
+    mbf_hyperemia_ml_min_g: Positive | None = Field(
+        None, description="Target mean flow at hyperemia; or give hyperemia_factor."
+    )
+    hyperemia_factor: Annotated[float, Field(gt=1.0, allow_inf_nan=False)] | None = Field(
+        None, description="Factor on both conductances; 3.75 where no target is given either."
+    )
+    pressure_capillary_mmHg: Finite = Field(15.0, description="Mean tissue pressure.")
+    pressure_sink_mmHg: Finite = Field(0.0, description="Venous pressure.")
+    permeability_m2_per_Pa_s: Positive = Field(2e-9, description="K, along the fibres.")
+    permeability_across_m2_per_Pa_s: Positive | None = Field(
+        None, description="K across the fibres (tetrahedra only); isotropic where left out."
+    )
+    fibre_endo_deg: Finite = Field(60.0, description="Fibre angle at the endocardium.")
+    fibre_epi_deg: Finite = Field(-60.0, description="Fibre angle at the epicardium.")
+    density_kg_m3: Positive = Field(1050.0, description="Density of the tissue.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> "MicrocirculationSection":
+        if self.mbf_hyperemia_ml_min_g is not None and self.hyperemia_factor is not None:
+            raise ValueError("give mbf_hyperemia_ml_min_g or hyperemia_factor, not both")
+        return self
+
+
+class AutoregulationSection(Section):
+    """Adaptation of the bed at rest."""
+
+    enabled: bool = Field(True, description="Hold the rest target behind lesions.")
+    dilation_min: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.4, description="Strongest constriction."
+    )
+
+
+class Territories(Section):
+    """Which tissue each terminal perfuses."""
+
+    vessel_sites_mm: NotNegative = Field(
+        40.0,
+        description="Length of each terminal vessel, from its end, whose points attract tissue; "
+        "0 for the end point alone.",
+    )
+
+
+class Solver(Section):
+    """Limits of the solve."""
+
+    darcy: Literal["conjugate_gradient"] = Field(
+        "conjugate_gradient", description="Darcy solver that preconditions the coupled solve."
+    )
+    max_steps: int = Field(50, ge=1, description="Newton steps at most.")
+    calibration_rtol: Positive = Field(1e-6, description="Tolerance of the flow targets.")
+
+
+class Checks(Section):
+    """Limits of `jaxperf check`."""
+
+    terminal_distance_mm: Positive = Field(
+        15.0, description="A terminal farther from the wall than this is an error."
+    )
+    narrowing: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.3, description="Undeclared local narrowing that is reported."
+    )
+
+
+class Output(Section):
+    """What is written."""
+
+    figures: bool = Field(True, description="Draw the figures.")
+    spacing_mm: Positive = Field(
+        1.25, description="Grid of the NIfTI maps where the input has none."
+    )
+
+
+class Case(Section):
+    """A patient case."""
+
+    title: str = Field("untitled", description="Title of figures and summary.")
+    kind: Literal["patient", "synthetic", "composite"] = Field(
+        description="Whose anatomy it is: one patient, built by rules, or several subjects."
+    )
+    tree: Tree = Field(description="Coronary tree.")
+    ventricle: Ventricle = Field(description="Left ventricle.")
+    synthetic_rca: SyntheticRCA | None = Field(
+        None, description="Add a right coronary drawn by rule where the tree has none."
+    )
+    lesions: tuple[Lesion, ...] = Field((), description="Declared lesions.")
+    blood: BloodSection = Field(BloodSection(), description="Blood.")
+    wall: Wall = Field(Wall(), description="Vessel wall.")
+    boundary: BoundarySection = Field(BoundarySection(), description="Ends of the tree.")
+    microcirculation: MicrocirculationSection = Field(
+        MicrocirculationSection(), description="Perfused bed."
+    )
+    autoregulation: AutoregulationSection = Field(
+        AutoregulationSection(), description="Adaptation at rest."
+    )
+    territories: Territories = Field(Territories(), description="Terminal regions.")
+    solver: Solver = Field(Solver(), description="Solve.")
+    checks: Checks = Field(Checks(), description="Limits of the checks.")
+    output: Output = Field(Output(), description="Results.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Case":
+        if self.tree.built_in and self.ventricle.ellipsoid is None:
+            raise ValueError("tree.built_in: demo needs ventricle.ellipsoid")
+        if self.synthetic_rca and self.ventricle.labels is None:
+            raise ValueError("synthetic_rca needs ventricle.labels (wall, cavity and RV)")
+        if self.synthetic_rca and self.kind == "patient":
+            raise ValueError("with synthetic_rca the kind cannot be patient; use composite")
+        across = self.microcirculation.permeability_across_m2_per_Pa_s
+        if across is not None and not self._on_tetrahedra():
+            raise ValueError("permeability_across_m2_per_Pa_s needs ventricle.mesh: tetrahedra")
+        return self
+
+    def _on_tetrahedra(self) -> bool:
+        given = self.ventricle.tetrahedra is not None
+        return self.ventricle.mesh == "tetrahedra" or (self.ventricle.mesh is None and given)

@@ -1,0 +1,152 @@
+"""Calibration, rest and hyperemia of a prepared case."""
+
+import time
+from dataclasses import dataclass
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._results import RESULTS
+from .._units import M3_S_KG_PER_ML_MIN_G, M_PER_MM
+from ..coupling import (
+    Autoregulation,
+    calibrate,
+    Calibration,
+    PerfusionProblem,
+    PerfusionSolution,
+    solve_perfusion,
+)
+from ..darcy import ConjugateGradient
+from ..network import vessel_label, VascularNetwork
+from ._build import Prepared
+
+DEFAULT_HYPEREMIA_FACTOR = 3.75
+
+
+class SolveError(RuntimeError):
+    """A solve that ended without a solution, as a sentence that names the worst vessel."""
+
+
+@dataclass(frozen=True)
+class Solved:
+    """Rest and hyperemia of a case, and the wall-clock seconds of compilation and solves."""
+
+    calibration: Calibration
+    rest: PerfusionSolution
+    hyperemia: PerfusionSolution
+    seconds_compile: float
+    seconds_solve: float
+
+
+def solve_case(prepared: Prepared, stage, note) -> Solved:
+    """Calibrate in the lesion-free heart, then solve rest and hyperemia with the lesions.
+
+    Rest regulates itself where the case says so; hyperemia takes the calibrated dilation. Two
+    programs are compiled, with and without autoregulation; the second also serves the
+    calibration.
+
+    **Arguments:** `stage(name)`, a context for progress; `note(text)`, called with progress inside
+    a stage.
+
+    **Errors:** [`SolveError`][] where a solve fails.
+    """
+    case, problem = prepared.case, prepared.problem
+    bed, regulation = case.microcirculation, case.autoregulation
+    method = ConjugateGradient()
+    factor = bed.hyperemia_factor
+    if factor is None and bed.mbf_hyperemia_ml_min_g is None:
+        factor = DEFAULT_HYPEREMIA_FACTOR
+    with stage("compile"):
+        seconds_compile = _compile(problem, method)
+        if regulation.enabled:
+            target = bed.mbf_rest_ml_min_g * M3_S_KG_PER_ML_MIN_G * problem.tissue.density
+            held = Autoregulation(
+                target * problem.tissue.terminal_volume, factor or 4.0, regulation.dilation_min
+            )
+            seconds_compile += _compile(_regulated(problem, held), method)
+    begin = time.perf_counter()
+    with stage("calibrate"):
+        try:
+            found = calibrate(
+                problem,
+                mbf_rest_ml_min_g=bed.mbf_rest_ml_min_g,
+                mbf_hyperemia_ml_min_g=bed.mbf_hyperemia_ml_min_g,
+                hyperemia_factor=factor,
+                pressure_capillary_mmHg=bed.pressure_capillary_mmHg,
+                rtol=case.solver.calibration_rtol,
+                method=method,
+                report=note,
+            )
+        except RuntimeError as error:
+            raise SolveError(_explain(problem, method, "calibration")) from error
+    with stage("rest"):
+        at_rest = eqx.tree_at(lambda p: p.microcirculation, problem, found.rest)
+        if regulation.enabled:
+            held = eqx.tree_at(
+                lambda a: a.dilation_min,
+                found.autoregulation,
+                jnp.asarray(regulation.dilation_min, found.autoregulation.dilation_min.dtype),
+            )
+            at_rest = _regulated(at_rest, held)
+        rest = _solve(at_rest, method, "rest")
+    with stage("hyperemia"):
+        stressed = eqx.tree_at(lambda p: p.microcirculation, problem, found.hyperemia)
+        hyperemia = _solve(stressed, method, "hyperemia")
+    return Solved(found, rest, hyperemia, seconds_compile, time.perf_counter() - begin)
+
+
+def _regulated(problem: PerfusionProblem, regulation: Autoregulation) -> PerfusionProblem:
+    return eqx.tree_at(
+        lambda p: p.autoregulation, problem, regulation, is_leaf=lambda x: x is None
+    )
+
+
+def _compile(problem: PerfusionProblem, method: ConjugateGradient) -> float:
+    """Seconds that the first call takes more than the second.
+
+    A failure here says nothing: the conductances are only a start. The program is compiled all
+    the same, and the solves that count come later.
+    """
+    seconds = []
+    for _ in range(2):
+        begin = time.perf_counter()
+        try:
+            jax.block_until_ready(solve_perfusion(problem, method))
+        except RuntimeError:
+            pass
+        seconds.append(time.perf_counter() - begin)
+    return max(seconds[0] - seconds[1], 0.0)
+
+
+def _solve(problem: PerfusionProblem, method: ConjugateGradient, name: str) -> PerfusionSolution:
+    try:
+        return jax.block_until_ready(solve_perfusion(problem, method))
+    except RuntimeError as error:
+        raise SolveError(_explain(problem, method, name)) from error
+
+
+def _explain(problem: PerfusionProblem, method: ConjugateGradient, name: str) -> str:
+    """Solve again without raising, and say how it ended and which vessel is worst."""
+    solution = solve_perfusion(problem, method, throw=False)
+    sentence = RESULTS[solution.result] or "The solve failed."
+    return f"{name}: {sentence} The worst vessel is {worst_vessel(problem.network, solution)}."
+
+
+def worst_vessel(network: VascularNetwork, solution: PerfusionSolution) -> str:
+    """The vessel a failed solve points at: not finite, else of the steepest fall of pressure."""
+    node = np.asarray(network.segment_node)
+    pressure, flow = np.asarray(solution.pressure), np.asarray(solution.flow)
+    lost = ~(np.isfinite(flow) & np.isfinite(pressure[node]).all(axis=1))
+    if lost.any() and not lost.all():
+        return vessel_label(network, int(np.flatnonzero(lost)[0]))
+    if lost.all():
+        narrow = np.asarray(network.radius).min(axis=1)
+        i = int(np.argmin(narrow))
+        return (
+            f"unknown, as no pressure is finite; the narrowest is {vessel_label(network, i)} "
+            f"with a radius of {narrow[i] / M_PER_MM:.3g} mm"
+        )
+    fall = np.abs(pressure[node[:, 0]] - pressure[node[:, 1]]) / np.asarray(network.length)
+    return vessel_label(network, int(np.argmax(fall)))
