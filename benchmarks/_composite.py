@@ -37,7 +37,7 @@ _BRANCHES = {
 _TERRITORY_OF = {"LAD": 0, "D1": 0, "LCx": 1, "OM1": 1, "OM2": 1, "OM3": 1}
 _TERRITORY_OF |= {"PDA (synthetic)": 2, "PL (synthetic)": 2}
 # A vessel gives roots to the forest where it runs this near the wall, this far apart.
-_NEAR, _APART = 6.5e-3, 7.5e-3
+_NEAR, _APART = 6.5e-3, 9.5e-3
 _LEFT_MAIN_RADIUS = 2.25e-3
 
 
