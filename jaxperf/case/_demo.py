@@ -5,13 +5,17 @@ Nothing here is measured on a person. Lumen diameters are the published means of
 courses are those of an anatomy book drawn on the ellipsoid's own epicardium.
 """
 
+import dataclasses
+
 import numpy as np
 from jaxtyping import Float
+from scipy.spatial import KDTree
 
 from .._units import M_PER_MM
 from ..geometry import EllipsoidLV
-from ..network import VascularNetwork
+from ..network import branch_course, VascularNetwork
 from ._courses import Course, network_from_courses, smooth_course
+from ._terminals import downstream, parent_segment, terminal_sites
 
 # Dodge et al. (1992), Circulation 86:232, right-dominant normal men: means in mm.
 DODGE_MM = {
@@ -21,68 +25,69 @@ DODGE_MM = {
     "LCx proximal": 3.4,
     "RCA proximal": 3.9,
 }
-# The lesion of the demonstration: proximal to mid LAD, between the first septal and D1.
-LESION = {"branch": "LAD", "start_mm": 18.0, "end_mm": 28.0, "diameter_reduction": 0.6}
+# The lesion of the demonstration: proximal to mid LAD, upstream of the first septal.
+LESION = {"branch": "LAD", "start_mm": 12.0, "end_mm": 22.0, "diameter_reduction": 0.6}
 
 # Waypoints: angle about the long axis (degrees; 0 septal, 90 anterior, 180 lateral, -90 inferior),
 # height (0 apex, 1 base plane) and distance outside the epicardium (mm; negative inside).
 _LAD = [(72, 1.03, 4), (66, 0.9, 3), (64, 0.65, 2.2), (62, 0.4, 1.8), (60, 0.2, 1.4), (58, 0.07, 1)]
-_LCX = [(84, 1.03, 4), (115, 0.99, 3.5), (150, 0.97, 3), (185, 0.97, 2.5), (222, 0.94, 2)]
-_PDA = [(-64, 1.0, 4), (-64, 0.85, 2.5), (-64, 0.6, 2), (-63, 0.4, 1.5), (-62, 0.22, 1)]
-_PL = [(-64, 1.02, 4), (-90, 1.0, 3.5), (-112, 0.98, 3), (-128, 0.9, 2), (-132, 0.7, 1.5)]
-# name, parent, arc of its origin (mm), share of the parent's D^γ, the waypoints after the origin
+_LCX = [(84, 1.03, 4), (115, 0.99, 3.5), (150, 0.97, 3), (185, 0.97, 2.5), (214, 0.95, 2)]
+_PDA = [(-64, 1.0, 4), (-64, 0.85, 2.5), (-64, 0.7, 2), (-63, 0.55, 1.5), (-62, 0.42, 1)]
+_PL = [(-64, 1.02, 4), (-88, 1.0, 3.5), (-106, 0.97, 3), (-116, 0.88, 2), (-118, 0.72, 1.5)]
+# name, parent, arc of its origin (mm), the waypoints after the origin
 _BRANCHES = (
-    ("S1", "LAD", 14, 0.08, [(48, 0.8, -5), (25, 0.72, -5), (5, 0.64, -5)]),
-    ("D1", "LAD", 32, 0.26, [(84, 0.66, 2), (104, 0.52, 1.6), (118, 0.36, 1)]),
-    ("S2", "LAD", 44, 0.08, [(48, 0.5, -4.5), (28, 0.44, -4.5), (10, 0.38, -4.5)]),
-    ("D2", "LAD", 56, 0.26, [(80, 0.42, 1.8), (94, 0.3, 1.4), (104, 0.18, 1)]),
-    ("S3", "LAD", 70, 0.08, [(44, 0.28, -4), (22, 0.23, -4), (0, 0.19, -4)]),
-    ("OM1", "LCx", 26, 0.4, [(146, 0.84, 2), (150, 0.6, 1.6), (152, 0.4, 1.2), (148, 0.24, 1)]),
-    ("OM2", "LCx", 48, 0.4, [(186, 0.84, 2), (188, 0.62, 1.5), (190, 0.42, 1.2), (192, 0.26, 1)]),
-    ("PDA S1", "PDA", 16, 0.1, [(-46, 0.78, -5), (-28, 0.7, -5)]),
-    ("PDA S2", "PDA", 42, 0.12, [(-46, 0.5, -4.5), (-26, 0.44, -4.5)]),
-    ("PL1", "PL", 28, 0.35, [(-94, 0.86, 1.8), (-96, 0.64, 1.4), (-98, 0.42, 1)]),
+    ("S1", "LAD", 26, [(46, 0.76, -5), (20, 0.76, -5), (-8, 0.74, -5)]),
+    ("D1", "LAD", 33, [(86, 0.66, 2), (110, 0.53, 1.6), (126, 0.4, 1)]),
+    ("S2", "LAD", 42, [(46, 0.58, -4.5), (18, 0.55, -4.5), (-12, 0.52, -4.5)]),
+    ("D2", "LAD", 54, [(80, 0.44, 1.8), (100, 0.32, 1.4), (118, 0.2, 1)]),
+    ("S3", "LAD", 58, [(44, 0.42, -4), (16, 0.38, -4), (-14, 0.35, -4)]),
+    ("S4", "LAD", 78, [(42, 0.24, -3.5), (14, 0.21, -3.5), (-16, 0.19, -3.5)]),
+    ("OM1", "LCx", 26, [(150, 0.84, 2), (158, 0.66, 1.6), (162, 0.5, 1.2), (162, 0.38, 1)]),
+    ("OM2", "LCx", 48, [(186, 0.84, 2), (190, 0.66, 1.5), (194, 0.5, 1.2), (198, 0.4, 1)]),
+    ("PDA S1", "PDA", 16, [(-50, 0.8, -5), (-38, 0.74, -5)]),
+    ("PDA S2", "PDA", 36, [(-50, 0.58, -4.5), (-36, 0.52, -4.5)]),
+    ("PL1", "PL", 24, [(-92, 0.86, 1.8), (-92, 0.66, 1.4), (-92, 0.5, 1)]),
 )
-# Vessels that end in twigs: name, how far apart in angle (degrees) and the ends' height change.
+# Twigs at the ends of vessels: name, then angle (degrees) and height where each twig ends.
 _ENDS = {
-    "LAD": ((58, 0.02), (-62, 0.14), (178, 0.14)),
-    "LCx": ((214, 0.72), (232, 0.7)),
-    "D1": ((108, 0.26), (132, 0.3)),
-    "D2": ((94, 0.08), (124, 0.1)),
-    "OM1": ((134, 0.12), (162, 0.1)),
-    "OM2": ((178, 0.14), (206, 0.14)),
-    "PDA": ((-52, 0.08), (-84, 0.1)),
-    "PL": ((-124, 0.5), (-146, 0.52)),
-    "PL1": ((-86, 0.26), (-112, 0.26)),
+    "LAD": ((30, 0.06), (-66, 0.24), (-120, 0.2), (170, 0.16)),
+    "LCx": ((208, 0.76), (224, 0.7)),
+    "D1": ((108, 0.3), (140, 0.34)),
+    "D2": ((94, 0.1), (144, 0.16)),
+    "OM1": ((150, 0.29), (174, 0.28)),
+    "OM2": ((186, 0.29), (212, 0.32)),
+    "PDA": ((-50, 0.34), (-78, 0.36)),
+    "PL": ((-110, 0.56), (-128, 0.52)),
+    "PL1": ((-84, 0.42), (-104, 0.36)),
 }
-# Side twigs: parent, arc (mm), end angle, end height.
+# Twigs at the sides: parent, arc (mm), end angle, end height.
 _SIDES = (
-    ("LAD", 36, 78, 0.56),
-    ("LAD", 82, 72, 0.1),
-    ("D1", 14, 112, 0.7),
-    ("D1", 30, 94, 0.4),
-    ("LCx", 14, 112, 0.84),
-    ("LCx", 38, 166, 0.78),
-    ("LCx", 62, 204, 0.78),
-    ("OM1", 24, 132, 0.62),
-    ("OM1", 40, 168, 0.5),
-    ("OM2", 26, 172, 0.64),
-    ("OM2", 42, 208, 0.44),
-    ("PDA", 28, -78, 0.62),
-    ("PDA", 56, -80, 0.34),
-    ("PL1", 18, -80, 0.8),
-    ("PL1", 34, -112, 0.56),
-    ("PL", 44, -112, 0.76),
-    ("PL", 58, -148, 0.78),
+    ("LAD", 28, 76, 0.8),
+    ("LAD", 48, 54, 0.5),
+    ("LAD", 70, 72, 0.3),
+    ("LAD", 88, 76, 0.14),
+    ("D1", 14, 116, 0.76),
+    ("D1", 30, 98, 0.46),
+    ("LCx", 18, 132, 0.84),
+    ("LCx", 38, 168, 0.78),
+    ("OM1", 22, 146, 0.66),
+    ("OM1", 36, 174, 0.54),
+    ("OM2", 24, 174, 0.64),
+    ("OM2", 40, 210, 0.5),
+    ("PDA", 26, -78, 0.66),
+    ("PL1", 16, -78, 0.84),
+    ("PL1", 28, -106, 0.62),
+    ("PL", 34, -104, 0.78),
 )
-_SIDE_SHARE = 0.1
 _TWIG_DEPTH_MM = -4.0
+_GRID = 3e-3
+_SITE_REACH = 40e-3
 
 
 def demo_tree(lv: EllipsoidLV) -> VascularNetwork:
     """An average right-dominant coronary tree on the epicardium of an ellipsoid.
 
-    Left main, LAD with three septals and two diagonals, LCx with two marginals, RCA with PDA
+    Left main, LAD with four septals and two diagonals, LCx with two marginals, RCA with PDA
     (and two septals of its own) and posterolateral branches, each ending in short twigs that dip
     into the wall. Two roots: the left main and the RCA.
 
@@ -110,15 +115,45 @@ def demo_tree(lv: EllipsoidLV) -> VascularNetwork:
         ),
         Course("LCx", _on_surface(lv, _LCX), "LM", diameter_mm=DODGE_MM["LCx proximal"]),
         Course("RCA", _right_groove(lv, crux), diameter_mm=DODGE_MM["RCA proximal"], end_mm=3.0),
-        Course("PDA", _on_surface(lv, _PDA), "RCA", share=0.48),
-        Course("PL", _on_surface(lv, _PL), "RCA", share=0.52),
+        Course("PDA", _on_surface(lv, _PDA), "RCA", share=0.5),
+        Course("PL", _on_surface(lv, _PL), "RCA", share=0.5),
     ]
-    for name, parent, at, share, waypoint in _BRANCHES:
+    for name, parent, at, waypoint in _BRANCHES:
         origin = _origin(lv, courses, parent, at)
-        courses.append(Course(name, _on_surface(lv, [origin, *waypoint]), parent, at, share=share))
-    return network_from_courses(
-        [*courses, *_twigs(lv, courses)], frame="model", where="built-in tree"
-    )
+        courses.append(Course(name, _on_surface(lv, [origin, *waypoint]), parent, at, share=0.1))
+    drawn = [*courses, *_twigs(lv, courses)]
+    return _by_territory(drawn, _wall_points(lv))
+
+
+def _wall_points(lv: EllipsoidLV) -> Float[np.ndarray, "q 3"]:
+    """Points of a regular grid in the wall."""
+    span = [np.arange(-r, r, _GRID) for r in lv.epi]
+    point = np.stack(np.meshgrid(*span, indexing="ij"), axis=-1).reshape(-1, 3)
+    inside = (np.sum((point / lv.epi) ** 2, axis=1) < 1.0) & (point[:, 2] < lv.base_height)
+    return point[inside & (np.sum((point / lv.endo) ** 2, axis=1) > 1.0)]
+
+
+def _by_territory(courses: list[Course], wall: Float[np.ndarray, "q 3"]) -> VascularNetwork:
+    """The tree in which every side branch has the calibre of the tissue it supplies.
+
+    Flow goes with D^γ and, in a healthy heart, with the mass supplied, so a branch takes over the
+    share of D^γ that its tissue has of the tissue below the junction.
+    """
+    network = network_from_courses(courses, frame="model", where="built-in tree")
+    terminal = np.asarray(network.terminals)
+    site, owner, _ = terminal_sites(network, terminal, _SITE_REACH)
+    count = np.bincount(owner[KDTree(site).query(wall)[1]], minlength=len(terminal))
+    below = downstream(network, terminal, count.astype(np.float64))
+    node, into = np.asarray(network.segment_node), parent_segment(network)
+    shared = []
+    for course in courses:
+        if course.share is None:
+            shared.append(course)
+            continue
+        first = branch_course(network, course.name)[0][0]
+        share = float(below[first] / below[into[node[first, 0]]])
+        shared.append(dataclasses.replace(course, share=share))
+    return network_from_courses(shared, frame="model", where="built-in tree")
 
 
 def _surface(lv: EllipsoidLV):
@@ -164,10 +199,9 @@ def _near(angle: float, reference: float) -> float:
 def _twigs(lv: EllipsoidLV, courses) -> list[Course]:
     """Short vessels from the ends and sides of the drawn ones into the wall."""
     count: dict[str, int] = {}
-    wanted = [(p, np.inf, a, h, 1.0 / len(e)) for p, e in _ENDS.items() for a, h in e]
-    wanted += [(p, at, a, h, _SIDE_SHARE) for p, at, a, h in _SIDES]
+    wanted = [(p, np.inf, a, h) for p, ends in _ENDS.items() for a, h in ends]
     twigs = []
-    for parent, at, angle, height, share in wanted:
+    for parent, at, angle, height in [*wanted, *_SIDES]:
         count[parent] = count.get(parent, 0) + 1
         origin = _origin(lv, courses, parent, at)
         start = np.array(origin)
@@ -181,7 +215,7 @@ def _twigs(lv: EllipsoidLV, courses) -> list[Course]:
         depth = (1.0 - t) * origin[2] + t * _TWIG_DEPTH_MM
         pressed = np.array([(*_coordinate(lv, p)[:2], d) for p, d in zip(line, depth, strict=True)])
         name = f"{parent} twig {count[parent]}"
-        twigs.append(Course(name, _surface(lv)(pressed), parent, at, share=share))
+        twigs.append(Course(name, _surface(lv)(pressed), parent, at, share=0.1))
     return twigs
 
 

@@ -17,8 +17,9 @@ from ..observe import (
     fractional_flow_reserve,
     segment_means,
 )
-from ._build import parent_segment, Prepared
+from ._build import Prepared
 from ._solve import Solved
+from ._terminals import parent_segment
 
 STATES = ("rest", "hyperemia")
 
