@@ -70,7 +70,6 @@ def perfusion_system(
     )
 
 
-@eqx.filter_jit
 def solve_perfusion(
     problem: PerfusionProblem,
     method: AbstractDarcySolver = ConjugateGradient(),
@@ -96,6 +95,21 @@ def solve_perfusion(
 
     **Returns:** a [`PerfusionSolution`][], differentiable in every array of `problem`.
     """
+    # One jitted function with every argument in its place: a default left out and the same value
+    # passed would be two programs.
+    return _solve(problem, method, newton, adjoint, max_steps, max_linear_steps, throw)
+
+
+@eqx.filter_jit
+def _solve(
+    problem: PerfusionProblem,
+    method: AbstractDarcySolver,
+    newton: Newton,
+    adjoint: AbstractAdjoint,
+    max_steps: int,
+    max_linear_steps: int,
+    throw: bool,
+) -> PerfusionSolution:
     system = perfusion_system(problem, method, max_linear_steps)
     start = initial_perfusion(
         problem.network, system.closure, problem.tissue, problem.microcirculation
