@@ -1,0 +1,122 @@
+"""The figures of a run folder."""
+
+from pathlib import Path
+
+import numpy as np
+
+from .._units import M_PER_MM
+from ..geometry import LVFrame
+from ..network import branch_course
+from ..plot import (
+    bullseye_figure,
+    Curve,
+    pullback_figure,
+    save_figure,
+    scene_figure,
+    SceneLayer,
+    smooth_surface,
+    tubes,
+)
+from ._results import labels, Results
+from ._terminals import parent_segment
+
+_SHORTEST_CURVE = 15e-3
+_MOST_CURVES = 15
+_MIN_SHOWN_RADIUS_MM = 0.7
+
+
+def write_figures(folder: Path, results: Results) -> None:
+    """Bullseye of flow and reserve, FFR pull-back of the branches, tree and wall."""
+    folder.mkdir()
+    case = results.prepared.case
+    said = labels(results)
+    note = f"Anatomy: {', '.join(said)}." if said else ""
+    panels = [
+        ("Rest", results.mbf_segment["rest"], "MBF (ml/min/g)", "viridis"),
+        ("Hyperemia", results.mbf_segment["hyperemia"], "MBF (ml/min/g)", "viridis"),
+        ("Flow reserve", results.cfr_segment, "CFR", "cividis"),
+    ]
+    figure = bullseye_figure(panels, title=f"{case.title}: AHA-17", note=note)
+    save_figure(folder / "bullseye.png", figure)
+    curves = pullback_curves(results)
+    figure = pullback_figure(curves, title=f"{case.title}: pressure pull-back", note=note)
+    save_figure(folder / "ffr_pullback.png", figure)
+    save_figure(folder / "scene.png", _scene(results, note))
+
+
+def pullback_curves(results: Results) -> list[Curve]:
+    """From root to tip of each larger branch, those of the lowest FFR first to be kept."""
+    network = results.prepared.network
+    into, node = parent_segment(network), np.asarray(network.segment_node)
+    length, branch = np.asarray(network.length), np.asarray(network.branch)
+    inlet = results.pressure_inlet
+    curves = []
+    for number, name in enumerate(network.branch_name):
+        course, _ = branch_course(network, name)
+        if length[course].sum() < _SHORTEST_CURVE or " twig " in name:
+            continue
+        way, at = [], int(node[course[-1], 1])
+        while into[at] >= 0:
+            way.append(int(into[at]))
+            at = int(node[into[at], 0])
+        way = np.array(way[::-1])
+        ends = np.cumsum(length[way])
+        arc = np.stack([ends - length[way], ends], axis=1).ravel() / M_PER_MM
+        ratio = {
+            state: np.asarray(results.solution(state).pressure_static)[way].ravel() / inlet
+            for state in ("rest", "hyperemia")
+        }
+        begins = float(arc[2 * int(np.argmax(branch[way] == number))])
+        curves.append(Curve(name, arc, ratio, _lesions_on(results, way, ends), begins))
+    kept = sorted(curves, key=lambda c: float(c.ratio["hyperemia"].min()))[:_MOST_CURVES]
+    return [c for c in curves if c in kept]
+
+
+def _lesions_on(results: Results, way, ends) -> tuple[tuple[float, float, float], ...]:
+    lesion = results.prepared.network.lesion
+    length = np.asarray(results.prepared.network.length)
+    found = []
+    for i, reduction in enumerate(np.asarray(lesion.diameter_reduction)):
+        inside = np.isin(way, np.asarray(lesion.segment)[np.asarray(lesion.lesion) == i])
+        if inside.any():
+            start = float((ends - length[way])[inside].min()) / M_PER_MM
+            found.append((start, float(ends[inside].max()) / M_PER_MM, float(reduction)))
+    return tuple(found)
+
+
+def views(frame: LVFrame) -> list[tuple[str, np.ndarray]]:
+    """Rows right, up, towards the viewer; the long axis is up."""
+    up = frame.long_axis
+
+    def seen_from(direction):
+        towards = direction / np.linalg.norm(direction)
+        return np.stack([np.cross(up, towards), up, towards])
+
+    return [
+        ("anterior", seen_from(frame.anterior + 0.35 * frame.septal)),
+        ("lateral", seen_from(-frame.septal)),
+        ("inferior", seen_from(-frame.anterior + 0.2 * frame.septal)),
+    ]
+
+
+def _scene(results: Results, note: str):
+    prepared = results.prepared
+    network, mesh = prepared.network, prepared.heart.mesh
+    mbf = results.mbf["hyperemia"]
+    low, high = np.quantile(mbf, [0.01, 0.99])
+    low = 0.0 if low > 0.0 and low < 0.5 * high else np.floor(2.0 * low) / 2.0
+    wall = SceneLayer("MBF at hyperemia (ml/min/g)", "viridis", float(low), float(high))
+    bottom = float(np.floor(10.0 * min(results.ffr.min(), 0.79)) / 10.0)
+    vessel = SceneLayer("vessels: $P_d/P_a$ at hyperemia (FFR)", "inferno", bottom, 1.0)
+    faces = mesh.boundary_faces()
+    surface = smooth_surface(faces.corner / M_PER_MM, wall.colours(mbf[faces.cell]))
+    end = np.asarray(network.node_position)[np.asarray(network.segment_node)] / M_PER_MM
+    radius = np.maximum(np.asarray(network.radius) / M_PER_MM, _MIN_SHOWN_RADIUS_MM)
+    tree = tubes(end, radius, vessel.colours(results.ffr))
+    return scene_figure(
+        [surface, tree],
+        [wall, vessel],
+        views(prepared.heart.frame),
+        title=f"{prepared.case.title}: tree and wall",
+        note=note,
+    )

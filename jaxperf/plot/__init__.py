@@ -1,0 +1,12 @@
+"""Figures: arrays in, matplotlib figures out; heavy imports inside the functions."""
+
+from ._bullseye import bullseye as bullseye, bullseye_figure as bullseye_figure
+from ._pullback import Curve as Curve, pullback_figure as pullback_figure
+from ._raster import (
+    render as render,
+    smooth_surface as smooth_surface,
+    Surface as Surface,
+    tubes as tubes,
+)
+from ._scene import scene_figure as scene_figure, SceneLayer as SceneLayer
+from ._style import save_figure as save_figure

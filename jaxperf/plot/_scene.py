@@ -1,0 +1,78 @@
+"""The tree and the wall in three dimensions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ._raster import render, Surface
+from ._style import add_note, INK, new_figure
+
+_PIXELS = (760, 760)
+
+
+@dataclass(frozen=True)
+class SceneLayer:
+    """The colour scale of one part of a scene."""
+
+    label: str
+    cmap: str
+    vmin: float
+    vmax: float
+
+    def colours(self, values: np.ndarray) -> np.ndarray:
+        """RGB of values."""
+        from matplotlib import colormaps
+
+        share = (values - self.vmin) / max(self.vmax - self.vmin, 1e-300)
+        return colormaps[self.cmap](np.clip(share, 0.0, 1.0))[..., :3]
+
+
+def scene_figure(
+    surfaces: Sequence[Surface],
+    layers: Sequence[SceneLayer],
+    views: Sequence[tuple[str, Float[np.ndarray, "3 3"]]],
+    *,
+    title: str,
+    note: str = "",
+    unit: str = "mm",
+) -> Any:
+    """Surfaces seen from several sides, with a colour bar for each layer and a scale bar.
+
+    **Arguments:** `views`, each a heading and the rows right, up and towards the viewer; points
+    are in `unit`.
+
+    **Returns:** a matplotlib figure.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    point = np.concatenate([s.point for s in surfaces])
+    centre = 0.5 * (point.min(axis=0) + point.max(axis=0))
+    reach = np.max([np.abs((point - centre) @ view[:2].T).max() for _, view in views])
+    half = 1.04 * float(reach)
+    figure = new_figure(4.3 * len(views) + 0.4, 5.6)
+    figure.suptitle(title, fontsize=12, color=INK)
+    grid = np.atleast_1d(figure.subplots(1, len(views)))
+    for axes, (heading, view) in zip(grid, views, strict=True):
+        picture = render(list(surfaces), view, centre=centre, half_width=half, size=_PIXELS)
+        axes.imshow(picture, extent=(-half, half, -half, half), interpolation="bilinear")
+        axes.set_title(heading, fontsize=10, color=INK)
+        axes.axis("off")
+    grid[0].plot([-0.95 * half, -0.95 * half + 20.0], [-0.95 * half] * 2, color=INK, lw=2)
+    grid[0].text(-0.95 * half, -0.91 * half, f"20 {unit}", fontsize=8, color=INK)
+    for layer in layers:
+        bar = figure.colorbar(
+            ScalarMappable(Normalize(layer.vmin, layer.vmax), layer.cmap),
+            ax=list(grid),
+            orientation="horizontal",
+            shrink=0.5,
+            aspect=40,
+            pad=0.02,
+        )
+        bar.set_label(layer.label, fontsize=9)
+        bar.ax.tick_params(labelsize=8)
+    add_note(figure, note)
+    return figure
