@@ -56,7 +56,7 @@ def small_tree(wall, n_terminals, *, seed=0, reduction=0.7, terminal_radius=(6e-
         ],
         branch_name=("stem", "left", "right", "left end", "right end", *(f"twig {i}" for i in range(n_terminals))),
     )
-    network = declare_lesion(network, branch="left", start_mm=8, end_mm=18, diameter_reduction=reduction)
+    network = declare_lesion(network, branch="left", start_mm=4, end_mm=14, diameter_reduction=reduction)
     return network, used.sum() + np.arange(n_terminals)
 
 
