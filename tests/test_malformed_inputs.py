@@ -25,10 +25,6 @@ def test_refused_with_a_sentence(case, tmp_path):
     assert not list(tmp_path.glob(".writing-*"))
 
 
-@pytest.mark.xfail(
-    reason="declare_lesion splits the earlier lesion's segment before it looks for overlaps",
-    strict=True,
-)
 def test_partly_overlapping_lesions_are_refused(tmp_path):
     with pytest.raises(InputError, match="overlaps"):
         overlapping_lesions(tmp_path)

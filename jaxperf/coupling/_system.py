@@ -26,7 +26,7 @@ from ..steady import (
     NetworkState,
     NodeClosure,
     initial_state,
-    pressure_scale,
+    network_scale,
     solve_network,
 )
 from ._problem import Autoregulation, Microcirculation, Tissue
@@ -179,13 +179,12 @@ class PerfusionSystem(AbstractSystem):
         return lambda residual: self.solver.solve(state, residual).pressure
 
     def scale(self, x: PerfusionState) -> PerfusionState:
-        tiny = jnp.finfo(x.tissue.dtype).tiny
-        flow = jnp.max(jnp.abs(x.network.flow)) + tiny
         at = x.network.pressure[self.tissue.terminal_node]
         passing = self.exchange(at, x.tissue)
-        largest = jnp.max(jnp.abs(passing.source)) + jnp.max(jnp.abs(passing.sink)) + tiny
+        largest = jnp.max(jnp.abs(passing.source)) + jnp.max(jnp.abs(passing.sink))
+        largest = largest + jnp.finfo(x.tissue.dtype).tiny
         return PerfusionState(
-            NetworkState(flow, pressure_scale(self.closure, x.network)), largest
+            network_scale(self.closure, x.network), jnp.broadcast_to(largest, x.tissue.shape)
         )
 
     def is_admissible(self, x: PerfusionState) -> Bool[Array, ""]:

@@ -1,6 +1,7 @@
 """Declared lesions and undeclared narrowings."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -123,7 +124,8 @@ def declare_lesion(
             expected="a fraction of the diameter, at least 0 and below 1",
             fix="Write 60 % as 0.6; leave an occluded vessel out of the network",
         )
-    raw = {
+    _refuse_overlap(network, course, start, a, b, where)
+    raw: dict[str, Any] = {
         key: np.array(getattr(network, key))
         for key in ("node_position", "segment_node", "radius", "length", "branch")
     }
@@ -131,7 +133,7 @@ def declare_lesion(
     course, start = _split_at(raw, course, start, min(b, total))
     middle = start + 0.5 * raw["length"][course]
     inside = course[(middle > a) & (middle < b)]
-    _check_free(network, raw, inside, where)
+    _refuse_junctions(raw, inside, where)
     if reference_radius_mm is None:
         reference = 0.5 * float(raw["radius"][inside[0], 0] + raw["radius"][inside[-1], 1])
     else:
@@ -155,15 +157,19 @@ def declare_lesion(
     )
 
 
-def _check_free(network, raw, inside, where):
-    taken = np.isin(inside, np.asarray(network.lesion.segment))
-    if taken.any():
+def _refuse_overlap(network, course, start, a, b, where):
+    end = start + np.asarray(network.length)[course]
+    inside = np.minimum(end, b) - np.maximum(start, a) > 1e-9
+    if np.isin(course[inside], np.asarray(network.lesion.segment)).any():
         raise InputError(
             "it overlaps a lesion declared before",
             where=where,
             expected="lesions that do not overlap",
             fix="Declare one lesion over both intervals",
         )
+
+
+def _refuse_junctions(raw, inside, where):
     degree = np.bincount(raw["segment_node"].ravel(), minlength=len(raw["node_position"]))
     inner = raw["segment_node"][inside[:-1], 1]
     if (degree[inner] > 2).any():

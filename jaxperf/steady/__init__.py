@@ -19,5 +19,5 @@ from ._system import NetworkLaw as NetworkLaw
 from ._system import NetworkState as NetworkState
 from ._system import NodeClosure as NodeClosure
 from ._system import initial_state as initial_state
+from ._system import network_scale as network_scale
 from ._system import node_closure as node_closure
-from ._system import pressure_scale as pressure_scale

@@ -41,7 +41,7 @@ class AbstractSystem(eqx.Module):
 
     @abstractmethod
     def scale(self, x: PyTree) -> PyTree:
-        """What each entry of the residual is measured against: a scalar for each leaf."""
+        """What each entry of the residual is measured against, in the residual's layout."""
 
     @abstractmethod
     def is_admissible(self, x: PyTree) -> Array:
@@ -88,79 +88,98 @@ class Root(eqx.Module):
 class _State(eqx.Module):
     x: PyTree
     residual: PyTree
+    scale: PyTree
     merit: Float[Array, ""]
     steps: Int[Array, ""]
     linear_iterations: Int[Array, ""]
     result: RESULTS
 
 
-_HALVINGS = 25
+class _Trial(eqx.Module):
+    length: Float[Array, ""]
+    x: PyTree
+    residual: PyTree
+    merit: Float[Array, ""]
+    tries: Int[Array, ""]
+
+
+_LARGEST_TRIES = 25
 
 
 def _merit(residual: PyTree, scale: PyTree) -> Float[Array, ""]:
-    relative = jax.tree.map(lambda r, s: jnp.max(jnp.abs(r), initial=0.0) / s, residual, scale)
+    relative = jax.tree.map(lambda r, s: jnp.max(jnp.abs(r) / s, initial=0.0), residual, scale)
     return jnp.max(jnp.stack(jax.tree.leaves(relative)))
 
 
-def _axpy(x, step, t):
-    return jax.tree.map(lambda a, b: a - t * b, x, step)
+def _moved(x: PyTree, step: PyTree, length: Array) -> PyTree:
+    return jax.tree.map(lambda a, b: a - length * b, x, step)
 
 
-def _step(system: AbstractSystem, scale: PyTree, state: _State) -> _State:
+def _backtrack(system: AbstractSystem, state: _State, step: PyTree, scale: PyTree) -> _Trial:
+    """Halve the step until the residual falls; the loop starts at twice the full step, so that
+    the residual is compiled once."""
+    one = jnp.ones((), state.merit.dtype)
+
+    def rejected(trial: _Trial):
+        # written so that a NaN merit is rejected
+        falls = trial.merit <= (1 - 1e-4 * trial.length) * state.merit
+        return (trial.tries == 0) | (~falls & (trial.tries < _LARGEST_TRIES))
+
+    def halved(trial: _Trial):
+        length = 0.5 * trial.length
+        x = _moved(state.x, step, length)
+        residual = system.residual(x)
+        return _Trial(length, x, residual, _merit(residual, scale), trial.tries + 1)
+
+    start = _Trial(2 * one, state.x, state.residual, jnp.inf * one, jnp.zeros((), jnp.int32))
+    return jax.lax.while_loop(rejected, halved, start)
+
+
+def _step(system: AbstractSystem, state: _State) -> _State:
     # Eisenstat–Walker: no linear system is solved better than the outer residual deserves.
     floor = 1e-11 if jnp.finfo(state.merit.dtype).bits == 64 else 1e-6
     rtol = jnp.clip(0.1 * state.merit, floor, 1e-2)
     step = system.linear_solve(state.x, state.residual, rtol)
-
-    def trial(t):
-        x = _axpy(state.x, step.value, t)
-        residual = system.residual(x)
-        return x, residual, _merit(residual, scale)
-
-    def rejected(carry):
-        t, (_, _, merit), halvings = carry
-        # written so that a NaN merit is rejected
-        return ~(merit <= (1 - 1e-4 * t) * state.merit) & (halvings < _HALVINGS)
-
-    def halve(carry):
-        t, _, halvings = carry
-        return 0.5 * t, trial(0.5 * t), halvings + 1
-
-    one = jnp.ones((), state.merit.dtype)
-    _, (x, residual, merit), halvings = jax.lax.while_loop(
-        rejected, halve, (one, trial(one), jnp.zeros((), jnp.int32))
+    # The first step solves the equations linearised at the guess and gives the scales; its merit
+    # is infinite before, so the step is taken in full. From there on every step must lower it.
+    full = _moved(state.x, step.value, jnp.ones((), state.merit.dtype))
+    scale = jax.tree.map(
+        lambda new, old: jnp.where(state.steps == 0, new, old), system.scale(full), state.scale
     )
-    stalled = ~(merit < state.merit) | (halvings >= _HALVINGS)
-    result = RESULTS.where(stalled, RESULTS.line_search_stalled, RESULTS.successful)
+    trial = _backtrack(system, state, step.value, scale)
+    result = RESULTS.where(
+        trial.merit < state.merit, RESULTS.successful, RESULTS.line_search_stalled
+    )
     result = RESULTS.where(step.converged, result, RESULTS.linear_solver_failed)
-    result = RESULTS.where(jnp.isfinite(merit), result, RESULTS.nonfinite)
+    result = RESULTS.where(jnp.isfinite(trial.merit), result, RESULTS.nonfinite)
     return _State(
-        x, residual, merit, state.steps + 1, state.linear_iterations + step.iterations, result
+        trial.x,
+        trial.residual,
+        scale,
+        trial.merit,
+        state.steps + 1,
+        state.linear_iterations + step.iterations,
+        result,
     )
 
 
 def _newton(system: AbstractSystem, x0: PyTree, max_steps: int, tolerance: float) -> Root:
-    # The first step is the solution of the equations linearised at the guess, taken in full: it
-    # gives the scales. From there on every step must lower the residual.
-    start = system.residual(x0)
-    first = system.linear_solve(x0, start, jnp.asarray(1e-2, jax.tree.leaves(x0)[0].dtype))
-    x = _axpy(x0, first.value, jnp.ones((), jax.tree.leaves(x0)[0].dtype))
-    scale = system.scale(x)
-    residual = system.residual(x)
-    merit = _merit(residual, scale)
-    result = RESULTS.where(jnp.isfinite(merit), RESULTS.successful, RESULTS.nonfinite)
-    state = _State(x, residual, merit, jnp.ones((), jnp.int32), first.iterations, result)
+    residual = system.residual(x0)
+    zero = jnp.zeros((), jnp.int32)
+    unknown = jnp.full((), jnp.inf, jax.tree.leaves(x0)[0].dtype)
+    ones = jax.tree.map(jnp.ones_like, residual)
+    state = _State(x0, residual, ones, unknown, zero, zero, RESULTS.successful)
 
     def unfinished(state: _State):
         go = (state.merit > tolerance) & (state.steps < max_steps)
         return go & (state.result == RESULTS.successful)
 
-    state = jax.lax.while_loop(unfinished, lambda s: _step(system, scale, s), state)
+    state = jax.lax.while_loop(unfinished, lambda s: _step(system, s), state)
     # A step that cannot lower a residual already at round-off has arrived.
     arrived = state.merit <= 100 * tolerance
     stalled = (state.result == RESULTS.line_search_stalled) & arrived
     result = RESULTS.where(stalled, RESULTS.successful, state.result)
-    late = (state.merit > 100 * tolerance) & (result == RESULTS.successful)
+    late = ~arrived & (result == RESULTS.successful)
     result = RESULTS.where(late, RESULTS.max_steps_reached, result)
     shut = (result == RESULTS.successful) & ~system.is_admissible(state.x)
     result = RESULTS.where(shut, RESULTS.vessel_collapsed, result)
@@ -203,7 +222,7 @@ def _unrolled_root(system, x0, steps, tolerance):
     def step(carry, _):
         x, iterations = carry
         linear = system.linear_solve(x, system.residual(x), rtol)
-        moved = _axpy(x, linear.value, jnp.ones((), jax.tree.leaves(x)[0].dtype))
+        moved = _moved(x, linear.value, jnp.ones((), jax.tree.leaves(x)[0].dtype))
         return (moved, iterations + linear.iterations), None
 
     (x, iterations), _ = jax.lax.scan(step, (x0, jnp.zeros((), jnp.int32)), None, length=steps)

@@ -179,10 +179,7 @@ class NetworkLaw(eqx.Module):
 
 
 def initial_state(network: VascularNetwork, closure: NodeClosure) -> NetworkState:
-    """Rest at the highest prescribed or reference pressure: every vessel open.
-
-    Nodes of prescribed pressure start there, so no step ever moves them by round-off.
-    """
+    """Rest at the highest prescribed or reference pressure: every vessel open."""
     has_outlet = closure.conductance > 0
     reference = closure.inflow / jnp.where(has_outlet, closure.conductance, 1.0)
     known = jnp.where(closure.fixed, closure.pressure, jnp.where(has_outlet, reference, -jnp.inf))
@@ -192,10 +189,14 @@ def initial_state(network: VascularNetwork, closure: NodeClosure) -> NetworkStat
     return NetworkState(pressure, jnp.zeros_like(network.length))
 
 
-def pressure_scale(closure: NodeClosure, state: NetworkState) -> Float[Array, ""]:
-    """The largest pressure in the problem, which residuals in Pa are measured against."""
-    size = jnp.maximum(jnp.max(jnp.abs(closure.pressure)), jnp.max(jnp.abs(state.pressure)))
-    return size + jnp.finfo(state.pressure.dtype).tiny
+def network_scale(closure: NodeClosure, state: NetworkState) -> NetworkState:
+    """What residuals are measured against: the largest flow, and the largest pressure."""
+    tiny = jnp.finfo(state.flow.dtype).tiny
+    flow = jnp.max(jnp.abs(state.flow)) + tiny
+    pressure = jnp.max(jnp.abs(state.pressure)) + tiny
+    return NetworkState(
+        jnp.where(closure.fixed, pressure, flow), jnp.broadcast_to(pressure, state.flow.shape)
+    )
 
 
 class SteadySystem(AbstractSystem):
@@ -215,11 +216,7 @@ class SteadySystem(AbstractSystem):
         )
 
     def scale(self, x: NetworkState) -> NetworkState:
-        flow = jnp.max(jnp.abs(x.flow)) + jnp.finfo(x.flow.dtype).tiny
-        pressure = pressure_scale(self.closure, x)
-        # A node of prescribed pressure has a residual in Pa among those in m³/s. It starts and
-        # stays at exactly zero (see `initial_state`), so one scale serves.
-        return NetworkState(flow, pressure)
+        return network_scale(self.closure, x)
 
     def is_admissible(self, x: NetworkState) -> Bool[Array, ""]:
         return self.law.is_open(x).all()
