@@ -1,8 +1,14 @@
 """A patient case: configuration, build, checks, run folder."""
 
-from ._demo import demo_tree as demo_tree
+from ._check import check_case as check_case, Finding as Finding
+from ._demo import demo_tree as demo_tree, DODGE_MM as DODGE_MM
 from ._load import load_case as load_case
 from ._progress import Progress as Progress
 from ._run import run_case as run_case
 from ._schema import Case as Case
 from ._solve import SolveError as SolveError
+from ._starter import (
+    case_schema as case_schema,
+    demo_case as demo_case,
+    write_starter as write_starter,
+)

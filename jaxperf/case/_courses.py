@@ -15,7 +15,7 @@ from ..network import build_network, VascularNetwork
 # D^γ is conserved at a junction: Huo and Kassab's exponent for epicardial arteries.
 BRANCHING_EXPONENT = 7.0 / 3.0
 _NODE_SPACING = 2.5e-3
-_TAPER_PER_M = 2.0  # calibre lost between junctions where no end is prescribed: 2 % in 10 mm
+_TAPER_PER_M = 0.6  # calibre lost between junctions where no end is prescribed: 6 % in 10 cm
 
 
 @dataclass(frozen=True)

@@ -31,15 +31,19 @@ class Surface:
 
 def smooth_surface(
     corner: Float[np.ndarray, "f k 3"],
+    outward: Float[np.ndarray, "f 3"],
     colour: Float[np.ndarray, "f 3"],
     *,
-    rounds: int = 12,
+    rounds: int = 20,
     opacity: float = 1.0,
 ) -> Surface:
     """A surface of flat faces with shared corners, without the steps of voxels.
 
     Corners move by Taubin's filter (a smoothing and an unsmoothing step), which keeps the
     volume; normals and colours are averaged at the corners.
+
+    **Arguments:** `corner`, k corners of each face in order around it; `outward`, a vector that
+    tells the outer side; `colour`, RGB of each face.
 
     **Source:** G. Taubin (1995), A signal processing approach to fair surface design.
     """
@@ -53,6 +57,9 @@ def smooth_surface(
     )
     point = corner.reshape(-1, 3)[first]
     face = index.reshape(n_faces, k)
+    turn = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 1])
+    inward = np.einsum("fd,fd->f", turn, outward) < 0.0
+    face = np.where(inward[:, None], face[:, ::-1], face)
     edge = np.concatenate([face[:, [i, (i + 1) % k]] for i in range(k)])
     edge = np.concatenate([edge, edge[:, ::-1]])
     degree = np.maximum(np.bincount(edge[:, 0], minlength=len(point)), 1)[:, None]
@@ -99,7 +106,7 @@ def tubes(
     ring = (np.arange(3) * _SIDES)[None, :, None]
     i, j = np.arange(_SIDES)[None, None, :], ((np.arange(_SIDES) + 1) % _SIDES)[None, None, :]
     a, b = base + ring + i, base + ring + j
-    quad = np.stack([a, b, b + _SIDES, a + _SIDES], axis=-1).reshape(-1, 4)
+    quad = np.stack([a, a + _SIDES, b + _SIDES, b], axis=-1).reshape(-1, 4)
     triangle = np.concatenate([quad[:, [0, 1, 2]], quad[:, [0, 2, 3]]])
     shade = colour[:, [0, 0, 1, 1]]
     return Surface(
@@ -119,7 +126,7 @@ def render(
     size: tuple[int, int],
     oversample: int = 2,
 ) -> Float[np.ndarray, "h w 3"]:
-    """An orthographic picture with diffuse light.
+    """An orthographic picture of closed surfaces with diffuse light.
 
     **Arguments:**
 
@@ -136,9 +143,7 @@ def render(
         xy = local[:, :2] * np.array([scale, -scale]) + 0.5 * np.array([width, height])
         facing = surface.normal @ view.T
         light = _LIGHT / np.linalg.norm(_LIGHT)
-        # two-sided: the far side of an open wall is lit too, only darker
-        lit = np.abs(facing @ light) * np.where(facing[:, 2] < 0.0, 0.6, 1.0)
-        shade = surface.colour * (0.38 + 0.62 * lit[:, None])
+        shade = surface.colour * (0.4 + 0.6 * np.maximum(facing @ light, 0.0)[:, None])
         pixel, z, rgb = _fragments(xy, local[:, 2], shade, surface.triangle, (width, height))
         if surface.opacity >= 1.0:
             _put(image, depth, pixel, z, rgb)
@@ -173,9 +178,11 @@ def _fragments(xy, z, colour, triangle, size):
         np.int64
     )
     box = np.maximum(high - low + 1, 0)
-    a, b, c = corner[:, 0], corner[:, 1], corner[:, 2]
-    area = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (c[:, 0] - a[:, 0])
-    use = np.flatnonzero((box.prod(axis=1) > 0) & (np.abs(area) > 1e-9))
+    a = corner[:, 0]
+    to_b, to_c = corner[:, 1] - a, corner[:, 2] - a
+    area = to_b[:, 0] * to_c[:, 1] - to_b[:, 1] * to_c[:, 0]
+    # rows count downwards, so triangles that face the viewer turn clockwise: negative area
+    use = np.flatnonzero((box.prod(axis=1) > 0) & (area < -1e-9))
     pixels, depths, colours = [], [], []
     # triangles of like size together bound the memory of the candidates
     for part in np.array_split(use[np.argsort(box[use].prod(axis=1))], max(1, len(use) // 4000)):
@@ -184,9 +191,9 @@ def _fragments(xy, z, colour, triangle, size):
         rank = np.arange(len(tri)) - np.repeat(np.cumsum(number) - number, number)
         x = low[tri, 0] + rank % box[tri, 0]
         y = low[tri, 1] + rank // box[tri, 0]
-        px, py = x + 0.5, y + 0.5
-        w1 = ((px - a[tri, 0]) * (c[tri, 1] - a[tri, 1]) - (py - a[tri, 1]) * (c[tri, 0] - a[tri, 0])) / area[tri]
-        w2 = ((b[tri, 0] - a[tri, 0]) * (py - a[tri, 1]) - (b[tri, 1] - a[tri, 1]) * (px - a[tri, 0])) / area[tri]
+        px, py = x + 0.5 - a[tri, 0], y + 0.5 - a[tri, 1]
+        w1 = (px * to_c[tri, 1] - py * to_c[tri, 0]) / area[tri]
+        w2 = (to_b[tri, 0] * py - to_b[tri, 1] * px) / area[tri]
         inside = (w1 >= -1e-9) & (w2 >= -1e-9) & (w1 + w2 <= 1.0 + 1e-9)
         tri, w1, w2 = tri[inside], w1[inside], w2[inside]
         weight = np.stack([1.0 - w1 - w2, w1, w2], axis=1)

@@ -1,0 +1,172 @@
+"""All findings about a case at once, before anything is solved."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+from scipy.spatial import KDTree
+
+from .._misc import InputError
+from .._units import M_PER_MM
+from ..network import branch_course, undeclared_narrowings, VascularNetwork, vessel_label
+from ._build import build_heart, build_tree, Heart, outlet_node, read_tree
+from ._load import case_errors, read_yaml
+from ._schema import Case
+from ._terminals import parent_segment
+
+# Lumen radii (m) outside which a segmented coronary artery is unusual, not impossible.
+_USUAL_RADIUS = (0.15e-3, 3.5e-3)
+_USUAL_MASS_G = (50.0, 400.0)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One finding: `error` stops a run, `warning` does not; `where` is a file, key or vessel."""
+
+    severity: str
+    where: str
+    message: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def check_case(path: str | os.PathLike, data: str | os.PathLike = ".") -> list[Finding]:
+    """Every finding about a case file and the files it names.
+
+    Schema, files, units and frames, disconnected vessels, lesions, the range of the radii,
+    undeclared narrowings, the mass of the wall, the distance of each terminal from the wall.
+    """
+    try:
+        raw = read_yaml(path)
+    except InputError as error:
+        return [_finding(error)]
+    try:
+        case = Case.model_validate(raw)
+    except ValidationError as error:
+        return [_finding(entry) for entry in case_errors(error, str(path))]
+    return check_built(case, Path(data))
+
+
+def check_built(case: Case, data: Path) -> list[Finding]:
+    """The findings about a case of a valid schema."""
+    found: list[Finding] = []
+    heart = _tried(lambda: build_heart(case, data), found)
+    if heart is None and case.tree.built_in is not None:
+        return found
+    tree = _tried(lambda: read_tree(case, data, heart), found)
+    if tree is not None:
+        found += _radii(tree)
+        found += _lesions(case, tree) if case.synthetic_rca is None else []
+        found += _outlets(case, tree) if case.synthetic_rca is None else []
+    if heart is None:
+        return found
+    found += _mass(case, heart)
+    if tree is None or any(f.severity == "error" for f in found):
+        return found
+    whole = _tried(lambda: build_tree(case, data, heart), found)
+    if whole is None:
+        return found
+    found += _narrowings(case, whole)
+    found += _distances(case, whole, heart)
+    return found
+
+
+def refuse_errors(findings: list[Finding]) -> None:
+    """Raise the first error among the findings."""
+    for finding in findings:
+        if finding.severity == "error":
+            raise InputError(
+                finding.message,
+                where=finding.where,
+                expected="a case without errors",
+                fix="`jaxperf check` lists all findings",
+            )
+
+
+def _finding(error: InputError) -> Finding:
+    message = f"{error.what}. Expected {error.expected}. {error.fix}."
+    return Finding("error", error.where, message)
+
+
+def _tried(build: Callable[[], Any], found: list[Finding]) -> Any:
+    try:
+        return build()
+    except InputError as error:
+        found.append(_finding(error))
+        return None
+
+
+def _radii(tree: VascularNetwork) -> Iterator[Finding]:
+    radius = np.asarray(tree.radius)
+    low, high = _USUAL_RADIUS
+    for name, bad in (("below", radius.min(axis=1) < low), ("above", radius.max(axis=1) > high)):
+        for s in np.flatnonzero(bad)[:5]:
+            bound = low if name == "below" else high
+            value = radius[s].min() if name == "below" else radius[s].max()
+            yield Finding(
+                "warning",
+                vessel_label(tree, int(s)),
+                f"radius {value / M_PER_MM:.3f} mm, {name} {bound / M_PER_MM:g} mm, is unusual "
+                f"for a segmented coronary artery ({int(bad.sum())} segments)",
+            )
+
+
+def _lesions(case: Case, tree: VascularNetwork) -> Iterator[Finding]:
+    for i, lesion in enumerate(case.lesions):
+        try:
+            branch_course(tree, lesion.branch)
+        except InputError as error:
+            yield Finding("error", f"lesions.{i}.branch", _finding(error).message)
+
+
+def _outlets(case: Case, tree: VascularNetwork) -> Iterator[Finding]:
+    for i, outlet in enumerate(case.boundary.outlets):
+        where = f"boundary.outlets.{i}.branch"
+        try:
+            outlet_node(tree, outlet.branch, where)
+        except InputError as error:
+            yield Finding("error", where, _finding(error).message)
+
+
+def _mass(case: Case, heart: Heart) -> Iterator[Finding]:
+    mass = float(heart.mesh.volume.sum()) * case.microcirculation.density_kg_m3 * 1e3
+    low, high = _USUAL_MASS_G
+    if not low <= mass <= high:
+        yield Finding(
+            "warning",
+            "ventricle",
+            f"the wall weighs {mass:.0f} g, unusual for a left ventricle ({low:g} to {high:g} g)",
+        )
+
+
+def _narrowings(case: Case, tree: VascularNetwork) -> Iterator[Finding]:
+    for place in undeclared_narrowings(tree, case.checks.narrowing):
+        yield Finding(
+            "warning",
+            place.branch,
+            f"narrows by {100 * place.diameter_reduction:.0f} % of its diameter at "
+            f"{place.arc_mm:.1f} mm; declare it under lesions if it is a stenosis",
+        )
+
+
+def _distances(case: Case, tree: VascularNetwork, heart: Heart) -> Iterator[Finding]:
+    """Terminals far from the wall: wrong frame, unit or registration."""
+    distance = KDTree(heart.mesh.centre).query(np.asarray(tree.node_position))[0] / M_PER_MM
+    into = parent_segment(tree)
+    limit = case.checks.terminal_distance_mm
+    other = {
+        outlet_node(tree, outlet.branch, "boundary.outlets") for outlet in case.boundary.outlets
+    }
+    for node in np.asarray(tree.terminals).tolist():
+        if distance[node] > limit and node not in other:
+            yield Finding(
+                "error",
+                vessel_label(tree, int(into[node])),
+                f"its end lies {distance[node]:.0f} mm outside the wall, more than {limit:g} mm. "
+                "Check units and frame of tree and ventricle, or their registration",
+            )

@@ -1,0 +1,161 @@
+"""The demonstration as a case, and as files to start from."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .._misc import InputError
+from .._units import M_PER_MM
+from ..geometry import build_voxel_mesh, VoxelMesh
+from ..io import network_in_frame, write_nifti
+from ..network import branch_course, VascularNetwork
+from ._build import build_heart, read_tree
+from ._demo import LESION
+from ._schema import Case
+
+_TEMPLATE = """\
+# A jaxperf case. Run it with:   jaxperf run case.yaml --out run
+# Check it first with:           jaxperf check case.yaml
+# All keys and their meaning:    jaxperf schema
+# Units stand in the names of the keys; paths start from this file's folder (or --data).
+
+title: {title}
+kind: synthetic            # patient, synthetic, or composite (several subjects)
+
+tree:
+  file: tree.swc           # .swc, .vtp (VMTK centrelines) or .in (svOneDSolver)
+  units: mm                # mandatory: unit of length of the file
+  frame: RAS               # mandatory: LPS (DICOM, VTK), RAS (NIfTI)
+  branches:                # row id in which a branch ends, and its name
+{branches}
+
+ventricle:
+  labels:
+    file: ventricle.nii.gz # label volume; its unit is in the header
+    wall: 1
+    cavity: 2
+    rv: 3
+  mesh: voxels             # or tetrahedra
+
+lesions:
+  - branch: {branch}
+    start_mm: {start_mm}         # along the branch, from its proximal end
+    end_mm: {end_mm}
+    diameter_reduction: {diameter_reduction}
+
+boundary:
+  pressure_inlet_mmHg: 93  # mean aortic pressure
+
+microcirculation:
+  mbf_rest_ml_min_g: 1.0   # mean of the lesion-free heart at rest
+  hyperemia_factor: 3.75   # or mbf_hyperemia_ml_min_g
+  pressure_capillary_mmHg: 15
+
+autoregulation:
+  enabled: true            # the bed holds its rest flow behind a lesion
+
+output:
+  figures: true
+"""
+
+
+def demo_case(spacing_mm: float = 2.5) -> Case:
+    """The embedded demonstration: ellipsoidal ventricle, average tree, a 60 % LAD lesion."""
+    return Case.model_validate(
+        {
+            "title": "Demonstration",
+            "kind": "synthetic",
+            "tree": {"built_in": "demo"},
+            "ventricle": {"ellipsoid": {"spacing_mm": spacing_mm}},
+            "lesions": [LESION],
+        }
+    )
+
+
+def case_schema() -> dict[str, Any]:
+    """The JSON schema of the case file."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Case.model_json_schema(),
+    }
+
+
+def write_starter(
+    folder: str | os.PathLike, *, overwrite: bool = False, spacing_mm: float = 2.5
+) -> Path:
+    """Write `case.yaml`, `tree.swc` and `ventricle.nii.gz` of the demonstration.
+
+    **Returns:** the path of the case file.
+
+    **Errors:** [`InputError`][] where the folder holds files and `overwrite` is not set.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not overwrite)):
+        raise InputError(
+            "it exists and is not empty",
+            where=str(folder),
+            expected="a new or empty folder",
+            fix="Choose another folder or pass --overwrite",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    case = demo_case(spacing_mm)
+    heart = build_heart(case, folder)
+    network = network_in_frame(read_tree(case, folder, heart), "RAS")
+    assert isinstance(heart.mesh, VoxelMesh)
+    write_labels(folder / "ventricle.nii.gz", heart.mesh)
+    ends = write_swc(folder / "tree.swc", network)
+    names = "\n".join(f"    {row}: {name}" for name, row in ends.items())
+    text = _TEMPLATE.format(title="My first case", branches=names, **LESION)
+    path = folder / "case.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def write_labels(path: str | os.PathLike, mesh: VoxelMesh) -> None:
+    """Write all labels of a voxel mesh as a NIfTI volume."""
+    whole = build_voxel_mesh(np.ones_like(mesh.label), mesh.affine, frame=mesh.frame)
+    write_nifti(path, whole, mesh.label.ravel().astype(np.float64))
+
+
+def write_swc(path: str | os.PathLike, network: VascularNetwork) -> dict[str, int]:
+    """Write a lesion-free network as SWC in mm; returns the row in which each branch ends.
+
+    Where the calibre steps at a node, a second row at the same place carries the calibre of the
+    vessel that begins there.
+    """
+    node = np.asarray(network.segment_node)
+    position = np.asarray(network.node_position) / M_PER_MM
+    radius = np.asarray(network.radius) / M_PER_MM
+    rows: list[tuple[int, float, int]] = []
+    row_of: dict[int, int] = {}
+
+    def add(point: int, width: float, parent: int) -> int:
+        rows.append((point, width, parent))
+        return len(rows)
+
+    below: dict[int, list[int]] = {}
+    for s, (a, _) in enumerate(node.tolist()):
+        below.setdefault(a, []).append(s)
+    todo = [int(r) for r in np.asarray(network.roots)]
+    for root in todo:
+        row_of[root] = add(root, float(radius[below[root][0], 0]), -1)
+    while todo:
+        a = todo.pop()
+        for s in below.get(a, []):
+            b, start = int(node[s, 1]), row_of[a]
+            # at a junction every vessel needs a row of its own, equal calibre or not
+            if len(below[a]) > 1 or radius[s, 0] != rows[start - 1][1]:
+                start = add(a, float(radius[s, 0]), start)
+            row_of[b] = add(b, float(radius[s, 1]), start)
+            todo.append(b)
+    lines = ["# lumen centrelines, mm: id type x y z radius parent"]
+    for i, (point, width, parent) in enumerate(rows, 1):
+        x, y, z = position[point]
+        lines.append(f"{i} 0 {x:.6f} {y:.6f} {z:.6f} {width:.6f} {parent}")
+    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return {
+        name: row_of[int(node[branch_course(network, name)[0][-1], 1])]
+        for name in network.branch_name
+    }

@@ -1,0 +1,170 @@
+"""The command line: arguments in, exit code out; the work is done in `jaxperf.case`."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import rich.markup
+import typer
+from rich.console import Console
+
+from . import case as cases
+from ._misc import InputError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Coronary flow and myocardial perfusion: a tree and a ventricle in, perfusion and FFR out.",
+)
+
+_CaseFile = Annotated[Path, typer.Argument(help="Case file (YAML).")]
+_Out = Annotated[Path, typer.Option("--out", help="Run folder to write.")]
+_Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder that relative paths start from; default the case's own."),
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, nothing else.")]
+_Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing run folder.")]
+
+BAD_INPUT, FAILED_SOLVE = 2, 1
+
+
+def _fail(sentence: str, code: int) -> typer.Exit:
+    typer.echo(" ".join(sentence.split()), err=True)
+    return typer.Exit(code)
+
+
+def _progress(quiet: bool, as_json: bool) -> cases.Progress:
+    return cases.Progress(None if quiet or as_json else Console(stderr=True))
+
+
+def _enable_x64() -> None:
+    # the process is the user's own here, which a library may not assume
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+
+
+def _run(case: cases.Case, out: Path, data: Path, overwrite: bool, as_json: bool, quiet: bool):
+    _enable_x64()
+    try:
+        said = cases.run_case(
+            case,
+            out=out,
+            data=data,
+            overwrite=overwrite,
+            progress=_progress(quiet, as_json),
+        )
+    except InputError as error:
+        raise _fail(str(error), BAD_INPUT) from None
+    except cases.SolveError as error:
+        raise _fail(str(error), FAILED_SOLVE) from None
+    if as_json:
+        typer.echo(json.dumps({"out": str(out), **said}))
+    elif not quiet:
+        _show(said, out)
+
+
+def _show(said: dict[str, Any], out: Path) -> None:
+    console = Console()
+    mbf, seconds = said["mbf_mean_ml_min_g"], said["seconds"]
+    lines = [
+        f"[bold]{rich.markup.escape(said['title'])}[/bold]  {', '.join(said['labels'])}",
+        f"  MBF      rest {mbf['rest']:.2f}, hyperemia {mbf['hyperemia']:.2f} ml/min/g, "
+        f"CFR {said['cfr_mean']:.2f}",
+        *(
+            f"  lesion   {rich.markup.escape(x['branch'])} "
+            f"{100 * x['diameter_reduction']:.0f} %: FFR {x['ffr']:.2f}, CFR {x['cfr']:.2f}"
+            for x in said["lesions"]
+        ),
+        f"  FFR      lowest {said['ffr_min']:.2f}",
+        f"  balance  {said['mass_balance_relative_error']:.1e} relative",
+        f"  seconds  setup {seconds['setup']:.1f}, compile {seconds['compile']:.1f}, "
+        f"solve {seconds['solve']:.1f}",
+        *(f"  [yellow]warning[/yellow]  {rich.markup.escape(w)}" for w in said["warnings"]),
+        f"  written  {rich.markup.escape(str(out))}",
+    ]
+    for line in lines:
+        console.print(line, highlight=False)
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder to create.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace its files.")] = False,
+    quiet: _Quiet = False,
+) -> None:
+    """Write a commented case file and demonstration inputs to start from."""
+    try:
+        path = cases.write_starter(folder, overwrite=overwrite)
+    except InputError as error:
+        raise _fail(str(error), BAD_INPUT) from None
+    if not quiet:
+        typer.echo(f"{path} written; run it with: jaxperf run {path} --out {folder / 'run'}")
+
+
+@app.command()
+def check(
+    case_file: _CaseFile, data: _Data = None, as_json: _Json = False, quiet: _Quiet = False
+) -> None:
+    """List every finding about a case: schema, units, frames, vessels, distances."""
+    _enable_x64()
+    findings = cases.check_case(case_file, data or case_file.parent)
+    errors = sum(f.severity == "error" for f in findings)
+    if as_json:
+        typer.echo(json.dumps([f.as_dict() for f in findings]))
+    elif not quiet or errors:
+        for finding in findings:
+            typer.echo(
+                f"{finding.severity}: {finding.where}: {finding.message}",
+                err=finding.severity == "error",
+            )
+        if not quiet:
+            typer.echo(f"{errors} errors, {len(findings) - errors} warnings")
+    if errors:
+        raise typer.Exit(BAD_INPUT)
+
+
+@app.command()
+def run(
+    case_file: _CaseFile,
+    out: _Out,
+    data: _Data = None,
+    overwrite: _Overwrite = False,
+    as_json: _Json = False,
+    quiet: _Quiet = False,
+) -> None:
+    """Run a case and write its run folder."""
+    try:
+        case = cases.load_case(case_file)
+    except InputError as error:
+        raise _fail(str(error), BAD_INPUT) from None
+    _run(case, out, data or case_file.parent, overwrite, as_json, quiet)
+
+
+@app.command()
+def demo(
+    out: _Out,
+    overwrite: _Overwrite = False,
+    as_json: _Json = False,
+    quiet: _Quiet = False,
+) -> None:
+    """Run the embedded demonstration; needs no data."""
+    _run(cases.demo_case(), out, Path(), overwrite, as_json, quiet)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of the case file."""
+    typer.echo(json.dumps(cases.case_schema(), indent=2))
+
+
+def main() -> None:
+    """Entry point of the `jaxperf` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
