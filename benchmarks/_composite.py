@@ -13,10 +13,10 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from jaxperf._units import M_PER_MM, PA_PER_MMHG
-from jaxperf.coupling import Microcirculation, PerfusionProblem, perfused_tissue
+from jaxperf.coupling import Microcirculation, perfused_tissue, PerfusionProblem
 from jaxperf.geometry import build_voxel_mesh, lv_frame_from_labels, terminal_regions
 from jaxperf.io import read_swc, read_tets, read_voxel_labels
-from jaxperf.network import PressureBoundary, branch_course, build_network, declare_lesion
+from jaxperf.network import branch_course, build_network, declare_lesion, PressureBoundary
 
 from ._forest import grow_forest, sample_terminals, share_terminals
 
@@ -121,7 +121,11 @@ def synthetic_right(wall, spacing: float = 5e-3) -> dict[str, np.ndarray]:
     pl = np.stack([pda[0], *(at(theta, base, 2e-3) for theta in turn)])
     groove = np.deg2rad(np.linspace(60.0, -55.0, 24))
     arc = np.stack([at(theta, base, 25e-3 * np.cos(0.9 * theta)) for theta in groove])
-    return {"RCA (synthetic)": np.vstack([arc, pda[:1]]), "PDA (synthetic)": pda, "PL (synthetic)": pl}
+    return {
+        "RCA (synthetic)": np.vstack([arc, pda[:1]]),
+        "PDA (synthetic)": pda,
+        "PL (synthetic)": pl,
+    }
 
 
 # Radii (m) at the two ends of the synthetic courses.

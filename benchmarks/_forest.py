@@ -108,7 +108,9 @@ def grow_forest(
             stack.append((part, node, here, a))
     row = np.array(rows, np.int64)
     everywhere = np.stack(position)
-    start = np.where(row[:, :1] < n_existing, 0.0, everywhere[np.maximum(row[:, 0] - n_existing, 0)])
+    start = np.where(
+        row[:, :1] < n_existing, 0.0, everywhere[np.maximum(row[:, 0] - n_existing, 0)]
+    )
     trunk = row[:, 0] < n_existing
     start[trunk] = attachment[row[trunk, 3]]
     chord = np.linalg.norm(everywhere[row[:, 1] - n_existing] - start, axis=1)

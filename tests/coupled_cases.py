@@ -6,7 +6,12 @@ import numpy as np
 from scipy_reference import RawCase, tet_conduction, voxel_conduction
 
 from jaxperf.coupling import Microcirculation, perfused_tissue, PerfusionProblem
-from jaxperf.geometry import ellipsoid_ventricle, terminal_regions, tetrahedra_from_voxels, VoxelMesh
+from jaxperf.geometry import (
+    ellipsoid_ventricle,
+    terminal_regions,
+    tetrahedra_from_voxels,
+    VoxelMesh,
+)
 from jaxperf.network import build_network, declare_lesion, PressureBoundary
 
 AORTIC_PA = 93.0 * 133.322
@@ -32,7 +37,14 @@ def small_tree(wall, n_terminals, *, seed=0, reduction=0.7, terminal_radius=(6e-
     top = wall.centre[:, 2].max()
     side = wall.centre[:, 0].max()
     knot = np.array(
-        [[0, 0, top + 0.03], [0, 0, top + 0.01], [-side, 0, top], [side, 0, top], [-side, 0, 0], [side, 0, 0]]
+        [
+            [0, 0, top + 0.03],
+            [0, 0, top + 0.01],
+            [-side, 0, top],
+            [side, 0, top],
+            [-side, 0, 0],
+            [side, 0, 0],
+        ]
     )
     point = wall.centre[rng.choice(wall.n_cells, n_terminals, replace=False)]
     point = point + 1e-3 * (rng.random(point.shape) - 0.5)
@@ -54,9 +66,18 @@ def small_tree(wall, n_terminals, *, seed=0, reduction=0.7, terminal_radius=(6e-
         branch=np.concatenate([[0, 1, 2, 3, 4], 5 + np.arange(n_terminals)])[
             np.concatenate([kept, np.ones(n_terminals, bool)])
         ],
-        branch_name=("stem", "left", "right", "left end", "right end", *(f"twig {i}" for i in range(n_terminals))),
+        branch_name=(
+            "stem",
+            "left",
+            "right",
+            "left end",
+            "right end",
+            *(f"twig {i}" for i in range(n_terminals)),
+        ),
     )
-    network = declare_lesion(network, branch="left", start_mm=4, end_mm=14, diameter_reduction=reduction)
+    network = declare_lesion(
+        network, branch="left", start_mm=4, end_mm=14, diameter_reduction=reduction
+    )
     return network, used.sum() + np.arange(n_terminals)
 
 
@@ -93,7 +114,10 @@ def at_rest(problem, calibration):
 def unregulated(problem, bed):
     """With a bed of given dilation."""
     return eqx.tree_at(
-        lambda p: (p.microcirculation, p.autoregulation), problem, (bed, None), is_leaf=lambda x: x is None
+        lambda p: (p.microcirculation, p.autoregulation),
+        problem,
+        (bed, None),
+        is_leaf=lambda x: x is None,
     )
 
 

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
@@ -34,39 +33,48 @@ class Unknown(NamedTuple):
 
 
 class DenseCase(NamedTuple):
-    """Everything else. `wall` is (k1, k2, k3, p_d) or None; `regulation` (target, max, min, n)."""
+    """Everything else, as arrays, so that one compiled program serves every case.
 
-    segment: np.ndarray
-    length: np.ndarray
-    n_nodes: int
-    lesion_segment: np.ndarray
-    lesion_fraction: np.ndarray
-    lesion_radius: float
-    lesion_length: float
-    viscosity: float
-    density: float
-    conduction_per_permeability: np.ndarray  # dense (c, c)
-    volume: np.ndarray
-    cell: np.ndarray
-    terminal: np.ndarray
-    overlap: np.ndarray
-    terminal_node: np.ndarray
-    beta_sink: np.ndarray
-    dilation: np.ndarray
-    tissue_density: float
-    wall: tuple[float, ...] | None
-    regulation: tuple | None
+    `wall` is k1, k2, k3, p_d and `is_elastic` whether it counts; `largest`, `smallest` bound the
+    dilation, which follows the law with target flows `target` where `is_regulated`, and is
+    `dilation` otherwise.
+    """
+
+    segment: Array  # (s, 2)
+    length: Array
+    node: Array  # (n,), its length is all that counts
+    lesion_segment: Array
+    lesion_fraction: Array
+    lesion_radius: Array
+    lesion_length: Array
+    viscosity: Array
+    density: Array
+    conduction_per_permeability: Array  # dense (c, c)
+    volume: Array
+    cell: Array
+    terminal: Array
+    overlap: Array
+    terminal_node: Array
+    beta_sink: Array
+    tissue_density: Array
+    is_elastic: Array
+    wall: Array
+    is_regulated: Array
+    dilation: Array
+    target: Array
+    largest: Array
+    smallest: Array
 
 
+SHARPNESS = 8
 _PRESSURE, _FLOW = 1e4, 1e-6
 
 
 def _dilation(case: DenseCase, undilated: Array) -> Array:
-    if case.regulation is None:
-        return jnp.asarray(case.dilation)
-    target, largest, smallest, n = case.regulation
-    share = jnp.maximum(undilated / jnp.asarray(target), 0.0)
-    return (smallest**n + 1.0 / (share**n + largest**-n)) ** (1.0 / n)
+    share = jnp.maximum(undilated / case.target, 0.0)
+    opening = 1.0 / (share**SHARPNESS + case.largest**-SHARPNESS)
+    law = (case.smallest**SHARPNESS + opening) ** (1.0 / SHARPNESS)
+    return jnp.where(case.is_regulated, law, case.dilation)
 
 
 def _exchange(case: DenseCase, theta: Theta, x: Unknown):
@@ -75,7 +83,7 @@ def _exchange(case: DenseCase, theta: Theta, x: Unknown):
     at = pressure[case.terminal_node][case.terminal]
     into = case.overlap * theta.beta_source[case.cell] * (at - tissue[case.cell])
     out = case.overlap * case.beta_sink[case.cell] * tissue[case.cell]
-    n_terminals, n_cells = len(case.terminal_node), len(case.volume)
+    n_terminals, n_cells = case.terminal_node.size, case.volume.size
     undilated = jnp.zeros(n_terminals).at[case.terminal].add(into)
     f = _dilation(case, undilated)
     gather = lambda v: jnp.zeros(n_cells).at[case.cell].add(f[case.terminal] * v)
@@ -103,19 +111,17 @@ def residual(case: DenseCase, theta: Theta, x: Unknown) -> Unknown:
     flow, pressure = _FLOW * x.flow, _PRESSURE * x.pressure
     first, second = case.segment.T
     q, source, sink = _exchange(case, theta, x)
-    node = jnp.zeros(case.n_nodes).at[second].add(flow).at[first].add(-flow)
+    node = jnp.zeros(case.node.size).at[second].add(flow).at[first].add(-flow)
     node = node.at[case.terminal_node].add(-q) / _FLOW
     node = node.at[0].set(x.pressure[0] - theta.pressure / _PRESSURE)
     drop = pressure[first] - pressure[second] - _drop(case, theta, x)
     conducted = theta.permeability * (case.conduction_per_permeability @ (_PRESSURE * x.tissue))
-    if case.wall is None:
-        wall = x.stretch - 1.0
-    else:
-        k1, k2, k3, reference = case.wall
-        stiffness = 4 / 3 * (k1 * jnp.exp(k2 * theta.radius) + k3)
-        velocity = flow[:, None] / (jnp.pi * theta.radius**2 * x.stretch**2)
-        static = pressure[case.segment] - 0.5 * (4 / 3) * case.density * velocity**2
-        wall = x.stretch - 1.0 - (static - reference) / stiffness
+    k1, k2, k3, reference = case.wall
+    stiffness = 4 / 3 * (k1 * jnp.exp(k2 * theta.radius) + k3)
+    velocity = flow[:, None] / (jnp.pi * theta.radius**2 * x.stretch**2)
+    static = pressure[case.segment] - 0.5 * (4 / 3) * case.density * velocity**2
+    widened = jnp.where(case.is_elastic, (static - reference) / stiffness, 0.0)
+    wall = x.stretch - 1.0 - widened
     return Unknown(node, drop / _PRESSURE, (source - sink - conducted) / _FLOW, wall)
 
 
@@ -123,10 +129,10 @@ def solve(case: DenseCase, theta: Theta, steps: int) -> Unknown:
     """A fixed number of undamped Newton steps from rest, to be differentiated through."""
     inlet = theta.pressure / _PRESSURE
     start = Unknown(
-        jnp.full(case.n_nodes, 1.0) * inlet,
-        jnp.zeros(len(case.length)),
-        jnp.full(len(case.volume), 0.17) * inlet,
-        jnp.ones((len(case.length), 2)),
+        jnp.ones(case.node.size) * inlet,
+        jnp.zeros(case.length.size),
+        jnp.full(case.volume.size, 0.17) * inlet,
+        jnp.ones((case.length.size, 2)),
     )
     flat, back = ravel_pytree(start)
     equations = lambda y: ravel_pytree(residual(case, theta, back(y)))[0]

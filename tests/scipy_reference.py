@@ -8,9 +8,9 @@ of the control volumes and the undilated terminal flows u:
     u_i − Σ_k w_k (P_T(i) − p_c(k)) = 0                           for each terminal,
     Σ_k f_i(k) [w_k (P_T − p) − v_k (p − p_snk)] − Σ_j T_cj (p_c − p_j) = 0,   each control volume,
 
-with w_k = β_src V_k and v_k = β_snk V_k of the overlap k of a control volume with a terminal region.
-Rigid walls, Poiseuille friction 2(ζ+2)πµ ∫dx/A² of a linearly tapering radius, the loss of Young and
-Tsai with [K_v(s) − K_v(0)] on top of the Poiseuille loss of the reference radius.
+with w_k = β_src V_k, v_k = β_snk V_k of the overlap k of a control volume with a terminal region.
+Rigid walls, Poiseuille friction 2(ζ+2)πµ ∫dx/A² of a linearly tapering radius, the loss of Young
+and Tsai with [K_v(s) − K_v(0)] on top of the Poiseuille loss of the reference radius.
 """
 
 from dataclasses import dataclass, replace
@@ -102,7 +102,11 @@ def tet_conduction(point: np.ndarray, tet: np.ndarray, mobility: float) -> spars
         inward = np.einsum("mi,mi->m", face, corner[:, a] - corner[:, b])
         normal[:, a] = face * np.sign(inward)[:, None]
     gradient = normal / np.abs(six_volume)[:, None, None]
-    local = mobility * np.einsum("mai,mbi->mab", gradient, gradient) * np.abs(six_volume / 6)[:, None, None]
+    local = (
+        mobility
+        * np.einsum("mai,mbi->mab", gradient, gradient)
+        * np.abs(six_volume / 6)[:, None, None]
+    )
     row = np.repeat(tet, 4, axis=1).ravel()
     column = np.tile(tet, (1, 4)).ravel()
     return sparse.coo_array((local.ravel(), (row, column)), shape=(len(point),) * 2).tocsr()
@@ -126,7 +130,9 @@ def segment_losses(case: RawCase) -> tuple[np.ndarray, np.ndarray]:
     left = 1 - case.lesion_reduction
 
     def k_v(remaining):
-        return 32 * (0.83 * case.lesion_length + 1.64 * diameter * remaining) / diameter / remaining**4
+        return (
+            32 * (0.83 * case.lesion_length + 1.64 * diameter * remaining) / diameter / remaining**4
+        )
 
     more = (k_v(left) - k_v(np.ones_like(left))) * case.viscosity / (diameter * area)
     np.add.at(linear, case.lesion_segment, case.lesion_fraction * more)
@@ -262,7 +268,7 @@ def fixed_point(
     Passes until no terminal flow changes by more than `tolerance` relative to the largest; returns
     the changes too. The dilation must be given.
     """
-    n, c = case.n_nodes, len(case.volume)
+    c = len(case.volume)
     f = np.broadcast_to(np.asarray(case.dilation, float), case.terminal_node.shape)
     k = f[case.terminal] * case.overlap
     w, v = k * case.beta_source[case.cell], k * case.beta_sink[case.cell]
@@ -275,7 +281,7 @@ def fixed_point(
     )
     pressure_terminal = np.full(len(f), float(np.max(case.fixed_pressure)))
     q, changes = np.zeros(len(f)), []
-    for passes in range(1, max_passes + 1):
+    for _ in range(max_passes):
         source = np.bincount(
             case.cell, w * pressure_terminal[case.terminal] + v * case.pressure_sink, minlength=c
         )
@@ -287,7 +293,7 @@ def fixed_point(
             break
         pressure, flow = network_with_resistances(case, pressure_terminal / q)
         pressure_terminal = pressure[case.terminal_node]
-    return RawSolution(pressure, flow, tissue, q, f, passes), changes
+    return RawSolution(pressure, flow, tissue, q, f, len(changes)), changes
 
 
 def network_with_resistances(case: RawCase, resistance: np.ndarray):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from coupled_cases import raw_case, small_problem
-from dense_coupled import blood_flow, DenseCase, residual, solve, Theta
+from dense_coupled import blood_flow, DenseCase, residual, SHARPNESS, solve, Theta
 from jax.flatten_util import ravel_pytree
 
 from jaxperf.coupling import Autoregulation, solve_perfusion
@@ -37,12 +37,16 @@ def regulated(request, base):
     if request.param == "autoregulation":
         law = Autoregulation(_TARGET * tissue.density * tissue.terminal_volume, _STRESS)
     dilation = jnp.full_like(problem.microcirculation.dilation, _STRESS)
-    return eqx.tree_at(
-        lambda p: (p.autoregulation, p.microcirculation.dilation),
-        problem,
-        (law, dilation),
-        is_leaf=lambda x: x is None,
-    ), mesh, weight
+    return (
+        eqx.tree_at(
+            lambda p: (p.autoregulation, p.microcirculation.dilation),
+            problem,
+            (law, dilation),
+            is_leaf=lambda x: x is None,
+        ),
+        mesh,
+        weight,
+    )
 
 
 @pytest.fixture(scope="module", params=["rigid", "elastic"])
@@ -97,18 +101,17 @@ def dense_case(problem, mesh) -> DenseCase:
     raw = raw_case(
         eqx.tree_at(lambda p: p.microcirculation.permeability, problem, jnp.ones(())), mesh
     )
-    wall = None
-    if not problem.wall.is_rigid:
-        law = problem.wall.stiffness
-        wall = (float(law.k1), float(law.k2), float(law.k3), float(problem.wall.pressure_reference))
+    law = OlufsenStiffness() if problem.wall.is_rigid else problem.wall.stiffness
+    target, largest, smallest, sharpness = raw.autoregulation or (raw.dilation, 1.0, 1.0, SHARPNESS)
+    assert sharpness == SHARPNESS
     return DenseCase(
         segment=raw.segment,
         length=raw.length,
-        n_nodes=raw.n_nodes,
+        node=np.arange(raw.n_nodes),
         lesion_segment=raw.lesion_segment,
         lesion_fraction=raw.lesion_fraction,
-        lesion_radius=float(raw.lesion_radius[0]),
-        lesion_length=float(raw.lesion_length[0]),
+        lesion_radius=raw.lesion_radius[0],
+        lesion_length=raw.lesion_length[0],
         viscosity=raw.viscosity,
         density=raw.density,
         conduction_per_permeability=raw.conduction.toarray(),
@@ -118,22 +121,32 @@ def dense_case(problem, mesh) -> DenseCase:
         overlap=raw.overlap,
         terminal_node=raw.terminal_node,
         beta_sink=raw.beta_sink,
-        dilation=np.array(raw.dilation),
-        tissue_density=float(problem.tissue.density),
-        wall=wall,
-        regulation=raw.autoregulation,
+        tissue_density=problem.tissue.density,
+        is_elastic=not problem.wall.is_rigid,
+        wall=np.array([law.k1, law.k2, law.k3, _PRESSURE_REFERENCE]),
+        is_regulated=raw.autoregulation is not None,
+        dilation=raw.dilation,
+        target=target,
+        largest=largest,
+        smallest=smallest,
     )
 
 
-def test_gradient_against_the_dense_unrolled_solve(case):
+@pytest.fixture(scope="module")
+def unrolled():
+    """Value, state and gradient through a dense Newton solve, compiled once for all cases."""
+
+    def value(theta, case, weight):
+        x = solve(case, theta, 12)
+        return weighted(blood_flow(case, theta, x), weight), x
+
+    return jax.jit(jax.value_and_grad(value, has_aux=True))
+
+
+def test_gradient_against_the_dense_unrolled_solve(case, unrolled):
     problem, mesh, weight, theta, run = case
-    dense = dense_case(problem, mesh)
-
-    def unrolled(theta):
-        x = solve(dense, theta, 14)
-        return weighted(blood_flow(dense, theta, x), weight), x
-
-    (value, x), gradient = jax.jit(jax.value_and_grad(unrolled, has_aux=True))(theta)
+    dense = jax.tree.map(jnp.asarray, dense_case(problem, mesh))
+    (value, x), gradient = unrolled(theta, dense, weight)
     left = ravel_pytree(residual(dense, theta, x))[0]
     assert float(jnp.max(jnp.abs(left))) < 1e-11
     ours, our_gradient = run(theta)
@@ -154,7 +167,9 @@ def test_gradient_against_differences(case):
     h = float(np.finfo(np.float64).eps ** 0.2)
     for k, name in enumerate(Theta._fields):
         direction = theta[k] * jnp.asarray(rng.uniform(-1.0, 1.0, theta[k].shape))
-        value = lambda t, k=k, d=direction: float(run(theta._replace(**{Theta._fields[k]: theta[k] + t * d}))[0])
+        value = lambda t, k=k, d=direction: float(
+            run(theta._replace(**{Theta._fields[k]: theta[k] + t * d}))[0]
+        )
         slope = (8 * (value(h) - value(-h)) - (value(2 * h) - value(-2 * h))) / (12 * h)
         expected = float(jnp.vdot(gradient[k], direction))
         size = float(jnp.vdot(jnp.abs(gradient[k]), jnp.abs(direction)))
@@ -172,7 +187,7 @@ def test_unrolled_adjoint_agrees(base):
 
 
 def test_hessian_vector_product(base):
-    """Forward over reverse against differences of gradients: no stop-gradient anywhere in the rule."""
+    """Forward over reverse against differences of gradients: nothing is silently zero."""
     problem, _, weight = base
     theta = theta_of(problem)
     rng = np.random.default_rng(2)

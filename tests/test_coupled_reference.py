@@ -17,8 +17,14 @@ from jaxperf.coupling import calibrate, solve_perfusion
 
 @pytest.fixture(scope="module", params=["voxels", "tetrahedra"])
 def case(request):
-    problem, mesh = small_problem(spacing_mm=5.0, scale=0.7, tetrahedra=request.param == "tetrahedra")
-    return problem, mesh, calibrate(problem, mbf_rest_ml_min_g=1.0, hyperemia_factor=3.75, rtol=1e-6)
+    problem, mesh = small_problem(
+        spacing_mm=5.0, scale=0.7, tetrahedra=request.param == "tetrahedra"
+    )
+    return (
+        problem,
+        mesh,
+        calibrate(problem, mbf_rest_ml_min_g=1.0, hyperemia_factor=3.75, rtol=1e-6),
+    )
 
 
 @pytest.mark.parametrize("reduction", [0.0, 0.7, 0.9])
