@@ -3,37 +3,47 @@
 from ._citation import citation as citation
 from ._misc import InputError as InputError
 from ._results import RESULTS as RESULTS
-from .coupling import Autoregulation as Autoregulation
-from .coupling import Calibration as Calibration
-from .coupling import calibrate as calibrate
-from .coupling import Microcirculation as Microcirculation
-from .coupling import perfused_tissue as perfused_tissue
-from .coupling import PerfusionProblem as PerfusionProblem
-from .coupling import PerfusionSolution as PerfusionSolution
-from .coupling import solve_perfusion as solve_perfusion
-from .darcy import AbstractDarcySolver as AbstractDarcySolver
-from .darcy import ConjugateGradient as ConjugateGradient
-from .darcy import darcy_mesh as darcy_mesh
-from .darcy import darcy_operator as darcy_operator
-from .darcy import DarcyProblem as DarcyProblem
-from .darcy import DarcySolution as DarcySolution
-from .darcy import solve_darcy as solve_darcy
-from .network import build_network as build_network
-from .network import declare_lesion as declare_lesion
-from .network import FlowBoundary as FlowBoundary
-from .network import PressureBoundary as PressureBoundary
-from .network import ResistanceOutlet as ResistanceOutlet
-from .network import VascularNetwork as VascularNetwork
-from .network import without_lesions as without_lesions
-from .steady import ImplicitAdjoint as ImplicitAdjoint
-from .steady import Newton as Newton
-from .steady import solve_steady as solve_steady
-from .steady import SteadyProblem as SteadyProblem
-from .steady import SteadySolution as SteadySolution
-from .steady import UnrolledAdjoint as UnrolledAdjoint
-from .vessel import Blood as Blood
-from .vessel import ConstantViscosity as ConstantViscosity
-from .vessel import OlufsenStiffness as OlufsenStiffness
-from .vessel import PriesViscosity as PriesViscosity
-from .vessel import RigidWall as RigidWall
-from .vessel import SqrtAreaWall as SqrtAreaWall
+from .coupling import (
+    Autoregulation as Autoregulation,
+    calibrate as calibrate,
+    Calibration as Calibration,
+    Microcirculation as Microcirculation,
+    perfused_tissue as perfused_tissue,
+    PerfusionProblem as PerfusionProblem,
+    PerfusionSolution as PerfusionSolution,
+    solve_perfusion as solve_perfusion,
+)
+from .darcy import (
+    AbstractDarcySolver as AbstractDarcySolver,
+    ConjugateGradient as ConjugateGradient,
+    darcy_mesh as darcy_mesh,
+    darcy_operator as darcy_operator,
+    DarcyProblem as DarcyProblem,
+    DarcySolution as DarcySolution,
+    solve_darcy as solve_darcy,
+)
+from .network import (
+    build_network as build_network,
+    declare_lesion as declare_lesion,
+    FlowBoundary as FlowBoundary,
+    PressureBoundary as PressureBoundary,
+    ResistanceOutlet as ResistanceOutlet,
+    VascularNetwork as VascularNetwork,
+    without_lesions as without_lesions,
+)
+from .steady import (
+    ImplicitAdjoint as ImplicitAdjoint,
+    Newton as Newton,
+    solve_steady as solve_steady,
+    SteadyProblem as SteadyProblem,
+    SteadySolution as SteadySolution,
+    UnrolledAdjoint as UnrolledAdjoint,
+)
+from .vessel import (
+    Blood as Blood,
+    ConstantViscosity as ConstantViscosity,
+    OlufsenStiffness as OlufsenStiffness,
+    PriesViscosity as PriesViscosity,
+    RigidWall as RigidWall,
+    SqrtAreaWall as SqrtAreaWall,
+)

@@ -6,14 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxperf import RESULTS, InputError
+from jaxperf import InputError, RESULTS
 from jaxperf.darcy import (
-    ConjugateGradient,
-    DarcyProblem,
     build_darcy_graph,
     check_permeability,
+    ConjugateGradient,
     darcy_mesh,
     darcy_operator,
+    DarcyProblem,
     solve_darcy,
     solve_krylov,
     transversely_isotropic,
@@ -74,9 +74,7 @@ def test_linear_pressure_is_exact_on_jittered_tetrahedra():
     )
     exact = 3.0 + mesh.point @ np.array([1.0, -2.0, 0.5])
     edge = ~inner(mesh.point)
-    problem = DarcyProblem(
-        operator, jnp.zeros(mesh.n_cells), jnp.asarray(edge), jnp.asarray(exact)
-    )
+    problem = DarcyProblem(operator, jnp.zeros(mesh.n_cells), jnp.asarray(edge), jnp.asarray(exact))
     found = solve_darcy(problem, ConjugateGradient(rtol=1e-14)).pressure
     assert np.abs(np.asarray(found) - exact).max() <= 1e-12 * np.abs(exact).max()
 
@@ -239,7 +237,7 @@ def test_refusals():
     prepared = darcy_mesh(mesh)
     with pytest.raises(ValueError, match="permeability has shape"):
         prepared.transmissibility(jnp.ones(5))
-    with pytest.raises(InputError, match="element 2 .*positive"):
+    with pytest.raises(InputError, match=r"element 2 .*positive"):
         k = np.ones(27)
         k[2] = -1.0
         check_permeability(prepared, k, "case.yaml")

@@ -9,18 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import given, HealthCheck, settings, strategies as st
 from networks import random_tree
 
 from jaxperf import (
-    RESULTS,
+    build_network,
     InputError,
     PressureBoundary,
     ResistanceOutlet,
-    SteadyProblem,
-    build_network,
+    RESULTS,
     solve_steady,
+    SteadyProblem,
 )
 
 N_SEGMENTS = 24

@@ -13,21 +13,21 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import brentq
 
 from jaxperf import (
-    RESULTS,
     Blood,
+    build_network,
     ConstantViscosity,
+    declare_lesion,
     FlowBoundary,
     InputError,
     Newton,
     OlufsenStiffness,
     PressureBoundary,
     ResistanceOutlet,
+    RESULTS,
+    solve_steady,
     SqrtAreaWall,
     SteadyProblem,
     UnrolledAdjoint,
-    build_network,
-    declare_lesion,
-    solve_steady,
     without_lesions,
 )
 from jaxperf.network import CoronaryOutletSvOneD, CoronaryOutletSvZeroD
@@ -185,8 +185,9 @@ def elastic_reference(length, r0, r1, modulus, reference, pressure_in, pressure_
 
     def area(total, q, x):
         rest = np.pi * (r0 + (r1 - r0) * x / length) ** 2
-        law = lambda s: 1 + (total - 0.5 * alpha * rho * (q / (rest * s**2)) ** 2 - reference) / (
-            4 / 3 * modulus
+        law = lambda s: (
+            1
+            + (total - 0.5 * alpha * rho * (q / (rest * s**2)) ** 2 - reference) / (4 / 3 * modulus)
         )
         stretch = 1.0
         for _ in range(200):  # a contraction where the flow is subsonic
@@ -259,9 +260,7 @@ def bifurcation():
         branch=np.array([0, 1, 2]),
         branch_name=("LM", "LAD", "LCx"),
     )
-    return declare_lesion(
-        network, branch="LAD", start_mm=6, end_mm=14, diameter_reduction=0.6
-    )
+    return declare_lesion(network, branch="LAD", start_mm=6, end_mm=14, diameter_reduction=0.6)
 
 
 def bifurcation_problem(network, reduction, wall=None):
@@ -371,6 +370,4 @@ def test_newton_tolerance_is_respected(bifurcation):
 
 def test_lesion_declared_across_a_junction_is_refused(bifurcation):
     with pytest.raises(InputError, match="does not lie on the branch"):
-        declare_lesion(
-            bifurcation, branch="LM", start_mm=10, end_mm=30, diameter_reduction=0.5
-        )
+        declare_lesion(bifurcation, branch="LM", start_mm=10, end_mm=30, diameter_reduction=0.5)

@@ -223,7 +223,7 @@ def _factor(problem, rest, target, rtol, method, report):
         if not 1 < factor < 1e3:
             break
     raise InputError(
-        f"a mean flow of {target} ml/min/g is out of reach: dilation {low:.4g} gives {low_flow:.4g}",
+        f"a mean flow of {target} ml/min/g is out of reach: {low_flow:.4g} at dilation {low:.4g}",
         where="microcirculation.mbf_hyperemia_ml_min_g",
         expected="a target that the vessels can carry at this inlet pressure",
         fix="Lower the target, or check the radii and the unit of the tree",

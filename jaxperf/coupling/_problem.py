@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._custom_types import Parameter, float_leaf
+from .._custom_types import float_leaf, Parameter
 from .._misc import InputError
-from ..darcy import TetDarcyMesh, VoxelDarcyMesh, darcy_mesh
+from ..darcy import darcy_mesh, TetDarcyMesh, VoxelDarcyMesh
 from ..geometry import Regions, TetMesh, VoxelMesh
 from ..network import VascularNetwork
 from ..steady import Boundary

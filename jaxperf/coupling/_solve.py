@@ -8,14 +8,14 @@ from .._results import RESULTS
 from ..darcy import AbstractDarcySolver, ConjugateGradient, darcy_operator
 from ..steady import (
     AbstractAdjoint,
+    find_root,
     ImplicitAdjoint,
     NetworkLaw,
     Newton,
-    find_root,
     node_closure,
 )
 from ._problem import PerfusionProblem
-from ._system import PerfusionSystem, initial_perfusion
+from ._system import initial_perfusion, PerfusionSystem
 
 
 class PerfusionSolution(eqx.Module):
@@ -114,9 +114,7 @@ def _solve(
     start = initial_perfusion(
         problem.network, system.closure, problem.tissue, problem.microcirculation
     )
-    root = find_root(
-        system, start, newton, adjoint=adjoint, max_steps=max_steps, throw=throw
-    )
+    root = find_root(system, start, newton, adjoint=adjoint, max_steps=max_steps, throw=throw)
     state, closure = root.value, system.closure
     terminal_pressure = state.network.pressure[problem.tissue.terminal_node]
     flow = system.exchange(terminal_pressure, state.tissue)

@@ -11,22 +11,21 @@ without autoregulation, where a lower bound by the uncoupled tissue operator als
 tissue's preconditioner good for the coupled system.
 """
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-import equinox as eqx
-
-from ..darcy import AbstractDarcySolver, DarcyOperator, darcy_operator, solve_krylov
+from ..darcy import AbstractDarcySolver, darcy_operator, DarcyOperator, solve_krylov
 from ..network import VascularNetwork
 from ..steady import (
     AbstractSystem,
+    initial_state,
     LinearStep,
+    network_scale,
     NetworkLaw,
     NetworkState,
     NodeClosure,
-    initial_state,
-    network_scale,
     solve_network,
 )
 from ._problem import Autoregulation, Microcirculation, Tissue
@@ -73,7 +72,10 @@ def exchange(
         dilation = autoregulation.dilation(undilated)
     factor = dilation[tissue.terminal]
     return Exchange(
-        dilation * undilated, tissue.to_cells(factor * into), tissue.to_cells(factor * out), dilation
+        dilation * undilated,
+        tissue.to_cells(factor * into),
+        tissue.to_cells(factor * out),
+        dilation,
     )
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from .._misc import InputError
 from ..geometry import TetMesh, VoxelMesh
-from ._operator import DarcyGraph, build_darcy_graph
+from ._operator import build_darcy_graph, DarcyGraph
 
 
 class AbstractDarcyMesh(eqx.Module):

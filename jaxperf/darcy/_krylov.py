@@ -86,9 +86,7 @@ def _defect_correction(matvec: Linear, solve: Linear, b, rtol, max_steps):
         x = x + solve(r)
         return x, b - matvec(x), k + 1
 
-    x, r, k = jax.lax.while_loop(
-        unfinished, step, (jnp.zeros_like(b), b, jnp.zeros((), jnp.int32))
-    )
+    x, r, k = jax.lax.while_loop(unfinished, step, (jnp.zeros_like(b), b, jnp.zeros((), jnp.int32)))
     return x, k, jnp.vdot(r, r) <= target
 
 

@@ -32,9 +32,7 @@ class DarcyGraph(eqx.Module):
         return self.volume.shape[0]
 
 
-def build_darcy_graph(
-    edge: Int[np.ndarray, "e 2"], volume: Float[np.ndarray, " c"]
-) -> DarcyGraph:
+def build_darcy_graph(edge: Int[np.ndarray, "e 2"], volume: Float[np.ndarray, " c"]) -> DarcyGraph:
     """Rows of neighbours from a list of edges; runs on the host."""
     n_cells, n_edges = len(volume), len(edge)
     owner = np.concatenate([edge[:, 0], edge[:, 1]])
@@ -89,7 +87,4 @@ def darcy_operator(
     """Put coefficients on a graph; differentiable in them."""
     padded = jnp.concatenate([transmissibility, jnp.zeros(1, transmissibility.dtype)])
     weight = padded[graph.neighbour_edge]
-    return DarcyOperator(
-        graph, transmissibility, sink, weight, sink + jnp.sum(weight, axis=0)
-    )
-
+    return DarcyOperator(graph, transmissibility, sink, weight, sink + jnp.sum(weight, axis=0))

@@ -75,9 +75,7 @@ class ConjugateGradient(AbstractDarcySolver):
     def init(self, operator: DarcyOperator) -> _JacobiState:
         return _JacobiState(operator, 1.0 / operator.diagonal)
 
-    def precondition(
-        self, state: _JacobiState, residual: Float[Array, " c"]
-    ) -> Float[Array, " c"]:
+    def precondition(self, state: _JacobiState, residual: Float[Array, " c"]) -> Float[Array, " c"]:
         return state.inverse_diagonal * residual
 
     def solve(
@@ -97,12 +95,8 @@ class ConjugateGradient(AbstractDarcySolver):
             rtol=default if self.rtol is None else self.rtol,
             max_steps=self.max_steps if max_steps is None else max_steps,
         )
-        result = RESULTS.where(
-            found.converged, RESULTS.successful, RESULTS.linear_solver_failed
-        )
-        result = RESULTS.where(
-            jnp.all(jnp.isfinite(found.value)), result, RESULTS.nonfinite
-        )
+        result = RESULTS.where(found.converged, RESULTS.successful, RESULTS.linear_solver_failed)
+        result = RESULTS.where(jnp.all(jnp.isfinite(found.value)), result, RESULTS.nonfinite)
         balance = source - state.operator(found.value)
         return DarcySolution(found.value, result, found.iterations, balance)
 

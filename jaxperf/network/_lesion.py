@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from .._misc import InputError
 from .._units import M_PER_MM
-from ._network import Lesions, VascularNetwork, build_network
+from ._network import build_network, Lesions, VascularNetwork
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,9 @@ def undeclared_narrowings(network: VascularNetwork, threshold: float = 0.3) -> l
         length = np.asarray(network.length)[course]
         arc = np.concatenate([start, [start[-1] + length[-1]]])
         radius = np.asarray(network.radius)[course]
-        lumen = np.append(np.minimum(radius[:, 0], np.append(np.inf, radius[:-1, 1])), radius[-1, 1])
+        lumen = np.append(
+            np.minimum(radius[:, 0], np.append(np.inf, radius[:-1, 1])), radius[-1, 1]
+        )
         worst: dict[int, Narrowing] = {}
         free = ~np.isin(course, declared)
         free = np.append(free, True) & np.append(True, free)

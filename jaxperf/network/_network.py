@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .._misc import InputError
-from ._topology import Topology, build_topology
+from ._topology import build_topology, Topology
 
 FRAMES = ("LPS", "RAS", "model")
 

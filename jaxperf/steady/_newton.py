@@ -210,7 +210,9 @@ def _implicit_root_jvp(primals, tangents, *, max_steps, tolerance):
     nothing = jax.tree.map(lambda _: None, root)
     value_dot = jax.tree.map(jnp.negative, step.value)
     root_dot = eqx.tree_at(
-        lambda r: (r.value, r.residual), nothing, (value_dot, jnp.zeros_like(root.residual)),
+        lambda r: (r.value, r.residual),
+        nothing,
+        (value_dot, jnp.zeros_like(root.residual)),
         is_leaf=_is_none,
     )
     return root, root_dot

@@ -6,8 +6,8 @@ from jaxtyping import Array, Float, Int
 from .._results import RESULTS
 from ..network import VascularNetwork
 from ..vessel import AbstractWall, Blood, RigidWall
-from ._newton import AbstractAdjoint, ImplicitAdjoint, Newton, find_root
-from ._system import Boundary, NetworkLaw, SteadySystem, initial_state, node_closure
+from ._newton import AbstractAdjoint, find_root, ImplicitAdjoint, Newton
+from ._system import Boundary, initial_state, NetworkLaw, node_closure, SteadySystem
 
 
 class SteadyProblem(eqx.Module):

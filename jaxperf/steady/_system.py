@@ -17,7 +17,7 @@ from ..network import (
     VascularNetwork,
 )
 from ..vessel import AbstractWall, Blood, resistance_integral, stenosis_coefficients
-from ._elimination import NetworkFactor, SegmentLinearisation, factor_network, solve_network
+from ._elimination import factor_network, NetworkFactor, SegmentLinearisation, solve_network
 from ._newton import AbstractSystem, LinearStep
 
 Boundary = tuple[AbstractBoundary, ...]
@@ -109,9 +109,9 @@ class NetworkLaw(eqx.Module):
         pressure = state.pressure[self.network.segment_node]
         flow = jnp.broadcast_to(state.flow[:, None], pressure.shape)
         radius, blood = self.network.radius, self.blood
-        return self.wall.is_open_at_total(
-            pressure, flow, radius, blood.density, blood.alpha
-        ).all(axis=1)
+        return self.wall.is_open_at_total(pressure, flow, radius, blood.density, blood.alpha).all(
+            axis=1
+        )
 
     def static_pressure(self, state: NetworkState) -> Float[Array, "s 2"]:
         """p = P − ½αρ(Q/A)² at both ends of every segment."""
@@ -220,4 +220,3 @@ class SteadySystem(AbstractSystem):
 
     def is_admissible(self, x: NetworkState) -> Bool[Array, ""]:
         return self.law.is_open(x).all()
-
