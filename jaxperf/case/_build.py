@@ -241,7 +241,10 @@ def build_tree(case: Case, data: Path, heart: Heart) -> VascularNetwork:
     network = read_tree(case, data, heart)
     if case.synthetic_rca is not None:
         assert heart.voxels is not None
-        network = joined(network, synthetic_right_coronary(case.synthetic_rca, heart, network))
+        right = synthetic_right_coronary(
+            case.synthetic_rca, heart.voxels, heart.frame, network, rv_label=heart.rv_label
+        )
+        network = joined(network, right)
     for lesion in case.lesions:
         network = declare_lesion(network, **lesion.model_dump())
     return network
