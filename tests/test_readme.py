@@ -1,0 +1,41 @@
+"""The README's example and the scripts under examples/ run as they stand."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def test_readme_example_has_twelve_lines_and_the_right_gradient(capsys):
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(example.strip().splitlines()) <= 12
+    # the tests' strict promotion is stricter than what a reader has
+    names: dict = {}
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        exec(example, names)
+        ffr, radius = names["ffr"], names["tree"].radius
+        gradient = np.asarray(jax.grad(ffr)(radius))
+        direction = np.random.default_rng(0).standard_normal(radius.shape)
+        h = 1e-7
+        difference = (ffr(radius + h * direction) - ffr(radius - h * direction)) / (2 * h)
+    assert float(difference) == pytest.approx(np.vdot(gradient, direction), rel=1e-6)
+    assert 0.5 < float(ffr(radius)) < 0.99
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "script", sorted((REPOSITORY / "examples").glob("*.py")), ids=lambda p: p.name
+)
+def test_example_script_runs(script):
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, check=False, cwd=REPOSITORY
+    )
+    assert done.returncode == 0, done.stderr
+    assert "ml/min/g" in done.stdout
