@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from .._units import M_PER_MM
-from ..geometry import LVFrame
+from ..geometry import build_voxel_mesh, LVFrame
 from ..network import branch_course
 from ..plot import (
     bullseye_figure,
@@ -15,6 +15,7 @@ from ..plot import (
     scene_figure,
     SceneLayer,
     smooth_surface,
+    Surface,
     tubes,
 )
 from ._results import labels, Results
@@ -23,6 +24,7 @@ from ._terminals import parent_segment
 _SHORTEST_CURVE = 15e-3
 _MOST_CURVES = 15
 _MIN_SHOWN_RADIUS_MM = 0.7
+_PALE = 0.3
 
 
 def write_figures(folder: Path, results: Results) -> None:
@@ -99,6 +101,22 @@ def views(frame: LVFrame) -> list[tuple[str, np.ndarray]]:
     ]
 
 
+def _right_heart(results: Results) -> list[Surface]:
+    """What the labels hold beside the left ventricle, as a pale shape."""
+    heart = results.prepared.heart
+    if heart.voxels is None:
+        return []
+    label = heart.voxels.label
+    beside = (label > 0) & (label != heart.voxels.wall_label) & (label != heart.cavity_label)
+    if not beside.any():
+        return []
+    shape = build_voxel_mesh(
+        beside.astype(np.int32), heart.voxels.affine, frame=heart.voxels.frame, largest_piece=True
+    ).boundary_faces()
+    grey = np.full((len(shape.area), 3), 0.75)
+    return [smooth_surface(shape.corner / M_PER_MM, shape.normal, grey, opacity=_PALE)]
+
+
 def _scene(results: Results, note: str):
     prepared = results.prepared
     network, mesh = prepared.network, prepared.heart.mesh
@@ -116,7 +134,7 @@ def _scene(results: Results, note: str):
     radius = np.maximum(np.asarray(network.radius) / M_PER_MM, _MIN_SHOWN_RADIUS_MM)
     tree = tubes(end, radius, vessel.colours(results.ffr))
     return scene_figure(
-        [surface, tree],
+        [surface, tree, *_right_heart(results)],
         [wall, vessel],
         views(prepared.heart.frame),
         title=f"{prepared.case.title}: tree and wall",

@@ -26,8 +26,13 @@ SYNTHETIC = "(synthetic)"
 _STEP = 0.5e-3
 _LONGEST_RAY = 0.12
 # Azimuths (degrees) about the tricuspid valve, from the front over the right to the crux.
-_AROUND_VALVE = np.linspace(100.0, -80.0, 19)
+_AROUND_VALVE = np.linspace(75.0, -80.0, 19)
+_SECTOR_DEG = 12.0
 _BELOW_VALVE = 4e-3  # the groove lies below the plane of the open valve
+# In front the outflow tract lies beyond the valve's rim: where a ray runs farther than this
+# through tissue beyond the rim, the vessel stays on the rim, above the valve's plane.
+_THICKEST_RIM = 9e-3
+_ABOVE_VALVE = 4e-3
 _RV_WALL_DEG = 4.0  # from the edge of the RV cavity to the groove, about an RV wall's thickness
 _CRUX_HEIGHT, _PDA_END, _PL_END = 0.84, 0.22, 0.38
 _PL_SPREAD_DEG = 30.0  # between neighbouring posterolateral branches
@@ -224,11 +229,18 @@ def _right_av_groove(
     front = np.cross(normal, right)
     front = front if front @ frame.anterior > 0.0 else -front
     start = centre - _BELOW_VALVE * normal
+    azimuth = np.degrees(np.arctan2((face - centre) @ front, (face - centre) @ right))
+    reach = np.hypot((face - centre) @ front, (face - centre) @ right)
     points = []
     for degree in _AROUND_VALVE:
         angle = np.radians(degree)
         direction = np.cos(angle) * right + np.sin(angle) * front
-        points.append(outline.exit(start, direction) + gap * direction)
+        outside = outline.exit(start, direction)
+        rim = float(reach[np.abs(azimuth - degree) < _SECTOR_DEG].max(initial=0.0))
+        if np.linalg.norm(outside - start) > rim + _THICKEST_RIM:
+            points.append(centre + rim * direction + _ABOVE_VALVE * normal)
+        else:
+            points.append(outside + gap * direction)
     return np.stack(points)
 
 
