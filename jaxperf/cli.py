@@ -15,7 +15,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Coronary flow and myocardial perfusion: a tree and a ventricle in, perfusion and FFR out.",
+    help="Coronary flow and myocardial perfusion: tree and ventricle in, perfusion and FFR out.",
 )
 
 _CaseFile = Annotated[Path, typer.Argument(help="Case file (YAML).")]

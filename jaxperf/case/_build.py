@@ -25,8 +25,8 @@ from ..geometry import (
     Regions,
     terminal_regions,
     territory_of_cells,
-    tetrahedra_from_voxels,
     TetMesh,
+    tetrahedra_from_voxels,
     transmural_depth,
     VoxelMesh,
 )
@@ -108,7 +108,7 @@ def build_heart(case: Case, data: Path) -> Heart:
     given = case.ventricle
     if given.ellipsoid is not None:
         mesh, frame, ellipsoid = ellipsoid_ventricle(**given.ellipsoid.model_dump())
-        voxels = _voxels_in_patient(mesh)
+        voxels = voxels_in_patient(mesh)
         heart = Heart(voxels, _frame_in_patient(frame), voxels, ellipsoid, 2, 3)
         return _cut(heart) if given.mesh == "tetrahedra" else heart
     voxels, labels, tets = None, given.labels, given.tetrahedra
@@ -149,7 +149,7 @@ def _cut(heart: Heart) -> Heart:
     return dataclasses.replace(heart, mesh=tetrahedra_from_voxels(heart.mesh))
 
 
-def _voxels_in_patient(mesh: VoxelMesh) -> VoxelMesh:
+def voxels_in_patient(mesh: VoxelMesh) -> VoxelMesh:
     """A built heart placed in patient coordinates: its septum to the right, its base upwards."""
     turned = mesh_in_frame(dataclasses.replace(mesh, frame="RAS"), FRAME)
     assert isinstance(turned, VoxelMesh)
@@ -348,9 +348,7 @@ def prepare(case: Case, data: str | os.PathLike, stage) -> Prepared:
         sink = case.microcirculation.pressure_sink_mmHg * PA_PER_MMHG
         # conductances of about 1 ml/min/g: a start for the calibration, never a result
         bed = Microcirculation(1.7e-6, 8.7e-6, permeability, sink, 1.0)
-        problem = PerfusionProblem(
-            network, tissue, boundary, bed, None, _blood(case), _wall(case)
-        )
+        problem = PerfusionProblem(network, tissue, boundary, bed, None, _blood(case), _wall(case))
     return Prepared(
         case=case,
         network=network,

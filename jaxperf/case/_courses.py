@@ -1,5 +1,6 @@
 """Vessels drawn as courses on a heart, with calibres from a branching law."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -74,10 +75,13 @@ def network_from_courses(
     exponent: float = BRANCHING_EXPONENT,
     where: str = "drawn tree",
 ) -> VascularNetwork:
-    """Join drawn vessels into a network in which D^γ is conserved at the side branches.
+    r"""Join drawn vessels into a network in which D^γ is conserved at the side branches.
 
     Along a vessel the diameter tapers smoothly, and at every side branch it steps down so that
-    $D_{before}^\\gamma = D_{after}^\\gamma + d^\\gamma$. The taper is the one that ends in `end_mm`.
+
+    $$D_{before}^\gamma = D_{after}^\gamma + d^\gamma.$$
+
+    The taper is the one that ends in `end_mm`.
 
     **Arguments:** `courses`, parents before children; a course without parent is a root.
 
@@ -146,7 +150,7 @@ def _sampled(course: Course, point: np.ndarray, child_at) -> _Drawn:
     stops = np.unique(np.concatenate([[0.0, arc[-1]], [at for at, _ in child_at]]))
     parts = [
         np.linspace(a, b, max(2, 1 + round((b - a) / _NODE_SPACING)))[:-1]
-        for a, b in zip(stops[:-1], stops[1:], strict=True)
+        for a, b in itertools.pairwise(stops)
     ]
     at = np.append(np.concatenate(parts), arc[-1])
     sampled = np.stack([np.interp(at, arc, point[:, k]) for k in range(3)], axis=1)
@@ -172,7 +176,7 @@ def _calibres(piece: _Drawn, calibre, exponent, where) -> tuple[np.ndarray, np.n
                 expected="an end that its side branches leave over",
                 fix="Take over less in the side branches, or change the diameters",
             )
-        rate = float(brentq(excess, low, high))
+        rate: float = brentq(excess, low, high)  # pyright: ignore[reportAssignmentType]
     return _march(piece, start, rate, exponent, calibre)
 
 

@@ -127,9 +127,7 @@ def _scene(results: Results, note: str):
     bottom = float(np.floor(10.0 * min(results.ffr.min(), 0.79)) / 10.0)
     vessel = SceneLayer("vessels: $P_d/P_a$ at hyperemia (FFR)", "inferno", bottom, 1.0)
     faces = mesh.boundary_faces()
-    surface = smooth_surface(
-        faces.corner / M_PER_MM, faces.normal, wall.colours(mbf[faces.cell])
-    )
+    surface = smooth_surface(faces.corner / M_PER_MM, faces.normal, wall.colours(mbf[faces.cell]))
     end = np.asarray(network.node_position)[np.asarray(network.segment_node)] / M_PER_MM
     radius = np.maximum(np.asarray(network.radius) / M_PER_MM, _MIN_SHOWN_RADIUS_MM)
     tree = tubes(end, radius, vessel.colours(results.ffr))

@@ -168,7 +168,9 @@ def _posterior_groove(
             expected="an RV cavity beside the left ventricle",
             fix="Check the label of the RV cavity",
         )
-    angle = ndimage.gaussian_filter1d(np.array([found[i] for i in kept]), _SMOOTHING, mode="nearest")
+    angle = ndimage.gaussian_filter1d(
+        np.array([found[i] for i in kept]), _SMOOTHING, mode="nearest"
+    )
     return np.array([found_at[i] for i in kept]), angle
 
 

@@ -7,8 +7,8 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
 import yaml
+from pydantic import BaseModel, ValidationError
 
 from .._misc import InputError
 from ._schema import Case

@@ -95,9 +95,7 @@ def summary(results: Results, seconds_setup: float) -> dict[str, Any]:
     }
     branches = branch_rows(results)
     both = (solved.rest, solved.hyperemia)
-    per_state = lambda key: {
-        k: int(getattr(s, key)) for k, s in zip(STATES, both, strict=True)
-    }
+    per_state = lambda key: {k: int(getattr(s, key)) for k, s in zip(STATES, both, strict=True)}
     return {
         "title": case.title,
         "kind": case.kind,
@@ -196,10 +194,12 @@ def segment_rows(results: Results) -> list[dict[str, Any]]:
     """The rows of `segments17.csv`."""
     volume, segment = results.prepared.heart.mesh.volume, results.prepared.segment
     density = results.prepared.case.microcirculation.density_kg_m3
+    anatomy = ", ".join(labels(results)) or "patient"
     return [
         {
             "segment": i + 1,
             "name": AHA17_NAME[i],
+            "anatomy": anatomy,
             "mass_g": float(volume[segment == i + 1].sum()) * density * 1e3,
             "mbf_rest_ml_min_g": float(results.mbf_segment["rest"][i]),
             "mbf_hyperemia_ml_min_g": float(results.mbf_segment["hyperemia"][i]),

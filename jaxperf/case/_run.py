@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from jaxtyping import Float
 from scipy.spatial import KDTree
-import yaml
 
 from .._misc import InputError
-from .._units import M3_S_PER_ML_MIN, M_PER_MM, PA_PER_MMHG
+from .._units import M3_S_PER_ML_MIN, PA_PER_MMHG
 from ..geometry import ellipsoid_ventricle, TetMesh, VoxelMesh
 from ..io import write_csv, write_json, write_nifti, write_perfusion, write_tree
-from ._build import _voxels_in_patient, Prepared, prepare
+from ._build import prepare, Prepared, voxels_in_patient
 from ._progress import Progress
-from ._results import branch_rows, collect, Results, segment_rows, summary
+from ._results import branch_rows, collect, labels, Results, segment_rows, summary
 from ._schema import Case
 from ._solve import solve_case
 
@@ -130,6 +130,16 @@ def _write(folder: Path, results: Results, said: dict[str, Any]) -> None:
             write_nifti(path, prepared.heart.mesh, values, spacing_mm=spacing)
         else:
             write_nifti(path, grid, on_grid(prepared.heart.mesh, values, grid))
+        _describe(path, f"MBF {state} ml/min/g; {', '.join(labels(results)) or 'patient'}")
+
+
+def _describe(path: Path, text: str) -> None:
+    """The unit and the origin of the anatomy in the header, which has 80 characters for them."""
+    import nibabel
+
+    image: Any = nibabel.load(path)
+    image.header["descrip"] = text.encode("ascii", "replace")[:79]
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header), path)
 
 
 def output_grid(prepared: Prepared) -> VoxelMesh | None:
@@ -141,7 +151,7 @@ def output_grid(prepared: Prepared) -> VoxelMesh | None:
     if heart.ellipsoid is None or given.ellipsoid is None:
         return heart.voxels
     shape = {**given.ellipsoid.model_dump(), "spacing_mm": prepared.case.output.spacing_mm}
-    return _voxels_in_patient(ellipsoid_ventricle(**shape)[0])
+    return voxels_in_patient(ellipsoid_ventricle(**shape)[0])
 
 
 def on_grid(

@@ -29,22 +29,27 @@ def _exactly_one(section: BaseModel, names: tuple[str, ...]) -> None:
 class Tree(Section):
     """The coronary tree: a file, or the built-in demonstration."""
 
-    file: str | None = Field(None, description="Path of the tree, below the data folder.")
+    file: str | None = Field(default=None, description="Path of the tree, below the data folder.")
     format: Literal["swc", "centerlines", "svoned"] | None = Field(
-        None, description="Format of the file; from its suffix (.swc, .vtp, .in) where left out."
+        default=None,
+        description="Format of the file; from its suffix (.swc, .vtp, .in) where left out.",
     )
-    units: Unit | None = Field(None, description="Unit of length of the file. Required.")
+    units: Unit | None = Field(default=None, description="Unit of length of the file. Required.")
     frame: Frame | None = Field(
-        None, description="Frame of the coordinates: LPS (DICOM, VTK), RAS (NIfTI). Required."
+        default=None,
+        description="Frame of the coordinates: LPS (DICOM, VTK), RAS (NIfTI). Required.",
     )
-    n_roots: int = Field(1, ge=1, description="Number of inlets; read from centrelines only.")
+    n_roots: int = Field(
+        default=1, ge=1, description="Number of inlets; read from centrelines only."
+    )
     branches: dict[int | str, str] = Field(
         default_factory=dict,
         description="Names of branches. A key is an automatic name such as `branch 0`, or the row "
         "id (SWC) or line number (centrelines) where the branch ends.",
     )
     built_in: Literal["demo"] | None = Field(
-        None, description="The built-in average right-dominant tree; needs ventricle.ellipsoid."
+        default=None,
+        description="The built-in average right-dominant tree; needs ventricle.ellipsoid.",
     )
 
     @model_validator(mode="after")
@@ -63,9 +68,11 @@ class Labels(Section):
     wall: int = Field(description="Label of the left ventricular wall.")
     cavity: int = Field(description="Label of the left ventricular cavity.")
     rv: int = Field(description="Label of the right ventricular cavity.")
-    units: Unit | None = Field(None, description="Unit, only where the header does not state it.")
+    units: Unit | None = Field(
+        default=None, description="Unit, only where the header does not state it."
+    )
     largest_piece: bool = Field(
-        False, description="Keep the largest piece of a wall that falls into several."
+        default=False, description="Keep the largest piece of a wall that falls into several."
     )
 
 
@@ -85,31 +92,34 @@ class Tetrahedra(Section):
     units: Unit = Field(description="Unit of length of the file.")
     frame: Frame = Field(description="Frame of the coordinates.")
     landmarks: Landmarks | None = Field(
-        None, description="Directions of the ventricle; not needed where labels are given too."
+        default=None,
+        description="Directions of the ventricle; not needed where labels are given too.",
     )
 
 
 class Ellipsoid(Section):
     """A built ventricle: two truncated ellipsoids."""
 
-    spacing_mm: Positive = Field(2.5, description="Side of the voxels.")
+    spacing_mm: Positive = Field(default=2.5, description="Side of the voxels.")
     endo_short_mm: tuple[Positive, Positive] = Field(
-        (24.0, 24.0), description="Semi-axes of the cavity towards septum and front."
+        default=(24.0, 24.0), description="Semi-axes of the cavity towards septum and front."
     )
-    endo_long_mm: Positive = Field(62.0, description="Semi-axis of the cavity along the long axis.")
-    wall_base_mm: Positive = Field(9.5, description="Thickness at the widest place.")
-    wall_apex_mm: Positive = Field(7.0, description="Thickness at the apex.")
-    base_height_mm: Finite = Field(22.0, description="Base plane above the widest place.")
+    endo_long_mm: Positive = Field(
+        default=62.0, description="Semi-axis of the cavity along the long axis."
+    )
+    wall_base_mm: Positive = Field(default=9.5, description="Thickness at the widest place.")
+    wall_apex_mm: Positive = Field(default=7.0, description="Thickness at the apex.")
+    base_height_mm: Finite = Field(default=22.0, description="Base plane above the widest place.")
 
 
 class Ventricle(Section):
     """The left ventricle: labels, a mesh, or a built ellipsoid."""
 
-    labels: Labels | None = Field(None, description="Label volume.")
-    tetrahedra: Tetrahedra | None = Field(None, description="Tetrahedral mesh.")
-    ellipsoid: Ellipsoid | None = Field(None, description="Built ventricle.")
+    labels: Labels | None = Field(default=None, description="Label volume.")
+    tetrahedra: Tetrahedra | None = Field(default=None, description="Tetrahedral mesh.")
+    ellipsoid: Ellipsoid | None = Field(default=None, description="Built ventricle.")
     mesh: Literal["voxels", "tetrahedra"] | None = Field(
-        None,
+        default=None,
         description="What Darcy is solved on. With labels or ellipsoid and no tetrahedra file, "
         "`tetrahedra` cuts the voxels. Default: tetrahedra where a file is given, else voxels.",
     )
@@ -131,14 +141,18 @@ class Ventricle(Section):
 class SyntheticRCA(Section):
     """A right coronary drawn along the grooves of the epicardium; needs ventricle labels."""
 
-    proximal_diameter_mm: Positive = Field(3.9, description="Lumen at the ostium (Dodge 1992).")
-    distal_diameter_mm: Positive = Field(3.0, description="Lumen before the crux.")
-    n_posterolateral: int = Field(2, ge=0, le=4, description="Posterolateral branches.")
-    ostium_mm: Point | None = Field(
-        None, description="Right ostium; where left out, a place beside the left root."
+    proximal_diameter_mm: Positive = Field(
+        default=3.9, description="Lumen at the ostium (Dodge 1992)."
     )
-    frame: Frame = Field("LPS", description="Frame of ostium_mm.")
-    epicardium_gap_mm: NotNegative = Field(2.0, description="Centreline above the epicardium.")
+    distal_diameter_mm: Positive = Field(default=3.0, description="Lumen before the crux.")
+    n_posterolateral: int = Field(default=2, ge=0, le=4, description="Posterolateral branches.")
+    ostium_mm: Point | None = Field(
+        default=None, description="Right ostium; where left out, a place beside the left root."
+    )
+    frame: Frame = Field(default="LPS", description="Frame of ostium_mm.")
+    epicardium_gap_mm: NotNegative = Field(
+        default=2.0, description="Centreline above the epicardium."
+    )
 
 
 class Lesion(Section):
@@ -149,34 +163,43 @@ class Lesion(Section):
     end_mm: Positive = Field(description="Arc length where the lesion ends.")
     diameter_reduction: Fraction = Field(description="1 - D_min/D_reference: 0.6 for 60 %.")
     reference_radius_mm: Positive | None = Field(
-        None, description="Healthy radius; the mean of both ends where left out."
+        default=None, description="Healthy radius; the mean of both ends where left out."
     )
 
 
 class BloodSection(Section):
     """Blood."""
 
-    density_kg_m3: Positive = Field(1060.0, description="Density.")
+    density_kg_m3: Positive = Field(default=1060.0, description="Density.")
     viscosity: Literal["constant", "pries"] = Field(
-        "constant", description="Law: constant, or Pries (1994) in vivo."
+        default="constant", description="Law: constant, or Pries (1994) in vivo."
     )
-    viscosity_mPa_s: Positive = Field(3.5, description="Dynamic viscosity of the constant law.")
+    viscosity_mPa_s: Positive = Field(
+        default=3.5, description="Dynamic viscosity of the constant law."
+    )
     haematocrit: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
-        0.45, description="Discharge haematocrit of the Pries law."
+        default=0.45, description="Discharge haematocrit of the Pries law."
     )
-    plasma_viscosity_mPa_s: Positive = Field(1.2, description="Plasma viscosity, Pries law.")
-    profile_exponent: Positive = Field(2.0, description="Velocity profile: 2 parabolic, 9 blunt.")
+    plasma_viscosity_mPa_s: Positive = Field(
+        default=1.2, description="Plasma viscosity, Pries law."
+    )
+    profile_exponent: Positive = Field(
+        default=2.0, description="Velocity profile: 2 parabolic, 9 blunt."
+    )
 
 
 class Wall(Section):
     """The vessels' wall."""
 
-    law: Literal["rigid", "elastic"] = Field("rigid", description="Rigid, or Olufsen's E h/r.")
-    k1_Pa: NotNegative = Field(2e6, description="Olufsen's k1.")
-    k2_per_m: Finite = Field(-2253.0, description="Olufsen's k2.")
-    k3_Pa: NotNegative = Field(8.65e4, description="Olufsen's k3.")
+    law: Literal["rigid", "elastic"] = Field(
+        default="rigid", description="Rigid, or Olufsen's E h/r."
+    )
+    k1_Pa: NotNegative = Field(default=2e6, description="Olufsen's k1.")
+    k2_per_m: Finite = Field(default=-2253.0, description="Olufsen's k2.")
+    k3_Pa: NotNegative = Field(default=8.65e4, description="Olufsen's k3.")
     pressure_reference_mmHg: Finite = Field(
-        93.0, description="Transmural pressure at which the radii of the tree were measured."
+        default=93.0,
+        description="Transmural pressure at which the radii of the tree were measured.",
     )
 
 
@@ -184,9 +207,13 @@ class Outlet(Section):
     """An outlet that does not perfuse the left ventricle, such as a right ventricular branch."""
 
     branch: str = Field(description="Branch that ends there.")
-    flow_ml_min: NotNegative | None = Field(None, description="Prescribed outflow.")
-    resistance_mmHg_min_ml: Positive | None = Field(None, description="Resistance to a pressure.")
-    pressure_reference_mmHg: Finite = Field(0.0, description="Pressure behind the resistance.")
+    flow_ml_min: NotNegative | None = Field(default=None, description="Prescribed outflow.")
+    resistance_mmHg_min_ml: Positive | None = Field(
+        default=None, description="Resistance to a pressure."
+    )
+    pressure_reference_mmHg: Finite = Field(
+        default=0.0, description="Pressure behind the resistance."
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> "Outlet":
@@ -197,29 +224,32 @@ class Outlet(Section):
 class BoundarySection(Section):
     """Pressures and flows at the ends of the tree."""
 
-    pressure_inlet_mmHg: Positive = Field(93.0, description="Mean aortic pressure at the roots.")
-    outlets: tuple[Outlet, ...] = Field((), description="Outlets beside the ventricle's.")
+    pressure_inlet_mmHg: Positive = Field(
+        default=93.0, description="Mean aortic pressure at the roots."
+    )
+    outlets: tuple[Outlet, ...] = Field(default=(), description="Outlets beside the ventricle's.")
 
 
 class MicrocirculationSection(Section):
     """The perfused bed and its calibration in the lesion-free heart."""
 
-    mbf_rest_ml_min_g: Positive = Field(1.0, description="Target mean flow at rest.")
+    mbf_rest_ml_min_g: Positive = Field(default=1.0, description="Target mean flow at rest.")
     mbf_hyperemia_ml_min_g: Positive | None = Field(
-        None, description="Target mean flow at hyperemia; or give hyperemia_factor."
+        default=None, description="Target mean flow at hyperemia; or give hyperemia_factor."
     )
     hyperemia_factor: Annotated[float, Field(gt=1.0, allow_inf_nan=False)] | None = Field(
-        None, description="Factor on both conductances; 3.75 where no target is given either."
+        default=None,
+        description="Factor on both conductances; 3.75 where no target is given either.",
     )
-    pressure_capillary_mmHg: Finite = Field(15.0, description="Mean tissue pressure.")
-    pressure_sink_mmHg: Finite = Field(0.0, description="Venous pressure.")
-    permeability_m2_per_Pa_s: Positive = Field(2e-9, description="K, along the fibres.")
+    pressure_capillary_mmHg: Finite = Field(default=15.0, description="Mean tissue pressure.")
+    pressure_sink_mmHg: Finite = Field(default=0.0, description="Venous pressure.")
+    permeability_m2_per_Pa_s: Positive = Field(default=2e-9, description="K, along the fibres.")
     permeability_across_m2_per_Pa_s: Positive | None = Field(
-        None, description="K across the fibres (tetrahedra only); isotropic where left out."
+        default=None, description="K across the fibres (tetrahedra only); isotropic where left out."
     )
-    fibre_endo_deg: Finite = Field(60.0, description="Fibre angle at the endocardium.")
-    fibre_epi_deg: Finite = Field(-60.0, description="Fibre angle at the epicardium.")
-    density_kg_m3: Positive = Field(1050.0, description="Density of the tissue.")
+    fibre_endo_deg: Finite = Field(default=60.0, description="Fibre angle at the endocardium.")
+    fibre_epi_deg: Finite = Field(default=-60.0, description="Fibre angle at the epicardium.")
+    density_kg_m3: Positive = Field(default=1050.0, description="Density of the tissue.")
 
     @model_validator(mode="after")
     def _complete(self) -> "MicrocirculationSection":
@@ -231,9 +261,9 @@ class MicrocirculationSection(Section):
 class AutoregulationSection(Section):
     """Adaptation of the bed at rest."""
 
-    enabled: bool = Field(True, description="Hold the rest target behind lesions.")
+    enabled: bool = Field(default=True, description="Hold the rest target behind lesions.")
     dilation_min: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        0.4, description="Strongest constriction."
+        default=0.4, description="Strongest constriction."
     )
 
 
@@ -241,7 +271,7 @@ class Territories(Section):
     """Which tissue each terminal perfuses."""
 
     vessel_sites_mm: NotNegative = Field(
-        40.0,
+        default=40.0,
         description="Length of each terminal vessel, from its end, whose points attract tissue; "
         "0 for the end point alone.",
     )
@@ -250,59 +280,60 @@ class Territories(Section):
 class Solver(Section):
     """Limits of the solve."""
 
-    darcy: Literal["conjugate_gradient"] = Field(
-        "conjugate_gradient", description="Darcy solver that preconditions the coupled solve."
+    darcy: str = Field(
+        default="conjugate_gradient",
+        description="Darcy solver that preconditions the coupled solve: conjugate_gradient, or "
+        "one registered under the entry-point group jaxperf.darcy_solvers.",
     )
-    max_steps: int = Field(50, ge=1, description="Newton steps at most.")
-    calibration_rtol: Positive = Field(1e-6, description="Tolerance of the flow targets.")
+    calibration_rtol: Positive = Field(default=1e-6, description="Tolerance of the flow targets.")
 
 
 class Checks(Section):
     """Limits of `jaxperf check`."""
 
     terminal_distance_mm: Positive = Field(
-        15.0, description="A terminal farther from the wall than this is an error."
+        default=15.0, description="A terminal farther from the wall than this is an error."
     )
     narrowing: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
-        0.3, description="Undeclared local narrowing that is reported."
+        default=0.3, description="Undeclared local narrowing that is reported."
     )
 
 
 class Output(Section):
     """What is written."""
 
-    figures: bool = Field(True, description="Draw the figures.")
+    figures: bool = Field(default=True, description="Draw the figures.")
     spacing_mm: Positive = Field(
-        1.25, description="Grid of the NIfTI maps where the input has none."
+        default=1.25, description="Grid of the NIfTI maps where the input has none."
     )
 
 
 class Case(Section):
     """A patient case."""
 
-    title: str = Field("untitled", description="Title of figures and summary.")
+    title: str = Field(default="untitled", description="Title of figures and summary.")
     kind: Literal["patient", "synthetic", "composite"] = Field(
         description="Whose anatomy it is: one patient, built by rules, or several subjects."
     )
     tree: Tree = Field(description="Coronary tree.")
     ventricle: Ventricle = Field(description="Left ventricle.")
     synthetic_rca: SyntheticRCA | None = Field(
-        None, description="Add a right coronary drawn by rule where the tree has none."
+        default=None, description="Add a right coronary drawn by rule where the tree has none."
     )
-    lesions: tuple[Lesion, ...] = Field((), description="Declared lesions.")
-    blood: BloodSection = Field(BloodSection(), description="Blood.")
-    wall: Wall = Field(Wall(), description="Vessel wall.")
-    boundary: BoundarySection = Field(BoundarySection(), description="Ends of the tree.")
+    lesions: tuple[Lesion, ...] = Field(default=(), description="Declared lesions.")
+    blood: BloodSection = Field(default=BloodSection(), description="Blood.")
+    wall: Wall = Field(default=Wall(), description="Vessel wall.")
+    boundary: BoundarySection = Field(default=BoundarySection(), description="Ends of the tree.")
     microcirculation: MicrocirculationSection = Field(
-        MicrocirculationSection(), description="Perfused bed."
+        default=MicrocirculationSection(), description="Perfused bed."
     )
     autoregulation: AutoregulationSection = Field(
-        AutoregulationSection(), description="Adaptation at rest."
+        default=AutoregulationSection(), description="Adaptation at rest."
     )
-    territories: Territories = Field(Territories(), description="Terminal regions.")
-    solver: Solver = Field(Solver(), description="Solve.")
-    checks: Checks = Field(Checks(), description="Limits of the checks.")
-    output: Output = Field(Output(), description="Results.")
+    territories: Territories = Field(default=Territories(), description="Terminal regions.")
+    solver: Solver = Field(default=Solver(), description="Solve.")
+    checks: Checks = Field(default=Checks(), description="Limits of the checks.")
+    output: Output = Field(default=Output(), description="Results.")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Case":

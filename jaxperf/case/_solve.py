@@ -3,12 +3,14 @@
 import contextlib
 import time
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._misc import InputError
 from .._results import RESULTS
 from .._units import M3_S_KG_PER_ML_MIN_G, M_PER_MM
 from ..coupling import (
@@ -19,11 +21,12 @@ from ..coupling import (
     PerfusionSolution,
     solve_perfusion,
 )
-from ..darcy import ConjugateGradient
-from ..network import vessel_label, VascularNetwork
+from ..darcy import AbstractDarcySolver, ConjugateGradient
+from ..network import VascularNetwork, vessel_label
 from ._build import Prepared
 
 DEFAULT_HYPEREMIA_FACTOR = 3.75
+_SOLVER_GROUP = "jaxperf.darcy_solvers"
 
 
 class SolveError(RuntimeError):
@@ -55,7 +58,7 @@ def solve_case(prepared: Prepared, stage, note) -> Solved:
     """
     case, problem = prepared.case, prepared.problem
     bed, regulation = case.microcirculation, case.autoregulation
-    method = ConjugateGradient()
+    method = darcy_method(case.solver.darcy)
     factor = bed.hyperemia_factor
     if factor is None and bed.mbf_hyperemia_ml_min_g is None:
         factor = DEFAULT_HYPEREMIA_FACTOR
@@ -102,13 +105,26 @@ def solve_case(prepared: Prepared, stage, note) -> Solved:
     return Solved(found, rest, hyperemia, compiling, total)
 
 
+def darcy_method(name: str) -> AbstractDarcySolver:
+    """The Darcy solver of a name: the built-in one, or one that another package registers."""
+    if name == "conjugate_gradient":
+        return ConjugateGradient()
+    registered = {e.name: e for e in entry_points(group=_SOLVER_GROUP)}
+    if name not in registered:
+        raise InputError(
+            f"there is no Darcy solver {name!r}",
+            where="solver.darcy",
+            expected=f"one of {', '.join(['conjugate_gradient', *sorted(registered)])}",
+            fix="Install the package that registers it, or use conjugate_gradient",
+        )
+    return registered[name].load()()
+
+
 def _regulated(problem: PerfusionProblem, regulation: Autoregulation) -> PerfusionProblem:
-    return eqx.tree_at(
-        lambda p: p.autoregulation, problem, regulation, is_leaf=lambda x: x is None
-    )
+    return eqx.tree_at(lambda p: p.autoregulation, problem, regulation, is_leaf=lambda x: x is None)
 
 
-def _first_call(problem: PerfusionProblem, method: ConjugateGradient) -> float:
+def _first_call(problem: PerfusionProblem, method: AbstractDarcySolver) -> float:
     """Seconds of the call that compiles a program.
 
     A failure here says nothing: the conductances are only a start. The program is compiled all
@@ -121,7 +137,7 @@ def _first_call(problem: PerfusionProblem, method: ConjugateGradient) -> float:
 
 
 def _timed(
-    problem: PerfusionProblem, method: ConjugateGradient, name: str, took: dict[str, float]
+    problem: PerfusionProblem, method: AbstractDarcySolver, name: str, took: dict[str, float]
 ) -> PerfusionSolution:
     begin = time.perf_counter()
     try:
@@ -132,7 +148,7 @@ def _timed(
     return solution
 
 
-def _explain(problem: PerfusionProblem, method: ConjugateGradient, name: str) -> str:
+def _explain(problem: PerfusionProblem, method: AbstractDarcySolver, name: str) -> str:
     """Solve again without raising, and say how it ended and which vessel is worst."""
     solution = solve_perfusion(problem, method, throw=False)
     sentence = RESULTS[solution.result] or "The solve failed."

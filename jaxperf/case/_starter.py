@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.spatial import KDTree
 
 from .._misc import InputError
 from .._units import M_PER_MM
 from ..geometry import build_voxel_mesh, VoxelMesh
-from ..io import network_in_frame, write_nifti
+from ..io import network_in_frame, read_swc, write_nifti
 from ..network import branch_course, VascularNetwork
 from ._build import build_heart, read_tree
 from ._demo import LESION
@@ -105,8 +106,9 @@ def write_starter(
     network = network_in_frame(read_tree(case, folder, heart), "RAS")
     assert isinstance(heart.mesh, VoxelMesh)
     write_labels(folder / "ventricle.nii.gz", heart.mesh)
-    ends = write_swc(folder / "tree.swc", network)
-    names = "\n".join(f"    {row}: {name}" for name, row in ends.items())
+    row_of_node = write_swc(folder / "tree.swc", network)
+    ends = branch_ends(folder / "tree.swc", network, row_of_node)
+    names = "\n".join(f"    {row}: {name}" for row, name in ends.items())
     text = _TEMPLATE.format(title="My first case", branches=names, **LESION)
     path = folder / "case.yaml"
     path.write_text(text, encoding="utf-8")
@@ -119,8 +121,35 @@ def write_labels(path: str | os.PathLike, mesh: VoxelMesh) -> None:
     write_nifti(path, whole, mesh.label.ravel().astype(np.float64))
 
 
-def write_swc(path: str | os.PathLike, network: VascularNetwork) -> dict[str, int]:
-    """Write a lesion-free network as SWC in mm; returns the row in which each branch ends.
+def branch_ends(
+    path: str | os.PathLike, network: VascularNetwork, row_of_node: dict[int, int]
+) -> dict[int, str]:
+    """The rows in which the branches of a written network end as a reader finds them, with names.
+
+    A reader follows the widest vessel at a junction, so it may go from one branch into another.
+    Such a course is cut where the name changes, and branches may fall into numbered parts.
+    """
+    found = read_swc(path, units="mm", frame=network.frame)
+    own = np.asarray(network.segment_node)[:, 1]
+    tree = KDTree(np.asarray(network.node_position)[own])
+    ends: dict[int, str] = {}
+    parts: dict[str, int] = {}
+    for name in found.branch_name:
+        course, _ = branch_course(found, name)
+        position = np.asarray(found.node_position)[np.asarray(found.segment_node)[course, 1]]
+        segment = np.asarray(tree.query(position)[1])
+        number = np.asarray(network.branch)[segment]
+        last = np.append(np.flatnonzero(np.diff(number)), len(number) - 1)
+        for i in last.tolist():
+            label = network.branch_name[int(number[i])]
+            parts[label] = parts.get(label, 0) + 1
+            part = f" part {parts[label]}" if parts[label] > 1 else ""
+            ends[row_of_node[int(own[segment[i]])]] = label + part
+    return ends
+
+
+def write_swc(path: str | os.PathLike, network: VascularNetwork) -> dict[int, int]:
+    """Write a lesion-free network as SWC in mm; returns the row of each node.
 
     Where the calibre steps at a node, a second row at the same place carries the calibre of the
     vessel that begins there.
@@ -155,7 +184,4 @@ def write_swc(path: str | os.PathLike, network: VascularNetwork) -> dict[str, in
         x, y, z = position[point]
         lines.append(f"{i} 0 {x:.6f} {y:.6f} {z:.6f} {width:.6f} {parent}")
     Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return {
-        name: row_of[int(node[branch_course(network, name)[0][-1], 1])]
-        for name in network.branch_name
-    }
+    return row_of

@@ -49,10 +49,12 @@ def bullseye(
             Wedge((0, 0), outer, low, high, width=outer - inner, fc=colour, ec="white", lw=1.6)
         )
         middle, at = np.radians(0.5 * (low + high)), 0.5 * (inner + outer)
-        _number(axes, at * np.cos(middle), at * np.sin(middle), segment, values, colour, number_format)
+        _number(
+            axes, at * np.cos(middle), at * np.sin(middle), segment, values, colour, number_format
+        )
     colour = _colour(scale, values[16])
     axes.add_patch(Circle((0, 0), 0.25, fc=colour, ec="white", lw=1.6))
-    _number(axes, 0.0, 0.0, 17, values, colour, number_format)
+    _number(axes, (0.0, 0.0), 17, values, colour, number_format)
     for name, degree in _WALLS:
         angle = np.radians(degree)
         axes.text(
@@ -74,8 +76,9 @@ def _colour(scale: Any, value: float) -> tuple[float, ...]:
     return scale.to_rgba(value) if np.isfinite(value) else (0.85, 0.85, 0.85, 1.0)
 
 
-def _number(axes, x, y, segment, values, colour, number_format) -> None:
+def _number(axes, place, segment, values, colour, number_format) -> None:
     """The value, with the segment's number small above it, in ink that contrasts."""
+    x, y = place
     luminance = 0.2126 * colour[0] + 0.7152 * colour[1] + 0.0722 * colour[2]
     ink = INK if luminance > 0.45 else "white"
     value = values[segment - 1]

@@ -65,7 +65,9 @@ def smooth_surface(
     degree = np.maximum(np.bincount(edge[:, 0], minlength=len(point)), 1)[:, None]
     for _ in range(rounds):
         for step in (0.5, -0.53):
-            point = point + step * (_sum_at(edge[:, 0], point[edge[:, 1]], len(point)) / degree - point)
+            point = point + step * (
+                _sum_at(edge[:, 0], point[edge[:, 1]], len(point)) / degree - point
+            )
     triangle = np.concatenate([face[:, [0, i, i + 1]] for i in range(1, k - 1)])
     a, b, c = (point[triangle[:, i]] for i in range(3))
     cross = np.cross(b - a, c - a)
@@ -106,7 +108,7 @@ def tubes(
     ring = (np.arange(3) * _SIDES)[None, :, None]
     i, j = np.arange(_SIDES)[None, None, :], ((np.arange(_SIDES) + 1) % _SIDES)[None, None, :]
     a, b = base + ring + i, base + ring + j
-    quad = np.stack([a, a + _SIDES, b + _SIDES, b], axis=-1).reshape(-1, 4)
+    quad = np.stack([a, b, b + _SIDES, a + _SIDES], axis=-1).reshape(-1, 4)
     triangle = np.concatenate([quad[:, [0, 1, 2]], quad[:, [0, 2, 3]]])
     shade = colour[:, [0, 0, 1, 1]]
     return Surface(
