@@ -149,6 +149,7 @@ def raw_case(problem: PerfusionProblem, mesh) -> RawCase:
             regulation.sharpness,
         )
     return RawCase(
+        node_position=np.asarray(network.node_position),
         segment=np.asarray(network.segment_node, np.int64),
         radius=np.asarray(network.radius),
         length=np.asarray(network.length),
@@ -163,6 +164,7 @@ def raw_case(problem: PerfusionProblem, mesh) -> RawCase:
         viscosity=float(problem.blood.viscosity.viscosity),
         density=float(problem.blood.density),
         profile_exponent=float(problem.blood.profile_exponent),
+        centre=np.asarray(mesh.centre),
         volume=np.asarray(mesh.volume),
         conduction=conduction,
         cell=np.asarray(tissue.cell, np.int64),
