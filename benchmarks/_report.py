@@ -1,0 +1,142 @@
+"""What a benchmark returns: rows, tables and a figure; the machine and the versions beside them."""
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured figure.
+
+    `value` in `unit`; `reference`, what it is compared with and where that comes from; `ratio`,
+    the other's time over ours; `error`, the disagreement with the reference or the correctness
+    that goes with a time.
+    """
+
+    id: str
+    value: float
+    unit: str
+    reference: str | None = None
+    ratio: float | None = None
+    error: float | None = None
+
+
+@dataclass
+class Report:
+    """A benchmark's outcome; `sample` says what was measured on."""
+
+    benchmark: str
+    quick: bool
+    sample: str
+    rows: list[Row] = field(default_factory=list)
+    tables: dict[str, list[dict[str, float | str]]] = field(default_factory=dict)
+
+    def add(self, id: str, value: float, unit: str, **more: Any) -> None:
+        """Append a row."""
+        self.rows.append(Row(id, float(value), unit, **more))
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "benchmark": self.benchmark,
+            "quick": self.quick,
+            "sample": self.sample,
+            "machine": machine(),
+            "versions": versions(),
+            "rows": [asdict(row) for row in self.rows],
+            "tables": self.tables,
+        }
+
+    def show(self, console: Console) -> None:
+        """Print the tables and the rows."""
+        console.print(f"[bold]{self.benchmark}[/bold]: {self.sample}")
+        for title, lines in self.tables.items():
+            table = Table(*lines[0], title=title)
+            for line in lines:
+                table.add_row(*(_text(v) for v in line.values()))
+            console.print(table)
+        table = Table("id", "value", "unit", "error", "ratio", "reference")
+        for row in self.rows:
+            shown = (row.id, row.value, row.unit, row.error, row.ratio, row.reference)
+            table.add_row(*(_text(v) for v in shown))
+        console.print(table)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def write_json(report: Report, path: Path) -> None:
+    """Write the report, whole or not at all; a figure that is not finite becomes null."""
+    text = json.dumps(_finite(report.as_json()), indent=1, allow_nan=False) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+    Path(name).chmod(0o644)
+    Path(name).replace(path)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were taken on, and how busy it was."""
+    device = jax.devices()[0]
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "load_1_min": round(os.getloadavg()[0], 2),
+        "system": platform.system(),
+        "device": f"{device.platform}: {device.device_kind}",
+        "x64": bool(jax.config.jax_enable_x64),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the figures depend on."""
+    found = {"python": platform.python_version()}
+    for name in ("jax", "jaxlib", "equinox", "numpy", "scipy"):
+        found[name] = importlib.metadata.version(name)
+    return found
+
+
+def seconds(run: Callable[[], Any], *, repeat: int, warm_up: int = 1) -> float:
+    """Median wall time of a call, after warming up, until its arrays are there."""
+    for _ in range(warm_up):
+        jax.block_until_ready(run())
+    taken = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        jax.block_until_ready(run())
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
