@@ -28,7 +28,8 @@ class Course:
       means at its end.
     - `diameter_mm`: at its origin, or None where `share` gives it.
     - `share`: part of the parent's D^γ that it takes over.
-    - `end_mm`: diameter at its end, reached by a smooth taper between the junctions.
+    - `end_mm`: diameter known farther down, at the arc length `end_at_mm` (beyond the end means at
+      the end), reached by a smooth taper between the junctions.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Course:
     diameter_mm: float | None = None
     share: float | None = None
     end_mm: float | None = None
+    end_at_mm: float = np.inf
 
 
 @dataclass
@@ -81,7 +83,7 @@ def network_from_courses(
 
     $$D_{before}^\gamma = D_{after}^\gamma + d^\gamma.$$
 
-    The taper is the one that ends in `end_mm`.
+    The taper is the one that leads to `end_mm`.
 
     **Arguments:** `courses`, parents before children; a course without parent is a root.
 
@@ -164,9 +166,10 @@ def _calibres(piece: _Drawn, calibre, exponent, where) -> tuple[np.ndarray, np.n
     rate = _TAPER_PER_M
     if course.end_mm is not None:
         end = course.end_mm * M_PER_MM
+        at = int(np.argmin(np.abs(piece.arc - min(course.end_at_mm * M_PER_MM, piece.arc[-1]))))
 
         def excess(rate):
-            return _march(piece, start, rate, exponent, None)[0][-1] - end
+            return _march(piece, start, rate, exponent, None)[0][at] - end
 
         low, high = -20.0, 60.0
         if excess(low) * excess(high) > 0.0:

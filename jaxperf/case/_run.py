@@ -28,8 +28,8 @@ from ._schema import Case
 from ._solve import solve_case
 
 _PACKAGES = ("jaxperf", "jax", "jaxlib", "equinox", "numpy", "scipy", "pyvista", "nibabel")
-# A field of vertices is read at a voxel's centre from its nearest vertices.
-_NEAREST_VERTICES = 4
+# A field of vertices is read at a voxel's centre from as many vertices as a voxel has corners.
+_NEAREST_VERTICES = 8
 
 
 def run_case(

@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from .._misc import InputError
 from .._results import RESULTS
@@ -152,13 +153,17 @@ def _explain(problem: PerfusionProblem, method: AbstractDarcySolver, name: str) 
     """Solve again without raising, and say how it ended and which vessel is worst."""
     solution = solve_perfusion(problem, method, throw=False)
     sentence = RESULTS[solution.result] or "The solve failed."
-    return f"{name}: {sentence} The worst vessel is {worst_vessel(problem.network, solution)}."
+    worst = worst_vessel(problem.network, np.asarray(solution.pressure), np.asarray(solution.flow))
+    return f"{name}: {sentence} The worst vessel is {worst}."
 
 
-def worst_vessel(network: VascularNetwork, solution: PerfusionSolution) -> str:
+def worst_vessel(
+    network: VascularNetwork,
+    pressure: Float[np.ndarray, " n"],
+    flow: Float[np.ndarray, " s"],
+) -> str:
     """The vessel a failed solve points at: not finite, else of the steepest fall of pressure."""
     node = np.asarray(network.segment_node)
-    pressure, flow = np.asarray(solution.pressure), np.asarray(solution.flow)
     lost = ~(np.isfinite(flow) & np.isfinite(pressure[node]).all(axis=1))
     if lost.any() and not lost.all():
         return vessel_label(network, int(np.flatnonzero(lost)[0]))

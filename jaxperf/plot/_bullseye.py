@@ -49,9 +49,8 @@ def bullseye(
             Wedge((0, 0), outer, low, high, width=outer - inner, fc=colour, ec="white", lw=1.6)
         )
         middle, at = np.radians(0.5 * (low + high)), 0.5 * (inner + outer)
-        _number(
-            axes, at * np.cos(middle), at * np.sin(middle), segment, values, colour, number_format
-        )
+        place = (float(at * np.cos(middle)), float(at * np.sin(middle)))
+        _number(axes, place, segment, values, colour, number_format)
     colour = _colour(scale, values[16])
     axes.add_patch(Circle((0, 0), 0.25, fc=colour, ec="white", lw=1.6))
     _number(axes, (0.0, 0.0), 17, values, colour, number_format)

@@ -1,0 +1,119 @@
+"""Schema, solve failures, the composite case of the reference data."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import data_dir, requires_data
+from pydantic import BaseModel
+from scipy.spatial import KDTree
+
+from jaxperf._misc import InputError
+from jaxperf._units import M3_S_KG_PER_ML_MIN_G
+from jaxperf.case import Case, case_schema, check_case, demo_case, demo_tree, load_case, Progress
+from jaxperf.case._build import build_heart, build_tree, prepare
+from jaxperf.case._run import on_grid
+from jaxperf.case._solve import darcy_method, solve_case, worst_vessel
+from jaxperf.geometry import ellipsoid_ventricle, TetMesh
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+COMPOSITE = REPOSITORY / "examples" / "composite.yaml"
+
+
+def _sections(model, seen):
+    for field in model.model_fields.values():
+        yield model, field
+        for part in [field.annotation, *getattr(field.annotation, "__args__", ())]:
+            if isinstance(part, type) and issubclass(part, BaseModel) and part not in seen:
+                seen.add(part)
+                yield from _sections(part, seen)
+
+
+def test_every_key_has_a_description():
+    found = list(_sections(Case, set()))
+    assert len(found) > 70
+    assert all(field.description for _, field in found)
+
+
+def test_the_published_schema_is_current():
+    published = json.loads((REPOSITORY / "docs" / "case.schema.json").read_text())
+    assert published == json.loads(json.dumps(case_schema())), "run: jaxperf schema"
+
+
+def test_lengths_pressures_and_flows_name_their_unit():
+    units = ("_mm", "_mmHg", "_ml_min", "_ml_min_g", "_m2_per_Pa_s", "_deg", "_Pa", "_kg_m3")
+    for model, field in _sections(Case, set()):
+        names = [n for n, f in model.model_fields.items() if f is field]
+        for name in names:
+            physical = name.split("_")[0] in {"pressure", "permeability", "density", "mbf", "flow"}
+            assert not physical or name.endswith(units), name
+
+
+def test_an_unknown_darcy_solver_is_named():
+    with pytest.raises(InputError, match="no Darcy solver 'oracle'"):
+        darcy_method("oracle")
+
+
+def test_the_worst_vessel():
+    network = demo_tree(ellipsoid_ventricle(spacing_mm=5.0)[2])
+    segment = int(np.flatnonzero(np.asarray(network.branch) == network.branch_name.index("D1"))[2])
+    flow, pressure = np.ones(network.n_segments), np.full(network.n_nodes, 1e4)
+    flow[segment] = np.nan
+    assert "D1" in worst_vessel(network, pressure, flow)
+    assert "narrowest" in worst_vessel(network, pressure, flow * np.nan)
+    below = np.asarray(network.segment_node)[segment, 1]
+    pressure[below] = 0.0
+    flow[segment] = 1.0
+    assert "D1" in worst_vessel(network, pressure, flow)
+
+
+def test_a_field_on_the_grid_of_tetrahedra_cut_from_it():
+    case = demo_case(4.0).model_dump()
+    case["ventricle"]["mesh"] = "tetrahedra"
+    heart = build_heart(Case.model_validate(case), Path())
+    assert isinstance(heart.mesh, TetMesh)
+    along = heart.mesh.centre @ np.array([1.0, 2.0, 3.0])
+    found = on_grid(heart.mesh, along, heart.voxels)
+    np.testing.assert_allclose(found, heart.voxels.centre @ np.array([1.0, 2.0, 3.0]), atol=4e-3)
+
+
+@requires_data
+def test_the_composite_is_sound():
+    findings = check_case(COMPOSITE, data_dir())
+    assert [f for f in findings if f.severity == "error"] == []
+    case = load_case(COMPOSITE)
+    heart = build_heart(case, data_dir())
+    network = build_tree(case, data_dir(), heart)
+    assert len(network.roots) == 2 and len(network.terminals) == 9
+    assert heart.mesh.volume.sum() * 1e6 == pytest.approx(125.7, abs=0.1)
+    # the drawn terminals lie on the inferior side, near the epicardium
+    tip = np.asarray(network.node_position)[np.asarray(network.terminals)]
+    degree = np.degrees(heart.frame.angle(tip))
+    synthetic = np.isin(
+        np.asarray(network.branch),
+        [i for i, name in enumerate(network.branch_name) if name.endswith("(synthetic)")],
+    )
+    into = np.asarray(network.segment_node)[synthetic, 1]
+    drawn = np.isin(np.asarray(network.terminals), into)
+    assert drawn.sum() == 3
+    assert ((degree[drawn] > -120.0) & (degree[drawn] < -30.0)).all()
+    assert KDTree(heart.mesh.centre).query(tip[drawn])[0].max() < 8e-3
+
+
+@requires_data
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", ["voxels", "tetrahedra"])
+def test_the_composite_runs(mesh):
+    raw = load_case(COMPOSITE).model_dump()
+    raw["ventricle"]["mesh"] = mesh
+    raw["lesions"] = [{"branch": "LAD", "start_mm": 3, "end_mm": 13, "diameter_reduction": 0.7}]
+    progress = Progress()
+    prepared = prepare(Case.model_validate(raw), data_dir(), progress.stage)
+    solved = solve_case(prepared, progress.stage, progress.note)
+    for solution in (solved.rest, solved.hyperemia):
+        assert float(solution.mass_balance_relative_error) < 1e-9
+        assert int(solution.newton_iterations) <= 8
+    volume = prepared.heart.mesh.volume
+    mean = float(np.asarray(solved.rest.mbf) @ volume / volume.sum()) / M3_S_KG_PER_ML_MIN_G
+    assert mean == pytest.approx(1.0, rel=0.01)

@@ -1,0 +1,207 @@
+"""The command line from `init` to a complete run folder, and its exit codes."""
+
+import csv
+import json
+
+import nibabel
+import numpy as np
+import pytest
+import pyvista
+import yaml
+from typer.testing import CliRunner
+
+from jaxperf import case as cases
+from jaxperf.case import Case, write_starter
+from jaxperf.cli import app, BAD_INPUT, FAILED_SOLVE
+
+FILES = {
+    "config.yaml",
+    "versions.json",
+    "summary.json",
+    "tree.vtp",
+    "perfusion.vtu",
+    "mbf_rest.nii.gz",
+    "mbf_hyperemia.nii.gz",
+    "segments17.csv",
+    "branches.csv",
+    "figures/bullseye.png",
+    "figures/ffr_pullback.png",
+    "figures/scene.png",
+}
+KEYS = {
+    "n_vessels",
+    "n_terminals",
+    "n_cells",
+    "mbf_mean_ml_min_g",
+    "mbf_by_segment",
+    "cfr_mean",
+    "ffr_min",
+    "ffr_by_branch",
+    "mass_balance_relative_error",
+    "newton_iterations",
+    "linear_iterations",
+    "seconds",
+    "labels",
+    "warnings",
+    "seed",
+}
+runner = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A run of the starter on a coarse ventricle, through the command line."""
+    folder = tmp_path_factory.mktemp("case")
+    path = write_starter(folder / "inputs", spacing_mm=5.0)
+    # the standard promotion is what a user's process has
+    result = runner.invoke(
+        app, ["run", str(path), "--out", str(folder / "out"), "--json"], catch_exceptions=False
+    )
+    assert result.exit_code == 0, result.output
+    return folder / "out", result
+
+
+def test_json_is_the_summary(done):
+    folder, result = done
+    printed = json.loads(result.stdout)
+    assert printed.pop("out") == str(folder)
+    assert printed == json.loads((folder / "summary.json").read_text())
+
+
+def test_every_file_is_there(done):
+    folder, _ = done
+    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert found == FILES
+    assert not [p for p in folder.parent.iterdir() if p.name.startswith(".")]
+
+
+def test_summary(done):
+    said = json.loads((done[0] / "summary.json").read_text())
+    assert set(said) >= KEYS
+    assert said["mbf_mean_ml_min_g"]["rest"] == pytest.approx(1.0, rel=0.01)
+    assert 2.5 < said["mbf_mean_ml_min_g"]["hyperemia"] < 4.0
+    assert said["mass_balance_relative_error"] < 1e-9
+    assert set(said["mbf_by_segment"]) == {str(i) for i in range(1, 18)}
+    assert set(said["seconds"]) == {"setup", "compile", "solve"}
+    assert max(said["newton_iterations"].values()) <= 8
+    (lesion,) = said["lesions"]
+    assert 0.5 < lesion["ffr"] < 0.95
+    assert said["ffr_by_branch"]["LAD"] <= lesion["ffr"] + 1e-6
+    assert said["ffr_by_branch"]["LCx"] > 0.9
+    assert said["mbf_by_territory"]["LAD"]["cfr"] < said["mbf_by_territory"]["LCx"]["cfr"]
+    assert said["labels"] == ["synthetic"]
+
+
+def test_configuration_reproduces_the_case(done):
+    raw = yaml.safe_load((done[0] / "config.yaml").read_text())
+    case = Case.model_validate(raw)
+    assert case.lesions[0].branch == "LAD"
+    versions = json.loads((done[0] / "versions.json").read_text())
+    assert {"python", "jax", "equinox", "numpy"} <= set(versions)
+
+
+def test_tables(done):
+    with (done[0] / "segments17.csv").open() as file:
+        segments = list(csv.DictReader(file))
+    assert [int(row["segment"]) for row in segments] == list(range(1, 18))
+    assert sum(float(row["mass_g"]) for row in segments) == pytest.approx(130.0, rel=0.1)
+    with (done[0] / "branches.csv").open() as file:
+        branches = {row["branch"]: row for row in csv.DictReader(file)}
+    total = float(branches["LM"]["flow_rest_ml_min"]) + float(branches["RCA"]["flow_rest_ml_min"])
+    assert total == pytest.approx(130.0, rel=0.1)
+
+
+def test_tree_and_tissue(done):
+    tree = pyvista.read(done[0] / "tree.vtp")
+    assert {"ffr", "pressure_hyperemia_mmHg", "radius_mm"} <= set(tree.point_data)
+    assert {"flow_rest_ml_min", "branch", "synthetic", "branch_name"} <= set(tree.cell_data)
+    tissue = pyvista.read(done[0] / "perfusion.vtu")
+    arrays = {
+        "pressure_hyperemia_mmHg",
+        "mbf_rest_ml_min_g",
+        "territory",
+        "aha_segment",
+        "transmural_depth",
+    }
+    assert arrays <= set(tissue.cell_data)
+    said = json.loads((done[0] / "summary.json").read_text())
+    mean = np.asarray(tissue.cell_data["mbf_hyperemia_ml_min_g"]).mean()
+    assert mean == pytest.approx(said["mbf_mean_ml_min_g"]["hyperemia"])
+
+
+def test_maps_are_on_the_input_grid_in_ras(done):
+    image = nibabel.load(done[0] / "mbf_rest.nii.gz")
+    given = nibabel.load(done[0].parent / "inputs" / "ventricle.nii.gz")
+    np.testing.assert_allclose(image.affine, given.affine, atol=1e-4)
+    assert nibabel.aff2axcodes(np.abs(image.affine)) == ("R", "A", "S")
+    wall = np.asarray(given.dataobj) == 1
+    values = np.asarray(image.dataobj)
+    assert values[~wall].max() == 0.0
+    assert values[wall].mean() == pytest.approx(1.0, rel=0.01)
+    assert b"ml/min/g; synthetic" in bytes(image.header["descrip"])
+
+
+def test_a_run_folder_is_not_overwritten_by_accident(done):
+    folder, _ = done
+    case = str(folder.parent / "inputs" / "case.yaml")
+    result = runner.invoke(app, ["run", case, "--out", str(folder)])
+    assert result.exit_code == BAD_INPUT
+    assert "--overwrite" in result.stderr
+    other = folder.parent / "precious"
+    other.mkdir()
+    (other / "thesis.txt").write_text("years of work")
+    result = runner.invoke(app, ["run", case, "--out", str(other), "--overwrite"])
+    assert result.exit_code == BAD_INPUT
+    assert (other / "thesis.txt").exists()
+
+
+def test_a_bad_case_is_one_sentence_and_exit_code_two(tmp_path):
+    path = tmp_path / "case.yaml"
+    path.write_text("kind: patient\n")
+    result = runner.invoke(app, ["run", str(path), "--out", str(tmp_path / "out")])
+    assert result.exit_code == BAD_INPUT
+    assert result.stderr.count("\n") == 1 and "Traceback" not in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failed_solve_is_exit_code_one(tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise cases.SolveError("hyperemia: no. The worst vessel is LAD (vessel 1, segment 4).")
+
+    monkeypatch.setattr(cases, "run_case", fail)
+    result = runner.invoke(app, ["demo", "--out", str(tmp_path / "out")])
+    assert result.exit_code == FAILED_SOLVE
+    assert "LAD" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_failed_run_leaves_no_folder(tmp_path):
+    from jaxperf.case._run import run_folder
+
+    def failing():
+        with run_folder(tmp_path / "out", False) as folder:
+            (folder / "half").write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        failing()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_init_and_check(tmp_path):
+    folder = tmp_path / "new"
+    result = runner.invoke(app, ["init", str(folder)], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert {p.name for p in folder.iterdir()} == {"case.yaml", "tree.swc", "ventricle.nii.gz"}
+    result = runner.invoke(app, ["check", str(folder / "case.yaml"), "--json"])
+    assert result.exit_code == 0 and json.loads(result.stdout) == []
+    assert runner.invoke(app, ["init", str(folder)]).exit_code == BAD_INPUT
+    text = (folder / "case.yaml").read_text().replace("units: mm", "units: inch")
+    (folder / "case.yaml").write_text(text)
+    result = runner.invoke(app, ["check", str(folder / "case.yaml")])
+    assert result.exit_code == BAD_INPUT
+    assert "tree.units" in result.stderr
+
+
+def test_schema_is_printed():
+    result = runner.invoke(app, ["schema"])
+    assert json.loads(result.stdout)["properties"]["tree"]

@@ -1,0 +1,254 @@
+"""Malformed cases: `check` finds each, names its key or vessel, and raises nothing.
+
+`CASES` is a flat list: a name, a change of the sound case below, what `where` must name and words
+of the message.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from jaxperf.case import check_case, write_starter
+
+
+@dataclass(frozen=True)
+class Malformed:
+    """A change of the starter's case and what `check` must say about it."""
+
+    name: str
+    change: Callable[[dict[str, Any], Path], None]
+    where: str
+    says: str
+
+
+def put(path: str, value: Any) -> Callable[[dict[str, Any], Path], None]:
+    """Set a key, such as `tree.units`."""
+
+    def change(raw: dict[str, Any], folder: Path) -> None:
+        *parents, last = path.split(".")
+        section: Any = raw
+        for key in parents:
+            section = section[int(key)] if key.isdigit() else section.setdefault(key, {})
+        section[last] = value
+
+    return change
+
+
+def drop(path: str) -> Callable[[dict[str, Any], Path], None]:
+    """Remove a key."""
+
+    def change(raw: dict[str, Any], folder: Path) -> None:
+        *parents, last = path.split(".")
+        section: Any = raw
+        for key in parents:
+            section = section[key]
+        del section[last]
+
+    return change
+
+
+def edit_tree(edit: Callable[[np.ndarray], None]) -> Callable[[dict[str, Any], Path], None]:
+    """Change the rows of the SWC file (id, type, x, y, z, radius, parent)."""
+
+    def change(raw: dict[str, Any], folder: Path) -> None:
+        rows = np.loadtxt(folder / "tree.swc")
+        edit(rows)
+        form = ["%d", "%d", "%.6f", "%.6f", "%.6f", "%.6f", "%d"]
+        np.savetxt(folder / "changed.swc", rows, fmt=form)
+        raw["tree"]["file"] = "changed.swc"
+
+    return change
+
+
+def _move_away(rows: np.ndarray) -> None:
+    rows[:, 4] += 120.0
+
+
+def _move_tip(rows: np.ndarray) -> None:
+    """The tip of the branch `S1`, 5 cm out of the wall."""
+    rows[rows[:, 0] == tip_row("S1"), 2] += 55.0
+
+
+def _loosen(rows: np.ndarray) -> None:
+    rows[40, 6] = 9999
+
+
+def _cycle(rows: np.ndarray) -> None:
+    rows[10, 6] = rows[11, 0]
+
+
+def _negative_radius(rows: np.ndarray) -> None:
+    rows[30, 5] = -1.0
+
+
+def _narrow(rows: np.ndarray) -> None:
+    rows[:, 5] = np.maximum(rows[:, 5] * 0.1, 0.02)
+
+
+_TIP: dict[str, int] = {}
+
+
+def tip_row(branch: str) -> int:
+    """Row of the SWC file in which a branch of the starter ends."""
+    return _TIP[branch]
+
+
+_OUTLET_NOWHERE = [{"branch": "x", "flow_ml_min": 1}]
+
+CASES = [
+    Malformed("kind missing", drop("kind"), "kind", "missing"),
+    Malformed("tree missing", drop("tree"), "tree", "missing"),
+    Malformed("units missing", drop("tree.units"), "tree", "units"),
+    Malformed("frame missing", drop("tree.frame"), "tree", "frame"),
+    Malformed("units unknown", put("tree.units", "inch"), "tree.units", "'inch'"),
+    Malformed("units wrong", put("tree.units", "m"), "tree.swc", "units='mm'"),
+    Malformed(
+        "unit left out of the key",
+        put("boundary.pressure_inlet", 93),
+        "boundary",
+        "pressure_inlet_mmHg",
+    ),
+    Malformed("key unknown", put("ventricel", {}), "ventricel", "Did you mean ventricle?"),
+    Malformed(
+        "wrong type",
+        put("boundary.pressure_inlet_mmHg", "high"),
+        "boundary.pressure_inlet_mmHg",
+        "'high'",
+    ),
+    Malformed(
+        "pressure negative",
+        put("boundary.pressure_inlet_mmHg", -93),
+        "boundary.pressure_inlet_mmHg",
+        "greater than 0",
+    ),
+    Malformed(
+        "reduction in percent",
+        put("lesions.0.diameter_reduction", 60),
+        "lesions.0.diameter_reduction",
+        "less than 1",
+    ),
+    Malformed(
+        "lesion of unknown branch",
+        put("lesions.0.branch", "LDA"),
+        "lesions.0.branch",
+        "no branch 'LDA'",
+    ),
+    Malformed(
+        "lesion beyond the branch",
+        put("lesions.0.end_mm", 900.0),
+        "lesion on LAD",
+        "does not lie on the branch",
+    ),
+    Malformed(
+        "lesion over a junction", put("lesions.0.end_mm", 40.0), "lesion on LAD", "side branch"
+    ),
+    Malformed(
+        "two targets of hyperemia",
+        put("microcirculation.mbf_hyperemia_ml_min_g", 3.0),
+        "microcirculation",
+        "not both",
+    ),
+    Malformed(
+        "label absent",
+        put("ventricle.labels.cavity", 7),
+        "ventricle.nii.gz",
+        "no voxel has the label 7",
+    ),
+    Malformed(
+        "file absent",
+        put("ventricle.labels.file", "nothing.nii.gz"),
+        "nothing.nii.gz",
+        "no such file",
+    ),
+    Malformed("format unknown", put("tree.file", "tree.obj"), "tree.format", "suffix"),
+    Malformed(
+        "fibres on voxels",
+        put("microcirculation.permeability_across_m2_per_Pa_s", 1e-9),
+        "the case",
+        "tetrahedra",
+    ),
+    Malformed("ventricle twice", put("ventricle.ellipsoid", {}), "ventricle", "either"),
+    Malformed("synthetic vessel in a patient", put("synthetic_rca", {}), "the case", "composite"),
+    Malformed(
+        "outlet on unknown branch",
+        put("boundary.outlets", _OUTLET_NOWHERE),
+        "boundary.outlets.0.branch",
+        "no branch 'x'",
+    ),
+    Malformed(
+        "outlet without condition",
+        put("boundary.outlets", [{"branch": "S1"}]),
+        "boundary.outlets.0",
+        "exactly one",
+    ),
+    Malformed("tree elsewhere", edit_tree(_move_away), "LAD", "outside the wall"),
+    Malformed(
+        "a vessel outside the wall by 5 cm", edit_tree(_move_tip), "S1", "mm outside the wall"
+    ),
+    Malformed("disconnected vessel", edit_tree(_loosen), "changed.swc", "9999"),
+    Malformed("cycle", edit_tree(_cycle), "changed.swc", "circle"),
+    Malformed("radius negative", edit_tree(_negative_radius), "changed.swc", "radius"),
+]
+
+
+@pytest.fixture(scope="module")
+def starter(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("starter")
+    path = write_starter(folder, spacing_mm=5.0)
+    raw = yaml.safe_load(path.read_text())
+    _TIP.update({name: row for row, name in raw["tree"]["branches"].items()})
+    return folder
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_check_finds_it(case, starter):
+    raw = yaml.safe_load((starter / "case.yaml").read_text())
+    if case.name == "synthetic vessel in a patient":
+        raw["kind"] = "patient"
+    case.change(raw, starter)
+    path = starter / "changed.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    errors = [f for f in check_case(path, starter) if f.severity == "error"]
+    assert errors
+    assert any(case.where in f.where and case.says in f.message for f in errors), errors
+
+
+def test_the_distance_is_stated(starter):
+    raw = yaml.safe_load((starter / "case.yaml").read_text())
+    edit_tree(_move_tip)(raw, starter)
+    (starter / "changed.yaml").write_text(yaml.safe_dump(raw))
+    (finding,) = check_case(starter / "changed.yaml", starter)
+    distance = int(finding.message.split("lies ")[1].split(" mm")[0])
+    assert 45 <= distance <= 55
+
+
+def test_all_findings_at_once(starter):
+    raw = yaml.safe_load((starter / "case.yaml").read_text())
+    raw["lesions"][0]["branch"] = "LDA"
+    raw["ventricle"]["labels"]["wall"] = 9
+    edit_tree(_narrow)(raw, starter)
+    (starter / "changed.yaml").write_text(yaml.safe_dump(raw))
+    found = check_case(starter / "changed.yaml", starter)
+    errors = [f.where for f in found if f.severity == "error"]
+    assert any("ventricle.nii.gz" in where for where in errors)
+    assert "lesions.0.branch" in errors
+    assert any("unusual" in f.message for f in found if f.severity == "warning")
+
+
+def test_no_yaml(tmp_path):
+    path = tmp_path / "case.yaml"
+    path.write_text("kind: [patient\n")
+    (finding,) = check_case(path, tmp_path)
+    assert "no YAML in line" in finding.message
+    path.write_text("- 1\n")
+    assert "holds a list" in check_case(path, tmp_path)[0].message
+    assert "no such file" in check_case(tmp_path / "absent.yaml", tmp_path)[0].message
+
+
+def test_the_starter_is_sound(starter):
+    assert check_case(starter / "case.yaml", starter) == []
