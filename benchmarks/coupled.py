@@ -233,7 +233,8 @@ def _gradients(report: Report, states: measure.States, programs: _Programs, quic
         ratio_id = "coupled.gradient_ratio" + ("" if name == "hyperemia" else "_regulated")
         report.add(ratio_id, both / once, "1")
         report.add(f"coupled.seconds_gradient_{name}", both, "s")
-        found = measure.difference_error(program, problem, rng)
+        gradient = program(arguments, problem)[1]
+        found = measure.difference_error(gradient, solve, problem, rng)
         errors |= {f"{key}, {name}": value for key, value in found.items()}
         log(f"gradient, {name}: {both:.2f} s, ratio {both / once:.2f}, {max(found.values()):.1e}")
     dense = measure.witness("gradient_cases").dense_gradient_errors()
