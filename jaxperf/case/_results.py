@@ -219,12 +219,17 @@ def warnings(results: Results) -> list[str]:
     for state in STATES:
         solution = results.solution(state)
         pressure = np.asarray(solution.terminal_pressure) / PA_PER_MMHG
-        for t in np.flatnonzero(pressure <= capillary):
-            segment = int(into[int(prepared.problem.tissue.terminal_node[t])])
-            said.append(
-                f"At {state} the terminal of {vessel_label(network, segment)} lies at "
-                f"{pressure[t]:.1f} mmHg, at or below the capillary pressure of {capillary:g} mmHg."
-            )
+        for i, name in enumerate(prepared.territory_name):
+            inside = np.flatnonzero(prepared.terminal_territory == i)
+            low = inside[pressure[inside] <= capillary]
+            if low.size:
+                worst = int(low[np.argmin(pressure[low])])
+                segment = int(into[int(prepared.problem.tissue.terminal_node[worst])])
+                said.append(
+                    f"At {state} {low.size} of {inside.size} terminals of {name} lie at or below "
+                    f"the capillary pressure of {capillary:g} mmHg; the lowest is "
+                    f"{vessel_label(network, segment)} at {pressure[worst]:.1f} mmHg."
+                )
         backward = np.flatnonzero(np.asarray(solution.terminal_flow) < 0.0)
         if backward.size:
             said.append(f"At {state} blood flows backwards in {backward.size} terminals.")
