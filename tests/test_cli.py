@@ -164,6 +164,18 @@ def test_a_bad_case_is_one_sentence_and_exit_code_two(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_run_refuses_a_tree_off_its_ventricle(tmp_path):
+    path = write_starter(tmp_path / "inputs", spacing_mm=5.0)
+    rows = np.loadtxt(path.with_name("tree.swc"))
+    rows[:, 4] += 80.0
+    form = ["%d", "%d", "%.6f", "%.6f", "%.6f", "%.6f", "%d"]
+    np.savetxt(path.with_name("tree.swc"), rows, fmt=form)
+    result = runner.invoke(app, ["run", str(path), "--out", str(tmp_path / "out")])
+    assert result.exit_code == BAD_INPUT
+    assert "outside the wall" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_failed_solve_is_exit_code_one(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise cases.SolveError("hyperemia: no. The worst vessel is LAD (vessel 1, segment 4).")

@@ -22,7 +22,7 @@ from ._results import labels, Results
 from ._terminals import parent_segment
 
 _SHORTEST_CURVE = 15e-3
-_MOST_CURVES = 15
+_MOST_CURVES = 12
 _MIN_SHOWN_RADIUS_MM = 0.7
 _PALE = 0.3
 

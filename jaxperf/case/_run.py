@@ -22,6 +22,7 @@ from .._units import M3_S_PER_ML_MIN, PA_PER_MMHG
 from ..geometry import ellipsoid_ventricle, TetMesh, VoxelMesh
 from ..io import write_csv, write_json, write_nifti, write_perfusion, write_tree
 from ._build import prepare, Prepared, voxels_in_patient
+from ._check import geometry_findings, refuse_errors
 from ._progress import Progress
 from ._results import branch_rows, collect, labels, Results, segment_rows, summary
 from ._schema import Case
@@ -58,11 +59,14 @@ def run_case(
     with run_folder(out, overwrite) as folder:
         begin = time.perf_counter()
         prepared = prepare(case, data, progress.stage)
+        findings = geometry_findings(case, prepared.network, prepared.heart)
+        refuse_errors(findings)
         setup = time.perf_counter() - begin
         solved = solve_case(prepared, progress.stage, progress.note)
         results = collect(prepared, solved)
         with progress.stage("write"):
             said = summary(results, setup)
+            said["warnings"] += [f"{f.where}: {f.message}." for f in findings]
             _write(folder, results, said)
         if case.output.figures:
             with progress.stage("figures"):

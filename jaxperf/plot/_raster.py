@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 _SIDES = 10
+# Pixels on an edge belong to both triangles, so that round-off opens no gap between them.
+_EDGE = 1e-5
 _LIGHT = np.array([-0.35, 0.45, 0.82])
 
 
@@ -189,17 +191,22 @@ def _fragments(xy, z, colour, triangle, size):
     # triangles of like size together bound the memory of the candidates
     for part in np.array_split(use[np.argsort(box[use].prod(axis=1))], max(1, len(use) // 4000)):
         number = box[part].prod(axis=1)
-        tri = np.repeat(part, number)
-        rank = np.arange(len(tri)) - np.repeat(np.cumsum(number) - number, number)
-        x = low[tri, 0] + rank % box[tri, 0]
-        y = low[tri, 1] + rank // box[tri, 0]
-        px, py = x + 0.5 - a[tri, 0], y + 0.5 - a[tri, 1]
-        w1 = (px * to_c[tri, 1] - py * to_c[tri, 0]) / area[tri]
-        w2 = (to_b[tri, 0] * py - to_b[tri, 1] * px) / area[tri]
-        inside = (w1 >= -1e-9) & (w2 >= -1e-9) & (w1 + w2 <= 1.0 + 1e-9)
-        tri, w1, w2 = tri[inside], w1[inside], w2[inside]
+        own = np.repeat(np.arange(len(part), dtype=np.int32), number)
+        before = np.repeat((np.cumsum(number) - number).astype(np.int32), number)
+        rank = np.arange(len(own), dtype=np.int32) - before
+        row, column = np.divmod(rank, box[part, 0].astype(np.int32)[own])
+        start = low[part] + 0.5 - a[part]
+        # both weights are linear in column and row of the triangle's box
+        b, c, over = to_b[part], to_c[part], 1.0 / area[part]
+        first = np.stack([c[:, 1], -c[:, 0], start[:, 0] * c[:, 1] - start[:, 1] * c[:, 0]])
+        second = np.stack([-b[:, 1], b[:, 0], b[:, 0] * start[:, 1] - b[:, 1] * start[:, 0]])
+        first, second = (first * over).astype(np.float32), (second * over).astype(np.float32)
+        w1 = first[0][own] * column + first[1][own] * row + first[2][own]
+        w2 = second[0][own] * column + second[1][own] * row + second[2][own]
+        inside = np.flatnonzero((w1 >= -_EDGE) & (w2 >= -_EDGE) & (w1 + w2 <= 1.0 + _EDGE))
+        tri, w1, w2 = part[own[inside]], w1[inside], w2[inside]
         weight = np.stack([1.0 - w1 - w2, w1, w2], axis=1)
-        pixels.append(y[inside] * width + x[inside])
+        pixels.append((low[tri, 1] + row[inside]) * width + low[tri, 0] + column[inside])
         depths.append((weight * z[triangle[tri]]).sum(axis=1))
         colours.append(np.einsum("qk,qkc->qc", weight, colour[triangle[tri]]))
     return np.concatenate(pixels), np.concatenate(depths), np.concatenate(colours)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from ._raster import render, Surface
 from ._style import add_note, INK, new_figure
 
-_PIXELS = (640, 640)
+_PIXELS = (560, 560)
 
 
 @dataclass(frozen=True)

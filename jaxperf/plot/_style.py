@@ -27,6 +27,6 @@ def add_note(figure: Any, text: str) -> None:
         figure.supxlabel(text, fontsize=8, color=MUTED)
 
 
-def save_figure(path: str | os.PathLike, figure: Any, dpi: int = 160) -> None:
+def save_figure(path: str | os.PathLike, figure: Any, dpi: int = 140) -> None:
     """Write a figure as PNG."""
     figure.savefig(path, dpi=dpi, facecolor="white", metadata={"Software": "jaxperf"})
