@@ -109,7 +109,7 @@ def machine() -> dict[str, Any]:
         "load_1_min": round(os.getloadavg()[0], 2),
         "system": platform.system(),
         "device": f"{device.platform}: {device.device_kind}",
-        "x64": bool(jax.config.jax_enable_x64),
+        "x64": bool(jax.config.read("jax_enable_x64")),
     }
 
 
@@ -140,3 +140,20 @@ def seconds(run: Callable[[], Any], *, repeat: int, warm_up: int = 1) -> float:
         jax.block_until_ready(run())
         taken.append(time.perf_counter() - start)
     return statistics.median(taken)
+
+
+def seconds_of_both(
+    first: Callable[[], Any], second: Callable[[], Any], *, repeat: int
+) -> tuple[float, float, float]:
+    """Median times of two calls, and the median of second over first, taken in turn.
+
+    In turn, because a shared machine is not equally busy from one minute to the next.
+    """
+    pairs = []
+    for call in (first, second):
+        jax.block_until_ready(call())
+    for _ in range(repeat):
+        pairs.append([seconds(call, repeat=1, warm_up=0) for call in (first, second)])
+    ratios = [b / a for a, b in pairs]
+    one, two = zip(*pairs, strict=True)
+    return statistics.median(one), statistics.median(two), statistics.median(ratios)

@@ -12,7 +12,7 @@ from jaxperf.coupling import calibrate
 
 from . import _measure as measure
 from ._composite import AORTIC_MMHG, Composite, composite_case, reference_data
-from ._report import Report, seconds
+from ._report import Report, seconds, seconds_of_both
 
 LESIONS = (0.0, 0.4, 0.6, 0.7, 0.8, 0.9)
 REST, STRESS = 1.0, 3.5  # ml/min/g
@@ -44,7 +44,7 @@ class CoupledReport:
         middle.plot(x, column("mbf_rest"), "o-", color="tab:blue", label="rest, regulated")
         middle.plot(x, column("mbf_rest_unregulated"), "o--", color="tab:blue", label="rest, not")
         middle.set_ylabel("blood flow of the LAD territory, ml/min/g")
-        middle.legend()
+        middle.legend(loc=(0.03, 0.45))
         right.plot(x, column("cfr"), "o-", color="tab:green", label="regulated")
         right.plot(x, column("cfr_unregulated"), "o--", color="tab:green", label="not regulated")
         right.set_ylabel("flow reserve of the LAD territory")
@@ -65,8 +65,8 @@ def coupled(data: Path, *, quick: bool, log: Callable[[str], None]) -> CoupledRe
     **Errors:** `MissingData` without the reference data.
     """
     data = reference_data(data)
-    size = {"n_terminals": 1200, "coarsen": 2} if quick else {"n_terminals": 6000, "coarsen": 1}
-    case = composite_case(data, **size)
+    n_terminals, coarsen = (1200, 2) if quick else (6000, 1)
+    case = composite_case(data, n_terminals=n_terminals, coarsen=coarsen)
     right = "right coronary synthetic"
     report = Report("coupled", quick, f"composite case, {case.description}; {right}")
     log(report.sample)
@@ -76,9 +76,9 @@ def coupled(data: Path, *, quick: bool, log: Callable[[str], None]) -> CoupledRe
     _against_scipy(report, states, programs, log)
     _gradients(report, states, programs, quick, log)
     _single_precision(report, states, programs, log)
-    balance.append(_tetrahedra(report, data, size, log))
+    balance.append(_tetrahedra(report, data, n_terminals, log))
     report.add("coupled.mass_balance", max(balance), "1", error=max(balance))
-    _small(report, data, size["coarsen"], log)
+    _small(report, data, coarsen, log)
     return CoupledReport(report)
 
 
@@ -228,15 +228,18 @@ def _gradients(report: Report, states: measure.States, programs: _Programs, quic
         arguments = measure.of_problem(problem)
         program, spent = measure.compiled(measure.value_and_gradient, arguments, problem)
         report.add(f"coupled.compile_gradient_{name}", spent, "s")
-        both = seconds(lambda run=program, a=arguments, p=problem: run(a, p), repeat=3)
-        once = seconds(lambda run=solve, p=problem: run(p), repeat=3)
+        _, both, ratio = seconds_of_both(
+            lambda run=solve, p=problem: run(p),
+            lambda run=program, a=arguments, p=problem: run(a, p),
+            repeat=5,
+        )
         ratio_id = "coupled.gradient_ratio" + ("" if name == "hyperemia" else "_regulated")
-        report.add(ratio_id, both / once, "1")
+        report.add(ratio_id, ratio, "1")
         report.add(f"coupled.seconds_gradient_{name}", both, "s")
         gradient = program(arguments, problem)[1]
         found = measure.difference_error(gradient, solve, problem, rng)
         errors |= {f"{key}, {name}": value for key, value in found.items()}
-        log(f"gradient, {name}: {both:.2f} s, ratio {both / once:.2f}, {max(found.values()):.1e}")
+        log(f"gradient, {name}: {both:.2f} s, ratio {ratio:.2f}, {max(found.values()):.1e}")
     dense = measure.witness("gradient_cases").dense_gradient_errors()
     report.tables["gradient against differences, relative"] = [
         {"argument": key, "error": value} for key, value in errors.items()
@@ -277,9 +280,9 @@ def _single_precision(report: Report, states: measure.States, programs: _Program
     log(f"float32: {largest:.1e}, {int(rough.newton_iterations)} Newton steps")
 
 
-def _tetrahedra(report: Report, data: Path, size, log) -> float:
+def _tetrahedra(report: Report, data: Path, n_terminals: int, log) -> float:
     """The same forest on the tetrahedral wall; its largest mass balance."""
-    case = composite_case(data, **size, tetrahedra=True)
+    case = composite_case(data, n_terminals=n_terminals, tetrahedra=True)
     log(case.description)
     states = _calibrated(case, log)
     balance, steps, taken = [], [], 0.0

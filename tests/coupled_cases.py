@@ -46,7 +46,7 @@ def small_tree(wall, n_terminals, *, seed=0, reduction=0.7, terminal_radius=(6e-
             [side, 0, 0],
         ]
     )
-    point = wall.centre[rng.choice(wall.n_cells, n_terminals, replace=False)]
+    point = wall.centre[rng.choice(wall.n_cells, n_terminals, replace=n_terminals > wall.n_cells)]
     point = point + 1e-3 * (rng.random(point.shape) - 0.5)
     trunk = np.array([[0, 1], [1, 2], [1, 3], [2, 4], [3, 5]])
     trunk_radius = np.array([[2.2, 2.1], [1.8, 1.6], [1.7, 1.5], [1.5, 1.1], [1.4, 1.0]]) * 1e-3
