@@ -74,7 +74,7 @@ def coupled(data: Path, *, quick: bool, log: Callable[[str], None]) -> CoupledRe
     programs = _programs(report, states, log)
     balance = _lesions(report, states, programs, log)
     _against_scipy(report, states, programs, log)
-    _gradients(report, states, programs, quick, log)
+    _gradients(report, states, programs, log)
     _single_precision(report, states, programs, log)
     balance.append(_tetrahedra(report, data, n_terminals, log))
     report.add("coupled.mass_balance", max(balance), "1", error=max(balance))
@@ -218,7 +218,7 @@ def _against_scipy(report: Report, states: measure.States, programs: _Programs, 
     report.add("coupled.fixed_point_passes", len(changes), "passes")
 
 
-def _gradients(report: Report, states: measure.States, programs: _Programs, quick, log) -> None:
+def _gradients(report: Report, states: measure.States, programs: _Programs, log) -> None:
     rng, errors = np.random.default_rng(0), {}
     for name, problem, solve in (
         ("hyperemia", states.hyperemia, programs.given),
