@@ -14,7 +14,7 @@ from scipy.spatial import KDTree
 from .._units import M_PER_MM
 from ..geometry import EllipsoidLV
 from ..network import branch_course, VascularNetwork
-from ._courses import Course, network_from_courses, smooth_course
+from ._courses import arc_length, Course, network_from_courses, smooth_course
 from ._terminals import downstream, parent_segment, terminal_sites
 
 # Dodge et al. (1992), Circulation 86:232, right-dominant normal men: means in mm.
@@ -188,8 +188,7 @@ def _coordinate(lv: EllipsoidLV, point: Float[np.ndarray, "3"]) -> tuple[float, 
 
 def _origin(lv: EllipsoidLV, courses, parent: str, at_mm: float) -> tuple[float, float, float]:
     course = next(c for c in courses if c.name == parent)
-    step = np.linalg.norm(np.diff(course.point, axis=0), axis=1)
-    arc = np.concatenate([[0.0], np.cumsum(step)])
+    arc = arc_length(course.point)
     at = min(at_mm * M_PER_MM, float(arc[-1]))
     return _coordinate(lv, np.array([np.interp(at, arc, course.point[:, k]) for k in range(3)]))
 

@@ -19,7 +19,7 @@ from .._units import M_PER_MM
 from ..geometry import LVFrame, VoxelMesh
 from ..io import to_frame
 from ..network import VascularNetwork
-from ._courses import Course, network_from_courses
+from ._courses import arc_length, Course, network_from_courses
 from ._schema import SyntheticRCA
 
 SYNTHETIC = "(synthetic)"
@@ -125,7 +125,7 @@ def synthetic_right_coronary(
 
 def _reach(point: Float[np.ndarray, "p 3"], n: int) -> float:
     """Arc length (mm) of the first n points."""
-    return float(np.linalg.norm(np.diff(point[:n], axis=0), axis=1).sum()) / M_PER_MM
+    return float(arc_length(point[:n])[-1]) / M_PER_MM
 
 
 def _smoothed(point: Float[np.ndarray, "p 3"]) -> Float[np.ndarray, "p 3"]:
