@@ -47,12 +47,13 @@ def write_figures(folder: Path, results: Results) -> None:
 
 
 def pullback_curves(results: Results) -> list[Curve]:
-    """From root to tip of each larger branch, those of the lowest FFR first to be kept."""
+    """From root to tip of each larger branch; of too many, those that begin widest."""
     network = results.prepared.network
     into, node = parent_segment(network), np.asarray(network.segment_node)
     length, branch = np.asarray(network.length), np.asarray(network.branch)
     inlet = results.pressure_inlet
-    curves = []
+    radius = np.asarray(network.radius)
+    curves, width = [], []
     for number, name in enumerate(network.branch_name):
         course, _ = branch_course(network, name)
         if length[course].sum() < _SHORTEST_CURVE or " twig " in name:
@@ -70,8 +71,9 @@ def pullback_curves(results: Results) -> list[Curve]:
         }
         begins = float(arc[2 * int(np.argmax(branch[way] == number))])
         curves.append(Curve(name, arc, ratio, _lesions_on(results, way, ends), begins))
-    kept = sorted(curves, key=lambda c: float(c.ratio["hyperemia"].min()))[:_MOST_CURVES]
-    return [c for c in curves if c in kept]
+        width.append(float(radius[course[0], 0]))
+    kept = np.sort(np.argsort(-np.array(width), kind="stable")[:_MOST_CURVES])
+    return [curves[i] for i in kept]
 
 
 def _lesions_on(results: Results, way, ends) -> tuple[tuple[float, float, float], ...]:
