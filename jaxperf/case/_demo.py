@@ -25,8 +25,8 @@ DODGE_MM = {
     "LCx proximal": 3.4,
     "RCA proximal": 3.9,
 }
-# Where the distal LAD begins, beyond its last diagonal.
-LAD_DISTAL_AT_MM = 58.0
+# Where the distal LAD begins, between the diagonals.
+LAD_DISTAL_AT_MM = 51.0
 # The lesion of the demonstration: proximal to mid LAD, upstream of the first septal.
 LESION = {"branch": "LAD", "start_mm": 12.0, "end_mm": 22.0, "diameter_reduction": 0.6}
 
