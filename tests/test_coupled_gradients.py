@@ -82,8 +82,12 @@ def test_gradient_against_differences(case):
         assert abs(measured - float(jnp.vdot(slope, direction))) <= 1e-7 * size, name
 
 
+@pytest.mark.slow
 def test_unrolled_adjoint_agrees(base):
-    """The derivative through the library's own Newton steps, not through its implicit rule."""
+    """The derivative through the library's own Newton steps, not through its implicit rule.
+
+    The default run has the same check on a network in `test_steady.py`, which compiles faster.
+    """
     problem, _, weight = base
     theta = theta_of(problem)
     through = jax.jit(jax.grad(lambda t: functional(t, problem, weight, UnrolledAdjoint(8))))
