@@ -21,7 +21,7 @@ from ._composite import Composite
 _TESTS = Path(__file__).resolve().parents[1] / "tests"
 # What the gradient is taken with respect to.
 ARGUMENTS = ("radius", "beta field", "permeability", "inlet pressure", "lesion")
-_STEP = dict.fromkeys(ARGUMENTS, 1e-3) | {"permeability": 1e-2}
+_STEP = dict.fromkeys(ARGUMENTS, 1e-3) | {"permeability": 5e-3}
 
 
 def of_problem(problem: PerfusionProblem) -> tuple[Any, ...]:
