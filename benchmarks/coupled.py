@@ -254,7 +254,7 @@ def _gradients(report: Report, states: measure.States, programs: _Programs, log)
         "coupled.gradient_error",
         largest,
         "1",
-        reference="fourth-order differences here; dense unrolled Newton on a small case",
+        reference="sixth-order differences here; dense unrolled Newton on a small case",
         error=largest,
     )
 
