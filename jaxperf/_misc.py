@@ -20,6 +20,6 @@ class InputError(ValueError):
         super().__init__(f"{where}: {what}. Expected {expected}. {fix}.")
 
 
-def tolerance_of(x: Array, *, float64: float, float32: float) -> float:
-    """The tolerance that fits the precision of `x`."""
+def by_precision(x: Array, *, float64: float, float32: float) -> float:
+    """The number that fits the precision of `x`."""
     return float64 if jnp.finfo(x.dtype).bits == 64 else float32

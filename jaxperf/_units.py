@@ -2,7 +2,6 @@
 
 PA_PER_MMHG = 133.322
 M_PER_MM = 1e-3
-M3_PER_ML = 1e-6
 M3_S_PER_ML_MIN = 1e-6 / 60.0
 # 1 ml/min/g = 1e-6 m3 / 60 s / 1e-3 kg
 M3_S_KG_PER_ML_MIN_G = 1e-3 / 60.0

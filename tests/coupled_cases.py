@@ -139,6 +139,8 @@ def raw_case(problem: PerfusionProblem, mesh) -> RawCase:
     else:
         conduction = tet_conduction(mesh.point, mesh.tet, mobility)
     of = np.asarray(lesion.lesion)
+    calibre = np.asarray(network.radius)[np.asarray(lesion.segment)].mean(axis=1)
+    calibre = np.bincount(of, np.asarray(lesion.fraction) * calibre)
     on_cells = lambda x: np.broadcast_to(np.asarray(x), (tissue.n_cells,))
     law = None
     if regulation is not None:
@@ -158,7 +160,7 @@ def raw_case(problem: PerfusionProblem, mesh) -> RawCase:
         fixed_pressure=np.asarray(boundary.pressure),
         lesion_segment=np.asarray(lesion.segment, np.int64),
         lesion_fraction=np.asarray(lesion.fraction),
-        lesion_radius=np.asarray(lesion.reference_radius)[of],
+        lesion_radius=calibre[of],
         lesion_reduction=np.asarray(lesion.diameter_reduction)[of],
         lesion_length=np.asarray(lesion.length)[of],
         viscosity=float(problem.blood.viscosity.viscosity),

@@ -45,7 +45,6 @@ class DenseCase(NamedTuple):
     node: Array  # (n,), its length is all that counts
     lesion_segment: Array
     lesion_fraction: Array
-    lesion_radius: Array
     lesion_length: Array
     viscosity: Array
     density: Array
@@ -96,7 +95,10 @@ def _drop(case: DenseCase, theta: Theta, x: Unknown) -> Array:
     a, b = (theta.radius * x.stretch).T
     integral = case.length * (a**2 + a * b + b**2) / (3 * jnp.pi**2 * a**3 * b**3)
     loss = 8 * jnp.pi * case.viscosity * integral * flow
-    diameter, area = 2 * case.lesion_radius, jnp.pi * case.lesion_radius**2
+    # one lesion, whose reference radius is the radius of its segments
+    inside = theta.radius[case.lesion_segment].mean(axis=1)
+    reference = jnp.sum(case.lesion_fraction * inside)
+    diameter, area = 2 * reference, jnp.pi * reference**2
     left = 1 - theta.reduction
     k_v = lambda r: 32 * (0.83 * case.lesion_length + 1.64 * diameter * r) / diameter / r**4
     viscous = (k_v(left) - k_v(jnp.ones(()))) * case.viscosity / (diameter * area)

@@ -90,7 +90,6 @@ def dense_case(problem, mesh) -> DenseCase:
         node=np.arange(raw.n_nodes),
         lesion_segment=raw.lesion_segment,
         lesion_fraction=raw.lesion_fraction,
-        lesion_radius=raw.lesion_radius[0],
         lesion_length=raw.lesion_length[0],
         viscosity=raw.viscosity,
         density=raw.density,

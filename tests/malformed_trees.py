@@ -206,7 +206,7 @@ def network(**change: Any) -> Callable[[Path], Any]:
 
 
 NETWORK = [
-    Case("two roots in a piece", network(root=np.array([0, 2])), "tree A", "same connected piece"),
+    Case("two roots in a piece", network(root=np.array([0, 2])), "tree A", "joins between roots"),
     Case("no root in a piece", network(segment_node=np.array([[0, 1], [2, 3], [3, 2]])),
          "tree A", "not connected to any root"),
     Case("loop", network(segment_node=np.array([[0, 1], [1, 2], [2, 3], [3, 1]]),

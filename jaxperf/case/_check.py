@@ -156,7 +156,8 @@ def _narrowings(case: Case, tree: VascularNetwork) -> Iterator[Finding]:
             "warning",
             place.branch,
             f"narrows by {100 * place.diameter_reduction:.0f} % of its diameter at "
-            f"{place.arc_mm:.1f} mm; declare it under lesions if it is a stenosis",
+            f"{place.arc_mm:.1f} mm (from {place.start_mm:.1f} to {place.end_mm:.1f} mm); "
+            "declare it under lesions if it is a stenosis",
         )
 
 

@@ -85,7 +85,10 @@ def calibrate(
     )
     if hyperemia_factor is None:
         assert mbf_hyperemia_ml_min_g is not None
-        factor, stress, more = _factor(bare, rest, mbf_hyperemia_ml_min_g, rtol, method, report)
+        at_rest = _mean_mbf(bare, solution)
+        factor, stress, more = _factor(
+            bare, rest, at_rest, mbf_hyperemia_ml_min_g, rtol, method, report
+        )
     else:
         factor, more = hyperemia_factor, 1
         stress = solve_perfusion(_with_bed(bare, _dilated(rest, factor)), method)
@@ -205,13 +208,12 @@ def _highest_pressure(problem: PerfusionProblem) -> float:
     return float(jnp.max(initial_state(problem.network, closure).pressure))
 
 
-def _factor(problem, rest, target, rtol, method, report):
+def _factor(problem, rest, at_rest, target, rtol, method, report):
     """Secant on the flow as a function of the factor, which is smooth, increasing and concave."""
     flow_at = lambda factor: solve_perfusion(_with_bed(problem, _dilated(rest, factor)), method)
-    at_rest = _mean_mbf(problem, flow_at(1.0))
     low, low_flow = 1.0, at_rest
     factor = target / at_rest
-    for solves in range(2, 41):
+    for solves in range(1, 41):
         solution = flow_at(factor)
         flow = _mean_mbf(problem, solution)
         report(f"hyperemia: {flow:.4f} ml/min/g at factor {factor:.4f}")

@@ -25,7 +25,7 @@ class PerfusionSolution(eqx.Module):
 
     - network: `pressure` (n,) total pressure, Pa; `flow` (s,) m³/s; `pressure_static` (s, 2) Pa
       at the ends of each segment.
-    - terminals: `terminal_flow` (t,) m³/s; `terminal_pressure` (t,) Pa; `dilation` (t,).
+    - terminals: `terminal_flow` (t,) m³/s; `terminal_pressure` (t,), total, Pa; `dilation` (t,).
     - tissue: `pressure_tissue` (c,) Pa; `mbf` (c,) m³/(s·kg).
     - `inflow`, m³/s into the network less what leaves it elsewhere than into the tissue;
       `sink_flow`, m³/s; `mass_balance_relative_error`, the largest difference between inflow,
@@ -89,11 +89,14 @@ def solve_perfusion(
 
     **Arguments:**
 
-    - `method`: a Darcy solver.
+    - `method`: a Darcy solver, used as preconditioner; the tolerance and the limit of its own
+      `solve` play no part.
     - `newton`, `adjoint`, `max_steps`, `throw`: as in `solve_steady`.
     - `max_linear_steps`: products with the matrix in one Newton step at most.
 
-    **Returns:** a [`PerfusionSolution`][], differentiable in every array of `problem`.
+    **Returns:** a [`PerfusionSolution`][], differentiable in the parameters that `problem` holds as
+    floating-point arrays, to any order. Held fixed are the mesh, the regions and the course of
+    the vessels: their length is `network.length`, whatever `network.node_position` says.
     """
     # One jitted function with every argument in its place: a default left out and the same value
     # passed would be two programs.

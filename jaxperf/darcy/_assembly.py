@@ -45,7 +45,7 @@ def _check_shape(permeability: Array, n_elements: int):
 class VoxelDarcyMesh(AbstractDarcyMesh):
     """Two-point flux between voxels: T = A/d · harmonic mean of n·K·n on the two sides.
 
-    Consistent where K is diagonal in the axes of the grid only; `check_voxel_permeability`
+    Consistent where K is diagonal in the axes of the grid only; `check_permeability`
     refuses others.
     """
 

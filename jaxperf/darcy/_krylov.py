@@ -9,8 +9,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 
 class KrylovSolution(eqx.Module):
-    """What a Krylov method found: `value`, its `iterations` (products with the matrix), and
-    whether the residual reached the tolerance."""
+    """What a Krylov method found: `value`, NaN where the residual did not reach the tolerance;
+    its `iterations` (products with the matrix); and whether it `converged`."""
 
     value: Float[Array, " c"]
     iterations: Int[Array, ""]
@@ -46,31 +46,46 @@ def _conjugate_gradient(matvec: Linear, precondition: Linear, b, rtol, max_steps
 
 
 def _bicgstab(matvec: Linear, precondition: Linear, b, rtol, max_steps):
-    """Right-preconditioned BiCGStab (van der Vorst 1992), for matrices that are not symmetric."""
+    """Right-preconditioned BiCGStab (van der Vorst 1992), for matrices that are not symmetric.
+
+    Where the residual has become orthogonal to the shadow residual the method breaks down; it is
+    restarted with the present residual as shadow.
+    """
     target = (rtol * rtol) * jnp.vdot(b, b)
+    orthogonal = 10 * jnp.finfo(b.dtype).eps
 
     def unfinished(carry):
-        _, r, _, _, _, _, _, k = carry
+        _, r, *_, k = carry
         return (jnp.vdot(r, r) > target) & (k < max_steps)
 
     def step(carry):
-        x, r, p, v, rho, alpha, omega, k = carry
-        rho_new = jnp.vdot(b, r)
-        p = r + (rho_new / rho) * (alpha / omega) * (p - omega * v)
+        x, r, shadow, p, v, rho, alpha, omega, k = carry
+        rho_new = jnp.vdot(shadow, r)
+        length = jnp.sqrt(jnp.vdot(shadow, shadow) * jnp.vdot(r, r))
+        restart = (jnp.abs(rho_new) <= orthogonal * length) | (omega == 0) | (rho == 0)
+        shadow = jnp.where(restart, r, shadow)
+        rho_new = jnp.where(restart, jnp.vdot(r, r), rho_new)
+        beta = jnp.where(restart, 0.0, _ratio(rho_new * alpha, rho * omega)).astype(b.dtype)
+        p = r + beta * (p - omega * v)
         p_hat = precondition(p)
         v = matvec(p_hat)
-        alpha = rho_new / jnp.vdot(b, v)
+        alpha = _ratio(rho_new, jnp.vdot(shadow, v))
         s = r - alpha * v
         s_hat = precondition(s)
         t = matvec(s_hat)
-        tt = jnp.vdot(t, t)
-        omega = jnp.vdot(t, s) / jnp.where(tt == 0, 1.0, tt).astype(tt.dtype)
-        return x + alpha * p_hat + omega * s_hat, s - omega * t, p, v, rho_new, alpha, omega, k + 2
+        omega = _ratio(jnp.vdot(t, s), jnp.vdot(t, t))
+        x = x + alpha * p_hat + omega * s_hat
+        return x, s - omega * t, shadow, p, v, rho_new, alpha, omega, k + 2
 
     one, zero = jnp.ones((), b.dtype), jnp.zeros_like(b)
-    start = (zero, b, zero, zero, one, one, one, jnp.zeros((), jnp.int32))
+    start = (zero, b, b, zero, zero, one, one, one, jnp.zeros((), jnp.int32))
     out = jax.lax.while_loop(unfinished, step, start)
     return out[0], out[-1], jnp.vdot(out[1], out[1]) <= target
+
+
+def _ratio(a: Array, b: Array) -> Array:
+    """a/b, and 0 where b is 0: a step of no length, after which the method restarts."""
+    return jnp.where(b == 0, jnp.zeros_like(a), a / jnp.where(b == 0, jnp.ones_like(b), b))
 
 
 def _defect_correction(matvec: Linear, solve: Linear, b, rtol, max_steps):
@@ -123,14 +138,28 @@ def solve_krylov(
     """
     iterate = _METHODS[method]
 
-    def solve(product, b):
-        value, iterations, converged = iterate(product, precondition, b, rtol, max_steps)
-        # Auxiliary outputs of a custom linear solve must carry tangents, so integers go as floats.
-        return value, (iterations.astype(b.dtype), converged.astype(b.dtype))
+    def solve(product, right):
+        b, *_ = right
+        # Squares of flows per control volume leave the range of float32: solve for b of size one.
+        size = jnp.max(jnp.abs(b), initial=0.0)
+        size = jnp.where(size > 0, size, 1.0).astype(b.dtype)
+        only = lambda x: product((x, none, none))[0]
+        value, iterations, converged = iterate(only, precondition, b / size, rtol, max_steps)
+        # Inside a derivative nobody reads `converged`: an unsolved system must not look solved.
+        value = jnp.where(converged, size * value, jnp.nan)
+        return value, iterations.astype(b.dtype), converged.astype(b.dtype)
 
+    # The counts ride along as two further unknowns, so that batching treats them like any other
+    # (auxiliary outputs of a custom linear solve cannot be batched under forward mode). Their
+    # right-hand side is zero, written as linear in `right` because transposition asks for that.
+    none = 0.0 * right[0]
     symmetric = method == "conjugate_gradient"
-    value, (iterations, converged) = jax.lax.custom_linear_solve(
-        matvec, right, solve, None if symmetric else solve, symmetric=symmetric, has_aux=True
+    value, iterations, converged = jax.lax.custom_linear_solve(
+        lambda x: (matvec(x[0]), x[1], x[2]),
+        (right, none, none),
+        solve,
+        None if symmetric else solve,
+        symmetric=symmetric,
     )
     iterations = jax.lax.stop_gradient(iterations).astype(jnp.int32)
     return KrylovSolution(value, iterations, jax.lax.stop_gradient(converged) > 0)

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from .._misc import by_precision
 from .._results import RESULTS
 from ._krylov import solve_krylov
-from ._operator import DarcyOperator
+from ._operator import darcy_operator, DarcyOperator
 
 
 class DarcySolution(eqx.Module):
@@ -85,7 +86,7 @@ class ConjugateGradient(AbstractDarcySolver):
         *,
         max_steps: int | None = None,
     ) -> DarcySolution:
-        default = 1e-12 if jnp.finfo(source.dtype).bits == 64 else 1e-5
+        default = by_precision(source, float64=1e-12, float32=1e-5)
         found = solve_krylov(
             state.operator,
             # The preconditioner changes no solution, so nothing is differentiated through it.
@@ -96,7 +97,6 @@ class ConjugateGradient(AbstractDarcySolver):
             max_steps=self.max_steps if max_steps is None else max_steps,
         )
         result = RESULTS.where(found.converged, RESULTS.successful, RESULTS.linear_solver_failed)
-        result = RESULTS.where(jnp.all(jnp.isfinite(found.value)), result, RESULTS.nonfinite)
         balance = source - state.operator(found.value)
         return DarcySolution(found.value, result, found.iterations, balance)
 
@@ -113,21 +113,30 @@ class DarcyProblem(eqx.Module):
     fixed: Bool[Array, " c"] | None = None
     pressure_fixed: Float[Array, " c"] | None = None
 
+    def __check_init__(self):
+        if (self.fixed is None) != (self.pressure_fixed is None):
+            raise ValueError("one of fixed and pressure_fixed is missing; expected both or neither")
+
 
 def _eliminated(problem: DarcyProblem) -> tuple[DarcyOperator, Array]:
-    """Take control volumes of prescribed pressure out of the system, keeping it symmetric."""
+    """Take control volumes of prescribed pressure out of the system, keeping it symmetric.
+
+    An edge to one of them becomes a sink at that pressure; the diagonal stays as it was.
+    """
     operator, fixed, known = problem.operator, problem.fixed, problem.pressure_fixed
     if fixed is None or known is None:
         return operator, problem.source
     known = jnp.where(fixed, known, 0.0).astype(known.dtype)
     source = jnp.where(fixed, 0.0, problem.source - operator(known)).astype(known.dtype)
     source = source + operator.diagonal * known
-    joined = fixed[None, :] | fixed[operator.graph.neighbour]
-    weight = jnp.where(joined, 0.0, operator.weight).astype(known.dtype)
-    return eqx.tree_at(lambda o: o.weight, operator, weight), source
+    first, second = operator.graph.edge[:, 0], operator.graph.edge[:, 1]
+    joined = fixed[first] | fixed[second]
+    kept = jnp.where(joined, 0.0, operator.transmissibility).astype(known.dtype)
+    taken = operator.transmissibility - kept
+    sink = operator.sink.at[first].add(taken).at[second].add(taken)
+    return darcy_operator(operator.graph, kept, sink), source
 
 
-@eqx.filter_jit
 def solve_darcy(
     problem: DarcyProblem,
     method: AbstractDarcySolver = ConjugateGradient(),
@@ -145,6 +154,14 @@ def solve_darcy(
 
     **Returns:** a [`DarcySolution`][].
     """
+    # A default left out and the same value passed would be two programs: see `solve_perfusion`.
+    return _solve(problem, method, max_steps, throw)
+
+
+@eqx.filter_jit
+def _solve(
+    problem: DarcyProblem, method: AbstractDarcySolver, max_steps: int | None, throw: bool
+) -> DarcySolution:
     operator, source = _eliminated(problem)
     solution = method.solve(method.init(operator), source, max_steps=max_steps)
     if throw:

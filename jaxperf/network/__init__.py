@@ -2,6 +2,7 @@
 
 from ._boundary import (
     AbstractBoundary as AbstractBoundary,
+    check_boundary as check_boundary,
     CoronaryOutletSvOneD as CoronaryOutletSvOneD,
     CoronaryOutletSvZeroD as CoronaryOutletSvZeroD,
     FlowBoundary as FlowBoundary,

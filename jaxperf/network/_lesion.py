@@ -15,9 +15,11 @@ from ._network import build_network, Lesions, VascularNetwork
 
 @dataclass(frozen=True)
 class Narrowing:
-    """A local narrowing that no lesion declares."""
+    """A narrowing that no lesion declares: its interval on a branch, and its tightest place."""
 
     branch: str
+    start_mm: float
+    end_mm: float
     arc_mm: float
     diameter_reduction: float
 
@@ -151,7 +153,7 @@ def declare_lesion(
         root=np.asarray(network.roots),
         frame=network.frame,
         branch_name=network.branch_name,
-        lesion=_append(network.lesion, raw, inside, reference, diameter_reduction),
+        lesion=_append(network.lesion, raw, inside, diameter_reduction),
         allow_loops=bool(network.topology.cut.size),
         where=where,
     )
@@ -183,11 +185,10 @@ def _refuse_junctions(raw, inside, where):
         )
 
 
-def _append(lesion, raw, inside, reference, reduction):
+def _append(lesion, raw, inside, reduction):
     length = raw["length"][inside]
     add = lambda old, new: jnp.concatenate([old, jnp.asarray(new, old.dtype).reshape(-1)])
     return Lesions(
-        reference_radius=add(lesion.reference_radius, reference),
         diameter_reduction=add(lesion.diameter_reduction, reduction),
         length=add(lesion.length, length.sum()),
         segment=add(lesion.segment, inside),
@@ -206,41 +207,47 @@ def without_lesions(network: VascularNetwork) -> VascularNetwork:
 
 
 def undeclared_narrowings(network: VascularNetwork, threshold: float = 0.3) -> list[Narrowing]:
-    """Places where the lumen is narrower than both its surroundings by more than `threshold`.
+    """Places where the lumen is narrower than before and after by more than `threshold`.
 
-    At each node of a branch the reference is the smaller of the largest radius before and the
-    largest radius after it within 20 mm of arc; a taper, which only falls, is thus no narrowing.
-    Segments inside declared lesions are left out.
+    The reference at a place is the smaller of the largest lumen upstream, up to the root, and the
+    largest one downstream on the branch: a taper, which only falls, is no narrowing, and an ostium
+    is held against the vessel it leaves. Neighbouring places are one finding. Segments of declared
+    lesions are left out. Disease that reaches to the end of a branch looks like taper.
     """
+    node = np.asarray(network.segment_node)
+    into = np.full(network.n_nodes, -1, np.int64)
+    into[node[:, 1]] = np.arange(len(node))
+    widest = np.asarray(network.radius).max(axis=1)
+    declared = np.isin(np.arange(len(node)), np.asarray(network.lesion.segment))
     found = []
-    declared = np.asarray(network.lesion.segment)
     for name in network.branch_name:
         try:
             course, start = branch_course(network, name)
         except InputError:
             continue  # a branch that divides, such as a grown tree, has no arc length
-        length = np.asarray(network.length)[course]
-        arc = np.concatenate([start, [start[-1] + length[-1]]])
+        upstream, segment = 0.0, into[node[course[0], 0]]
+        while segment >= 0:
+            upstream = max(upstream, float(widest[segment]))
+            segment = into[node[segment, 0]]
         radius = np.asarray(network.radius)[course]
-        lumen = np.append(
-            np.minimum(radius[:, 0], np.append(np.inf, radius[:-1, 1])), radius[-1, 1]
-        )
-        worst: dict[int, Narrowing] = {}
-        free = ~np.isin(course, declared)
-        free = np.append(free, True) & np.append(True, free)
-        for i in range(1, len(arc) - 1):
-            near = np.abs(arc - arc[i]) <= 0.02
-            before, after = lumen[:i][near[:i]], lumen[i + 1 :][near[i + 1 :]]
-            if not (free[i] and before.size and after.size):
-                continue
-            reduction = 1 - lumen[i] / min(before.max(), after.max())
-            if reduction > threshold:
-                worst[i] = Narrowing(name, arc[i] / M_PER_MM, float(reduction))
-        found += [w for i, w in worst.items() if _is_local_maximum(worst, i)]
+        arc = np.append(start, start[-1] + float(network.length[course[-1]]))
+        before_step = np.append(np.inf, radius[:-1, 1])
+        lumen = np.append(np.minimum(radius[:, 0], before_step), radius[-1, 1])
+        before = np.maximum(upstream, np.maximum.accumulate(lumen))
+        after = np.maximum.accumulate(lumen[::-1])[::-1]
+        reduction = 1 - lumen / np.minimum(before, after)
+        inside = declared[course]
+        reduction[np.append(inside, False) | np.append(False, inside)] = 0.0
+        found += _runs(name, arc / M_PER_MM, reduction, threshold)
     return found
 
 
-def _is_local_maximum(worst, i):
-    here = worst[i].diameter_reduction
-    beside = [worst[j].diameter_reduction for j in (i - 1, i + 1) if j in worst]
-    return all(here >= b for b in beside)
+def _runs(name, arc_mm, reduction, threshold) -> list[Narrowing]:
+    over = np.concatenate([[False], reduction > threshold, [False]])
+    edge = np.flatnonzero(over[1:] != over[:-1])
+    runs = []
+    for first, stop in zip(edge[::2], edge[1::2], strict=True):
+        worst = first + int(np.argmax(reduction[first:stop]))
+        span = float(arc_mm[first]), float(arc_mm[stop - 1])
+        runs.append(Narrowing(name, *span, float(arc_mm[worst]), float(reduction[worst])))
+    return runs

@@ -14,12 +14,14 @@ FRAMES = ("LPS", "RAS", "model")
 class Lesions(eqx.Module):
     """Declared lesions, and the segments each one lies on.
 
-    **Attributes:** over lesions `l`: `reference_radius` (m), `diameter_reduction` (0 to 1),
-    `length` (m); over pairs `k` of a lesion with a segment inside it: `segment`, `lesion`, and
-    `fraction`, the share of the lesion's length on that segment.
+    **Attributes:** over lesions `l`: `diameter_reduction` (0 to 1), `length` (m); over pairs `k`
+    of a lesion with a segment inside it: `segment`, `lesion`, and `fraction`, the share of the
+    lesion's length on that segment.
+
+    The reference radius is not repeated here: segments inside a lesion have it as their radius,
+    so that a derivative with respect to the network's radii reaches the lesion's loss too.
     """
 
-    reference_radius: Float[Array, " l"]
     diameter_reduction: Float[Array, " l"]
     length: Float[Array, " l"]
     segment: Int[Array, " k"]
@@ -30,7 +32,7 @@ class Lesions(eqx.Module):
 def no_lesions() -> Lesions:
     """Lesions of a healthy network: empty arrays."""
     none, index = jnp.zeros(0), jnp.zeros(0, jnp.int32)
-    return Lesions(none, none, none, index, index, none)
+    return Lesions(none, none, index, index, none)
 
 
 class VascularNetwork(eqx.Module):
@@ -107,6 +109,9 @@ def _check_arrays(node_position, segment_node, radius, length, where):
     _refuse(segment_node, bad, "segment", where, "two different nodes", "Remove the segment")
     bad = ~(np.isfinite(radius) & (radius > 0)).all(1)
     _refuse(radius, bad, "radius (m) of segment", where, "a positive number", "Measure it again")
+    # No vessel is finer than a capillary or wider than an aorta; Pries' law has a pole at 0.55 µm.
+    bad = ((radius < 1.5e-6) | (radius > 25e-3)).any(1)
+    _refuse(radius, bad, "radius (m) of segment", where, "1.5e-6 to 25e-3 m", "Check the unit")
     bad = ~(np.isfinite(length) & (length > 0))
     _refuse(length, bad, "length (m) of segment", where, "a positive number", "Merge its two nodes")
 
@@ -133,12 +138,14 @@ def build_network(
     - `node_position`: (n, 3) in m.
     - `segment_node`: (s, 2) node pairs in any direction; they are directed away from the root.
     - `radius`: (n,) at the nodes or (s, 2) at the ends of each segment as given, in m.
-    - `root`: one node for each connected piece, the one it is fed from.
+    - `root`: the nodes the network is fed from, at least one in each connected piece. Pieces fed
+      from several roots are joined by collaterals and need `allow_loops`.
     - `frame`: `LPS`, `RAS` or `model`.
     - `length`: (s,) in m; the chord where left out.
     - `branch`, `branch_name`: the branch of each segment and the branches' names.
     - `lesion`: declared lesions, in the numbering of `segment_node`.
-    - `allow_loops`: keep segments that close loops (collaterals) instead of refusing them.
+    - `allow_loops`: keep segments that close loops or join two roots (collaterals) instead of
+      refusing them.
     - `sweep_shape`: fixes the shape of the order of elimination, so that several networks of
       equal counts share one compiled program.
     - `where`: the file or key that messages name.
@@ -146,7 +153,7 @@ def build_network(
     **Returns:** a [`VascularNetwork`][].
 
     **Errors:** [`InputError`][] for non-finite or non-positive values, indices out of range,
-    pieces without a root, several roots in a piece, and loops unless allowed.
+    pieces without a root, and loops and joined roots unless allowed.
     """
     node_position = np.asarray(node_position, np.float64)
     segment_node = np.asarray(segment_node, np.int64).reshape(-1, 2)
@@ -194,6 +201,6 @@ def build_network(
 
 
 def vessel_label(network: VascularNetwork, segment: int) -> str:
-    """The name a message gives a segment: branch, vessel, and distance along the branch."""
+    """The name a message gives a segment: its branch, and the numbers of vessel and segment."""
     name = network.branch_name[int(network.branch[segment])]
     return f"{name} (vessel {int(network.topology.vessel[segment])}, segment {segment})"

@@ -153,26 +153,18 @@ def build_topology(
             expected="every node reachable from a root",
             fix="Join the pieces or name a root in each",
         )
-    if len(fed) != len(root):
-        twice = [int(r) for r in root if np.sum(component[root] == component[r]) > 1]
-        raise InputError(
-            f"nodes {twice} are roots of the same connected piece",
-            where=where,
-            expected="one root for each connected piece",
-            fix="Keep one of them as root; others may carry a pressure or flow boundary",
-        )
     directed, cut, depth = orient(n_nodes, segment_node, root)
     if len(cut) and not allow_loops:
         a, b = directed[cut[0]]
         raise InputError(
-            f"the network has {len(cut)} closed loop(s); one is closed by nodes {a} and {b}",
+            f"the network has {len(cut)} closed loop(s) or joins between roots; one is made by "
+            f"nodes {a} and {b}",
             where=where,
-            expected="a tree below each root",
-            fix="Remove the segment, or pass allow_loops=True if it is a collateral",
+            expected="a tree below each root, apart from the others",
+            fix="Remove the segment or a root, or pass allow_loops=True if it is a collateral",
         )
-    leaf = (np.bincount(directed.ravel(), minlength=n_nodes) == 1) & ~np.isin(
-        np.arange(n_nodes), root
-    )
+    leaf = np.bincount(directed.ravel(), minlength=n_nodes) == 1
+    leaf[root] = False
     sweep = elimination_order(directed, cut, depth, sweep_shape)
     as_index = lambda x: jnp.asarray(x, jnp.int32)
     topology = Topology(

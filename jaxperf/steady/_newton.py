@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from .._misc import by_precision
 from .._results import RESULTS
 
 
@@ -59,7 +60,7 @@ class ImplicitAdjoint(AbstractAdjoint):
 class UnrolledAdjoint(AbstractAdjoint):
     """Differentiate through a fixed number of undamped Newton steps: a check for small systems.
 
-    Memory and time grow with `steps`.
+    Memory and time grow with `steps`; `max_steps` has no effect.
     """
 
     steps: int = eqx.field(static=True, default=12)
@@ -88,7 +89,6 @@ class Root(eqx.Module):
 class _State(eqx.Module):
     x: PyTree
     residual: PyTree
-    scale: PyTree
     merit: Float[Array, ""]
     steps: Int[Array, ""]
     linear_iterations: Int[Array, ""]
@@ -106,6 +106,11 @@ class _Trial(eqx.Module):
 _LARGEST_TRIES = 25
 
 
+def _default_rtol(x: PyTree) -> float:
+    """How well a linear system is solved for a derivative."""
+    return by_precision(jax.tree.leaves(x)[0], float64=1e-11, float32=1e-5)
+
+
 def _merit(residual: PyTree, scale: PyTree) -> Float[Array, ""]:
     relative = jax.tree.map(lambda r, s: jnp.max(jnp.abs(r) / s, initial=0.0), residual, scale)
     return jnp.max(jnp.stack(jax.tree.leaves(relative)))
@@ -115,14 +120,14 @@ def _moved(x: PyTree, step: PyTree, length: Array) -> PyTree:
     return jax.tree.map(lambda a, b: a - length * b, x, step)
 
 
-def _backtrack(system: AbstractSystem, state: _State, step: PyTree, scale: PyTree) -> _Trial:
-    """Halve the step until the residual falls; the loop starts at twice the full step, so that
-    the residual is compiled once."""
+def _backtrack(system, state: _State, step: PyTree, scale: PyTree, merit: Array) -> _Trial:
+    """Halve the step until the residual falls below `merit`; the loop starts at twice the full
+    step, so that the residual is compiled once."""
     one = jnp.ones((), state.merit.dtype)
 
     def rejected(trial: _Trial):
         # written so that a NaN merit is rejected
-        falls = trial.merit <= (1 - 1e-4 * trial.length) * state.merit
+        falls = trial.merit <= (1 - 1e-4 * trial.length) * merit
         return (trial.tries == 0) | (~falls & (trial.tries < _LARGEST_TRIES))
 
     def halved(trial: _Trial):
@@ -137,26 +142,24 @@ def _backtrack(system: AbstractSystem, state: _State, step: PyTree, scale: PyTre
 
 def _step(system: AbstractSystem, state: _State) -> _State:
     # Eisenstat–Walker: no linear system is solved better than the outer residual deserves.
-    floor = 1e-11 if jnp.finfo(state.merit.dtype).bits == 64 else 1e-6
+    floor = by_precision(state.merit, float64=1e-11, float32=1e-6)
     rtol = jnp.clip(0.1 * state.merit, floor, 1e-2)
     step = system.linear_solve(state.x, state.residual, rtol)
-    # The first step solves the equations linearised at the guess and gives the scales; its merit
-    # is infinite before, so the step is taken in full. From there on every step must lower it.
+    # The first step solves the equations linearised at the guess, which has no scale yet: it is
+    # taken in full and gives one. From there on every step must lower the residual, both
+    # measured by the scale the step starts from.
+    first = state.steps == 0
     full = _moved(state.x, step.value, jnp.ones((), state.merit.dtype))
-    scale = jax.tree.map(
-        lambda new, old: jnp.where(state.steps == 0, new, old), system.scale(full), state.scale
-    )
-    trial = _backtrack(system, state, step.value, scale)
-    result = RESULTS.where(
-        trial.merit < state.merit, RESULTS.successful, RESULTS.line_search_stalled
-    )
-    result = RESULTS.where(step.converged, result, RESULTS.linear_solver_failed)
+    scale = system.scale(jax.tree.map(lambda a, b: jnp.where(first, a, b), full, state.x))
+    merit = jnp.where(first, jnp.inf, _merit(state.residual, scale)).astype(state.merit.dtype)
+    trial = _backtrack(system, state, step.value, scale, merit)
+    result = RESULTS.where(trial.merit < merit, RESULTS.successful, RESULTS.line_search_stalled)
     result = RESULTS.where(jnp.isfinite(trial.merit), result, RESULTS.nonfinite)
+    result = RESULTS.where(step.converged, result, RESULTS.linear_solver_failed)
     return _State(
         trial.x,
         trial.residual,
-        scale,
-        trial.merit,
+        _merit(trial.residual, system.scale(trial.x)),
         state.steps + 1,
         state.linear_iterations + step.iterations,
         result,
@@ -164,22 +167,20 @@ def _step(system: AbstractSystem, state: _State) -> _State:
 
 
 def _newton(system: AbstractSystem, x0: PyTree, max_steps: int, tolerance: float) -> Root:
-    residual = system.residual(x0)
     zero = jnp.zeros((), jnp.int32)
     unknown = jnp.full((), jnp.inf, jax.tree.leaves(x0)[0].dtype)
-    ones = jax.tree.map(jnp.ones_like, residual)
-    state = _State(x0, residual, ones, unknown, zero, zero, RESULTS.successful)
+    state = _State(x0, system.residual(x0), unknown, zero, zero, RESULTS.successful)
 
     def unfinished(state: _State):
-        go = (state.merit > tolerance) & (state.steps < max_steps)
+        go = ~(state.merit <= tolerance) & (state.steps < max_steps)
         return go & (state.result == RESULTS.successful)
 
     state = jax.lax.while_loop(unfinished, lambda s: _step(system, s), state)
-    # A step that cannot lower a residual already at round-off has arrived.
-    arrived = state.merit <= 100 * tolerance
-    stalled = (state.result == RESULTS.line_search_stalled) & arrived
+    # A step that cannot lower a residual at round-off has arrived.
+    round_off = max(tolerance, by_precision(unknown, float64=1e-11, float32=2e-4))
+    stalled = (state.result == RESULTS.line_search_stalled) & (state.merit <= round_off)
     result = RESULTS.where(stalled, RESULTS.successful, state.result)
-    late = ~arrived & (result == RESULTS.successful)
+    late = ~stalled & ~(state.merit <= tolerance) & (result == RESULTS.successful)
     result = RESULTS.where(late, RESULTS.max_steps_reached, result)
     shut = (result == RESULTS.successful) & ~system.is_admissible(state.x)
     result = RESULTS.where(shut, RESULTS.vessel_collapsed, result)
@@ -200,13 +201,16 @@ def _implicit_root_jvp(primals, tangents, *, max_steps, tolerance):
     system, x0 = primals
     system_dot, _ = tangents
     root = _implicit_root(system, x0, max_steps=max_steps, tolerance=tolerance)
-    residual, dot = eqx.filter_jvp(lambda s: s.residual(root.value), (system,), (system_dot,))
+    # Where no root was found there is no derivative. Under jit(grad(f)) this is all a caller sees:
+    # a check on the value alone may be dead code there.
+    found = root.result == RESULTS.successful
+    at = jax.tree.map(lambda v: jnp.where(found, v, jnp.nan).astype(v.dtype), root.value)
+    residual, dot = eqx.filter_jvp(lambda s: s.residual(at), (system,), (system_dot,))
     # A part of the residual that no tangent reaches comes back as None.
     residual_dot = jax.tree.map(
         lambda d, r: jnp.zeros_like(r) if d is None else d, dot, residual, is_leaf=_is_none
     )
-    rtol = 1e-11 if jnp.finfo(root.residual.dtype).bits == 64 else 1e-6
-    step = system.linear_solve(root.value, residual_dot, rtol)
+    step = system.linear_solve(at, residual_dot, _default_rtol(at))
     nothing = jax.tree.map(lambda _: None, root)
     value_dot = jax.tree.map(jnp.negative, step.value)
     root_dot = eqx.tree_at(
@@ -219,7 +223,7 @@ def _implicit_root_jvp(primals, tangents, *, max_steps, tolerance):
 
 
 def _unrolled_root(system, x0, steps, tolerance):
-    rtol = 1e-11 if jnp.finfo(jax.tree.leaves(x0)[0].dtype).bits == 64 else 1e-6
+    rtol = _default_rtol(x0)
 
     def step(carry, _):
         x, iterations = carry
@@ -229,8 +233,12 @@ def _unrolled_root(system, x0, steps, tolerance):
 
     (x, iterations), _ = jax.lax.scan(step, (x0, jnp.zeros((), jnp.int32)), None, length=steps)
     merit = _merit(system.residual(x), system.scale(x))
-    done = (merit <= 100 * tolerance) & system.is_admissible(x)
+    # Steps that are all taken in full end on the round-off of the linear solves.
+    done = merit <= max(tolerance, by_precision(merit, float64=1e-10, float32=1e-3))
     result = RESULTS.where(done, RESULTS.successful, RESULTS.max_steps_reached)
+    result = RESULTS.where(jnp.isfinite(merit), result, RESULTS.nonfinite)
+    shut = (result == RESULTS.successful) & ~system.is_admissible(x)
+    result = RESULTS.where(shut, RESULTS.vessel_collapsed, result)
     return Root(x, result, jnp.asarray(steps, jnp.int32), iterations, merit)
 
 
@@ -245,14 +253,16 @@ def find_root(
 ) -> Root:
     """Solve F(x) = 0.
 
-    **Arguments:** `x0`, a guess, by which nothing is differentiated; `throw`, whether to raise
-    when no root is found (set it to `False` under `vmap` and for export).
+    **Arguments:** `x0`, a guess, by which nothing is differentiated; `max_steps`, for
+    `ImplicitAdjoint`; `throw`, whether to raise when no root is found (set it to `False` under
+    `vmap` and for export).
+
+    A derivative of a solve that found no root, or whose own linear system was not solved, is NaN.
 
     **Returns:** a [`Root`][].
     """
     x0 = jax.lax.stop_gradient(x0)
-    dtype = jax.tree.leaves(x0)[0].dtype
-    default = 1e-12 if jnp.finfo(dtype).bits == 64 else 2e-5
+    default = by_precision(jax.tree.leaves(x0)[0], float64=1e-12, float32=2e-5)
     tolerance = default if method.tolerance is None else method.tolerance
     if isinstance(adjoint, UnrolledAdjoint):
         root = _unrolled_root(system, x0, adjoint.steps, tolerance)

@@ -4,7 +4,7 @@ import equinox as eqx
 from jaxtyping import Array, Float, Int
 
 from .._results import RESULTS
-from ..network import VascularNetwork
+from ..network import check_boundary, VascularNetwork
 from ..vessel import AbstractWall, Blood, RigidWall
 from ._newton import AbstractAdjoint, find_root, ImplicitAdjoint, Newton
 from ._system import Boundary, initial_state, NetworkLaw, node_closure, SteadySystem
@@ -21,6 +21,9 @@ class SteadyProblem(eqx.Module):
     boundary: Boundary
     blood: Blood = eqx.field(default_factory=Blood)
     wall: AbstractWall = eqx.field(default_factory=RigidWall)
+
+    def __check_init__(self):
+        check_boundary(self.network, self.boundary)
 
 
 class SteadySolution(eqx.Module):
@@ -41,7 +44,6 @@ class SteadySolution(eqx.Module):
     residual: Float[Array, ""]
 
 
-@eqx.filter_jit
 def solve_steady(
     problem: SteadyProblem,
     method: Newton = Newton(),
@@ -64,6 +66,14 @@ def solve_steady(
 
     **Returns:** a [`SteadySolution`][].
     """
+    # A default left out and the same value passed would be two programs: see `solve_perfusion`.
+    return _solve(problem, method, adjoint, max_steps, throw)
+
+
+@eqx.filter_jit
+def _solve(
+    problem: SteadyProblem, method: Newton, adjoint: AbstractAdjoint, max_steps: int, throw: bool
+) -> SteadySolution:
     closure = node_closure(problem.network, problem.boundary)
     law = NetworkLaw(problem.network, problem.blood, problem.wall)
     root = find_root(

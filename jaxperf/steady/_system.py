@@ -124,11 +124,17 @@ class NetworkLaw(eqx.Module):
         lesion, zero = self.network.lesion, jnp.zeros_like(self.network.length)
         if lesion.length.shape[0] == 0:
             return zero, zero
+        inside = self.network.radius[lesion.segment]
+        reference = (
+            jnp.zeros_like(lesion.length)
+            .at[lesion.lesion]
+            .add(lesion.fraction * 0.5 * (inside[:, 0] + inside[:, 1]))
+        )
         linear, quadratic = stenosis_coefficients(
-            lesion.reference_radius,
+            reference,
             lesion.diameter_reduction,
             lesion.length,
-            self.blood.viscosity(lesion.reference_radius),
+            self.blood.viscosity(reference),
             self.blood.density,
         )
         spread = lambda c: zero.at[lesion.segment].add(lesion.fraction * c[lesion.lesion])
