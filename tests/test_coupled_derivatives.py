@@ -46,7 +46,7 @@ def states(case):
     return {"rest": at_rest(problem, bed), "hyperemia": unregulated(problem, bed.hyperemia)}
 
 
-@pytest.mark.parametrize("state", ["rest", "hyperemia"])
+@pytest.mark.parametrize("state", ["hyperemia", pytest.param("rest", marks=pytest.mark.slow)])
 def test_forward_reverse_and_hessian(case, state):
     value = functional(states(case)[state])
     theta = jnp.ones(4)
@@ -62,7 +62,7 @@ def test_forward_reverse_and_hessian(case, state):
         assert np.abs(difference - hessian[k]).max() <= 1e-6 * np.abs(hessian).max()
 
 
-@pytest.mark.parametrize("state", ["rest", "hyperemia"])
+@pytest.mark.parametrize("state", ["rest", pytest.param("hyperemia", marks=pytest.mark.slow)])
 def test_single_precision_gradient(case, state):
     problem = states(case)[state]
     single = jax.tree.map(
