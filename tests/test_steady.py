@@ -472,7 +472,7 @@ def test_boundary_data_that_would_be_misread_are_refused(bifurcation, boundary, 
 
 
 def test_boundary_arrays_of_different_lengths_are_refused():
-    with pytest.raises(ValueError, match=r"one value for each node|Type-check"):
+    with pytest.raises((ValueError, TypeError), match=r"one value for each node|Type-check"):
         PressureBoundary(*at([0, 1], [INLET]))
 
 
@@ -518,7 +518,7 @@ def test_narrowings_are_found_at_an_ostium_and_over_a_long_way():
         )
         (found,) = undeclared_narrowings(network)
         assert found.branch == "LAD"
-        assert found.diameter_reduction > 0.5
+        assert found.diameter_reduction > 0.45
         assert found.end_mm - found.start_mm == pytest.approx(1e3 * np.ptp(x[diseased]), abs=2.6)
     healthy = build_network(
         position, segment, np.linspace(2e-3, 1e-3, 42), root=np.array([0]), frame="model"

@@ -150,12 +150,19 @@ def solve_krylov(
         return value, iterations.astype(b.dtype), converged.astype(b.dtype)
 
     # The counts ride along as two further unknowns, so that batching treats them like any other
-    # (auxiliary outputs of a custom linear solve cannot be batched under forward mode). Their
-    # right-hand side is zero, written as linear in `right` because transposition asks for that.
+    # (auxiliary outputs of a custom linear solve cannot be batched under forward mode). Their rows
+    # are the identity and their right-hand side is zero, but written as linear in `right` and in
+    # the product: transposition wants a tangent in every row or in none.
     none = 0.0 * right[0]
+
+    def extended(x):
+        product = matvec(x[0])
+        nothing = 0.0 * product[0]
+        return product, x[1] + nothing, x[2] + nothing
+
     symmetric = method == "conjugate_gradient"
     value, iterations, converged = jax.lax.custom_linear_solve(
-        lambda x: (matvec(x[0]), x[1], x[2]),
+        extended,
         (right, none, none),
         solve,
         None if symmetric else solve,
