@@ -143,7 +143,8 @@ def solve_krylov(
         # Squares of flows per control volume leave the range of float32: solve for b of size one.
         size = jnp.max(jnp.abs(b), initial=0.0)
         size = jnp.where(size > 0, size, 1.0).astype(b.dtype)
-        only = lambda x: product((x, none, none))[0]
+        zero = jnp.zeros((), b.dtype)
+        only = lambda x: product((x, zero, zero))[0]
         value, iterations, converged = iterate(only, precondition, b / size, rtol, max_steps)
         # Inside a derivative nobody reads `converged`: an unsolved system must not look solved.
         value = jnp.where(converged, size * value, jnp.nan)
