@@ -1,6 +1,9 @@
 """What every room needs and none owns: the error for bad input, and dtype helpers."""
 
+from typing import Any
+
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array
 
 
@@ -23,3 +26,8 @@ class InputError(ValueError):
 def by_precision(x: Array, *, float64: float, float32: float) -> float:
     """The number that fits the precision of `x`."""
     return float64 if jnp.finfo(x.dtype).bits == 64 else float32
+
+
+def is_traced(x: Any) -> bool:
+    """Whether a transformation (`jit`, `grad`, `vmap`) hides the values of `x`."""
+    return isinstance(x, Tracer)

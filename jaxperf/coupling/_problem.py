@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .._custom_types import float_leaf, Parameter
-from .._misc import InputError
+from .._misc import InputError, is_traced
 from ..darcy import check_permeability, darcy_mesh, TetDarcyMesh, VoxelDarcyMesh
 from ..geometry import Regions, TetMesh, VoxelMesh
 from ..network import check_boundary, PressureBoundary, VascularNetwork
@@ -127,7 +127,7 @@ class Autoregulation(eqx.Module):
 
     def __check_init__(self):
         target = self.flow_target
-        if not isinstance(target, jax.core.Tracer) and not (np.asarray(target) > 0).all():
+        if not is_traced(target) and not (np.asarray(target) > 0).all():
             bad = int(np.flatnonzero(~(np.asarray(target) > 0))[0])
             raise InputError(
                 f"flow_target of terminal {bad} is {np.asarray(target)[bad]}",
@@ -164,14 +164,14 @@ class PerfusionProblem(eqx.Module):
     def __check_init__(self):
         check_boundary(self.network, self.boundary)
         terminal, permeability = self.tissue.terminal_node, self.microcirculation.permeability
-        if not isinstance(terminal, jax.core.Tracer):
+        if not is_traced(terminal):
             self._check_terminals(np.asarray(terminal))
-        if not isinstance(permeability, jax.core.Tracer):
+        if not is_traced(permeability):
             check_permeability(self.tissue.mesh, np.asarray(permeability), "permeability")
 
     def _check_terminals(self, terminal: np.ndarray):
         held = [b.node for b in self.boundary if isinstance(b, PressureBoundary)]
-        fixed = [n for n in held if not isinstance(n, jax.core.Tracer)]
+        fixed = [n for n in held if not is_traced(n)]
         bad = (terminal < 0) | (terminal >= self.network.n_nodes)
         bad = bad | np.isin(terminal, np.concatenate([np.zeros(0, np.int32), *fixed]))
         if bad.any():

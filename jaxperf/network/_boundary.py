@@ -6,11 +6,10 @@ boundary stands for a reservoir or a bed in which the velocity is negligible.
 """
 
 import equinox as eqx
-import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._misc import InputError
+from .._misc import InputError, is_traced
 from ._network import VascularNetwork
 
 
@@ -95,7 +94,7 @@ def check_boundary(network: VascularNetwork, boundary: tuple[AbstractBoundary, .
         kind = type(condition).__name__
         for name in ("node", *_RESISTANCES):
             value = getattr(condition, name, None)
-            if value is None or isinstance(value, jax.core.Tracer):
+            if value is None or is_traced(value):
                 continue
             number = np.asarray(value)
             if name == "node":
