@@ -1,6 +1,7 @@
 """The command line: arguments in, exit code out; the work is done in `jaxperf.case`."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,7 +63,7 @@ def _run(case: cases.Case, out: Path, data: Path, overwrite: bool, as_json: bool
     except cases.SolveError as error:
         raise _fail(str(error), FAILED_SOLVE) from None
     if as_json:
-        typer.echo(json.dumps({"out": str(out), **said}))
+        typer.echo(cases.json_text({"out": str(out), **said}))
     elif not quiet:
         _show(said, out)
 
@@ -161,8 +162,14 @@ def schema() -> None:
     typer.echo(json.dumps(cases.case_schema(), indent=2))
 
 
+def _end(signal_number: int, _frame: object) -> None:
+    # as an exception, so that a half-written run folder is removed
+    raise SystemExit(128 + signal_number)
+
+
 def main() -> None:
     """Entry point of the `jaxperf` command."""
+    signal.signal(signal.SIGTERM, _end)
     app()
 
 

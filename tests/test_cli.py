@@ -10,7 +10,7 @@ import pyvista
 import yaml
 from typer.testing import CliRunner
 
-from jaxperf import case as cases
+from jaxperf import case as cases, InputError
 from jaxperf.case import Case, write_starter
 from jaxperf.cli import app, BAD_INPUT, FAILED_SOLVE
 
@@ -197,6 +197,31 @@ def test_a_failed_run_leaves_no_folder(tmp_path):
     with pytest.raises(RuntimeError):
         failing()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_appears_meanwhile_is_kept(tmp_path):
+    from jaxperf.case._run import run_folder
+
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="it exists"), run_folder(out, False):
+        out.mkdir()
+        (out / "thesis.txt").write_text("years of work")
+    assert [p.name for p in out.iterdir()] == ["thesis.txt"]
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    out = str(tmp_path / "file" / "run")
+    result = runner.invoke(app, ["demo", "--out", out])
+    assert result.exit_code == BAD_INPUT
+    assert out in result.stderr and "cannot be created" in result.stderr
+
+
+def test_json_has_no_nan():
+    from jaxperf.case import json_text
+
+    assert json.loads(json_text({"cfr": float("nan")})) == {"cfr": None}
 
 
 def test_init_and_check(tmp_path):

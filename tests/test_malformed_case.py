@@ -124,7 +124,52 @@ CASES = [
         "pressure negative",
         put("boundary.pressure_inlet_mmHg", -93),
         "boundary.pressure_inlet_mmHg",
-        "greater than 0",
+        "greater than or equal to 20",
+    ),
+    Malformed(
+        "pressure in pascal",
+        put("boundary.pressure_inlet_mmHg", 12400),
+        "boundary.pressure_inlet_mmHg",
+        "less than or equal to 300",
+    ),
+    Malformed(
+        "viscosity in Pa s",
+        put("blood.viscosity_mPa_s", 0.0035),
+        "blood.viscosity_mPa_s",
+        "greater than or equal to 0.3",
+    ),
+    Malformed(
+        "density in g per cm3",
+        put("blood.density_kg_m3", 1.06),
+        "blood.density_kg_m3",
+        "greater than or equal to 800",
+    ),
+    Malformed(
+        "capillary pressure above the inlet",
+        put("microcirculation.pressure_capillary_mmHg", 120),
+        "changed.yaml",
+        "must fall from boundary.pressure_inlet_mmHg",
+    ),
+    Malformed(
+        "cavity is the wall",
+        put("ventricle.labels.cavity", 1),
+        "ventricle.labels",
+        "three different labels",
+    ),
+    Malformed(
+        "an outlet twice",
+        put(
+            "boundary.outlets",
+            [{"branch": "OM1", "flow_ml_min": 3.0}, {"branch": "OM1", "flow_ml_min": 3.0}],
+        ),
+        "boundary",
+        "OM1 twice",
+    ),
+    Malformed(
+        "a built tree called a patient",
+        lambda raw, folder: raw.update(kind="patient", ventricle={"ellipsoid": {}}),
+        "changed.yaml",
+        "kind must be synthetic",
     ),
     Malformed(
         "reduction in percent",

@@ -1,5 +1,6 @@
 """A patient case: configuration, build, checks, run folder."""
 
+from ..io import json_text as json_text
 from ._check import check_case as check_case, Finding as Finding
 from ._demo import demo_tree as demo_tree, DODGE_MM as DODGE_MM
 from ._load import load_case as load_case

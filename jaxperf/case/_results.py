@@ -47,7 +47,7 @@ class Results:
     def synthetic_branches(self) -> list[str]:
         """Branches that no image shows: all of a built tree, or those drawn by rule."""
         names = list(self.prepared.network.branch_name)
-        if self.prepared.case.tree.built_in is not None:
+        if self.prepared.case.kind == "synthetic":
             return names
         return [name for name in names if name.endswith("(synthetic)")]
 
@@ -176,6 +176,7 @@ def branch_rows(results: Results) -> list[dict[str, Any]]:
         rows.append(
             {
                 "branch": name,
+                "anatomy": ", ".join(labels(results)) or "patient",
                 "synthetic": name in results.synthetic_branches,
                 "length_mm": float(rest.length[i]) / M_PER_MM,
                 "diameter_max_mm": 2.0 * float(rest.radius_max[i]) / M_PER_MM,

@@ -67,7 +67,7 @@ def run_case(
         with progress.stage("write"):
             said = summary(results, setup)
             said["warnings"] += [f"{f.where}: {f.message}." for f in findings]
-            _write(folder, results, said)
+            _write(folder, results, said, Path(data).absolute())
         if case.output.figures:
             with progress.stage("figures"):
                 from ._figures import write_figures
@@ -82,7 +82,34 @@ def run_folder(out: str | os.PathLike, overwrite: bool) -> Iterator[Path]:
 
     **Errors:** [`InputError`][] where `out` exists and is not to be replaced, or is no run folder.
     """
-    out = Path(out)
+    out = Path(out).absolute()
+    _refuse_existing(out, overwrite)
+    temporary = out.with_name(f".{out.name}-{secrets.token_hex(4)}")
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(
+            f"it cannot be created ({error.strerror})",
+            where=str(out),
+            expected="a folder that may be written",
+            fix="Choose another place for --out",
+        ) from None
+    try:
+        yield temporary
+        # somebody else may have written there meanwhile
+        _refuse_existing(out, overwrite)
+        if out.exists():
+            replaced = out.with_name(f".{out.name}-{secrets.token_hex(4)}-old")
+            out.rename(replaced)
+            temporary.rename(out)
+            shutil.rmtree(replaced)
+        else:
+            temporary.rename(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _refuse_existing(out: Path, overwrite: bool) -> None:
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         if not overwrite:
             raise InputError(
@@ -99,28 +126,14 @@ def run_folder(out: str | os.PathLike, overwrite: bool) -> Iterator[Path]:
                 expected="a run folder that may be replaced",
                 fix="Choose another name",
             )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}-{secrets.token_hex(4)}")
-    temporary.mkdir()
-    try:
-        yield temporary
-        if out.exists():
-            replaced = out.with_name(f".{out.name}-{secrets.token_hex(4)}-old")
-            out.rename(replaced)
-            temporary.rename(out)
-            shutil.rmtree(replaced)
-        else:
-            temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write(folder: Path, results: Results, said: dict[str, Any]) -> None:
+def _write(folder: Path, results: Results, said: dict[str, Any], data: Path) -> None:
     prepared = results.prepared
     content = prepared.case.model_dump(mode="json")
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     (folder / "config.yaml").write_text(text, encoding="utf-8")
-    write_json(folder / "versions.json", versions())
+    write_json(folder / "versions.json", {**versions(), "data": os.fspath(data)})
     write_json(folder / "summary.json", said)
     write_csv(folder / "segments17.csv", segment_rows(results))
     write_csv(folder / "branches.csv", branch_rows(results))

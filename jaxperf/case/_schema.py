@@ -61,6 +61,11 @@ class Tree(Section):
         return self
 
 
+# Wide enough for any physiology, narrow enough to catch another unit.
+Density = Annotated[float, Field(ge=800.0, le=1300.0)]
+Viscosity = Annotated[float, Field(ge=0.3, le=30.0)]
+
+
 class Labels(Section):
     """A NIfTI label volume."""
 
@@ -74,6 +79,12 @@ class Labels(Section):
     largest_piece: bool = Field(
         default=False, description="Keep the largest piece of a wall that falls into several."
     )
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "Labels":
+        if len({self.wall, self.cavity, self.rv}) < 3:
+            raise ValueError("wall, cavity and rv must be three different labels")
+        return self
 
 
 class Landmarks(Section):
@@ -170,17 +181,17 @@ class Lesion(Section):
 class BloodSection(Section):
     """Blood."""
 
-    density_kg_m3: Positive = Field(default=1060.0, description="Density.")
+    density_kg_m3: Density = Field(default=1060.0, description="Density.")
     viscosity: Literal["constant", "pries"] = Field(
         default="constant", description="Law: constant, or Pries (1994) in vivo."
     )
-    viscosity_mPa_s: Positive = Field(
+    viscosity_mPa_s: Viscosity = Field(
         default=3.5, description="Dynamic viscosity of the constant law."
     )
     haematocrit: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         default=0.45, description="Discharge haematocrit of the Pries law."
     )
-    plasma_viscosity_mPa_s: Positive = Field(
+    plasma_viscosity_mPa_s: Viscosity = Field(
         default=1.2, description="Plasma viscosity, Pries law."
     )
     profile_exponent: Positive = Field(
@@ -224,10 +235,18 @@ class Outlet(Section):
 class BoundarySection(Section):
     """Pressures and flows at the ends of the tree."""
 
-    pressure_inlet_mmHg: Positive = Field(
+    pressure_inlet_mmHg: Annotated[float, Field(ge=20.0, le=300.0)] = Field(
         default=93.0, description="Mean aortic pressure at the roots."
     )
     outlets: tuple[Outlet, ...] = Field(default=(), description="Outlets beside the ventricle's.")
+
+    @model_validator(mode="after")
+    def _once(self) -> "BoundarySection":
+        named = [outlet.branch for outlet in self.outlets]
+        for branch in named:
+            if named.count(branch) > 1:
+                raise ValueError(f"outlets names the branch {branch} twice")
+        return self
 
 
 class MicrocirculationSection(Section):
@@ -249,7 +268,7 @@ class MicrocirculationSection(Section):
     )
     fibre_endo_deg: Finite = Field(default=60.0, description="Fibre angle at the endocardium.")
     fibre_epi_deg: Finite = Field(default=-60.0, description="Fibre angle at the epicardium.")
-    density_kg_m3: Positive = Field(default=1050.0, description="Density of the tissue.")
+    density_kg_m3: Density = Field(default=1050.0, description="Density of the tissue.")
 
     @model_validator(mode="after")
     def _complete(self) -> "MicrocirculationSection":
@@ -343,6 +362,14 @@ class Case(Section):
             raise ValueError("synthetic_rca needs ventricle.labels (wall, cavity and RV)")
         if self.synthetic_rca and self.kind == "patient":
             raise ValueError("with synthetic_rca the kind cannot be patient; use composite")
+        if self.kind == "patient" and (self.ventricle.ellipsoid or self.tree.built_in):
+            raise ValueError("a built ventricle or tree is no patient; kind must be synthetic")
+        bed, inlet = self.microcirculation, self.boundary.pressure_inlet_mmHg
+        if not bed.pressure_sink_mmHg < bed.pressure_capillary_mmHg < inlet:
+            raise ValueError(
+                "pressures must fall from boundary.pressure_inlet_mmHg to "
+                "microcirculation.pressure_capillary_mmHg to microcirculation.pressure_sink_mmHg"
+            )
         across = self.microcirculation.permeability_across_m2_per_Pa_s
         if across is not None and not self._on_tetrahedra():
             raise ValueError("permeability_across_m2_per_Pa_s needs ventricle.mesh: tetrahedra")

@@ -57,8 +57,8 @@ def calibrate(
 
     with Q/V = MBF·ρ_t. The first is exact: all flow leaves through the sink, so P_cap is the mean
     tissue pressure. The second holds for the mean terminal pressure p̄_T, which itself depends on
-    the flow, and is iterated. Hyperemia multiplies both by one factor, given, or found from a
-    target in the lesion-free heart. Runs on the host.
+    the flow, and is iterated. In hyperemia both grow by a common factor, which is given or is
+    the one at which the lesion-free heart reaches a stress target. Runs on the host.
 
     **Arguments:** `problem`, whose own β and dilation are only a layout; its lesions are lifted.
     Give exactly one of `mbf_hyperemia_ml_min_g` and `hyperemia_factor`.

@@ -21,6 +21,7 @@ from ._tets import (
     TetFile as TetFile,
 )
 from ._writers import (
+    json_text as json_text,
     write_csv as write_csv,
     write_json as write_json,
     write_perfusion as write_perfusion,

@@ -144,13 +144,17 @@ def write_csv(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> Non
 
 
 def write_json(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
-    """Write JSON (RFC 8259, UTF-8).
+    """Write JSON: the text of `json_text`."""
+    with replacing(path) as temporary:
+        temporary.write_text(json_text(content) + "\n", encoding="utf-8")
+
+
+def json_text(content: Mapping[str, Any]) -> str:
+    """JSON (RFC 8259) of numbers, arrays and paths.
 
     Arrays become lists. JSON has no NaN and no infinity: they are written as null.
     """
-    text = json.dumps(_plain(content), indent=2, allow_nan=False, ensure_ascii=False)
-    with replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    return json.dumps(_plain(content), indent=2, allow_nan=False, ensure_ascii=False)
 
 
 def _plain(value: Any) -> Any:

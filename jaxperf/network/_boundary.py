@@ -49,7 +49,8 @@ class ResistanceOutlet(AbstractBoundary):
 class CoronaryOutletSvOneD(AbstractBoundary):
     """Open-loop coronary outlet in svOneDSolver's convention.
 
-    Its `P_ref` is *added* to the outlet pressure, so the venous sink lies at −`P_ref`. SI units.
+    That solver drives the outlet by P + `P_ref`: blood drains to a sink of pressure −`P_ref`. SI
+    units.
     """
 
     node: Int[Array, " b"]

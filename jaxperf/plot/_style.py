@@ -5,7 +5,6 @@ from typing import Any
 
 # Perceptually uniform, legible in grey and with colour-vision deficiency.
 FLOW_MAP = "viridis"
-RATIO_MAP = "cividis"
 INK = "#222222"
 MUTED = "#777777"
 ISCHAEMIC_FFR = 0.80
