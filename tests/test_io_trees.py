@@ -79,6 +79,20 @@ def test_names_by_end_and_by_automatic_name(y_tree):
     assert cut.branch_name == ("LM", "branch 0", "branch 1", "branch 2")
 
 
+def test_a_named_tip_claims_its_way(y_tree):
+    # the side branch that ends in row 8 is thinner than the course to row 5
+    wide = _read(y_tree, branch_name={2: "LM", 5: "LAD", 8: "D1"})
+    assert wide.branch_name == ("LM", "LAD", "branch 1", "D1")
+    thin = _read(y_tree, branch_name={8: "D1", 2: "LM", 5: "LAD"})
+    assert thin.branch_name == ("LM", "D1", "branch 1", "LAD")
+    assert _length_mm(thin, "D1") == pytest.approx(2 * np.hypot(10, 5) + np.hypot(4, 8))
+    assert _length_mm(thin, "LAD") == pytest.approx(np.hypot(10, 2))
+    # an automatic name keeps to its course
+    course = _read(y_tree, branch_name={"branch 2": "D1"})
+    assert course.branch_name == ("branch 0", "branch 1", "D1")
+    assert _length_mm(course, "D1") == pytest.approx(np.hypot(4, 8))
+
+
 def test_coincident_rows_become_one_node_with_a_step(tmp_path):
     path = tmp_path / "step.swc"
     path.write_text("1 1 0 0 0 2 -1\n2 3 10 0 0 2 1\n3 3 10 0 0 1.5 2\n4 3 20 0 0 1.5 3\n")
@@ -271,6 +285,18 @@ def test_composite_tree_is_read_alike_from_both_formats():
     vtp = read_centerlines(folder / "tree_registered.vtp", units="mm", frame="LPS")
     _check_same_tree(vtp, swc, 2e-7)
     assert (swc.n_segments, swc.n_vessels, len(swc.terminals)) == (91, 11, 6)
+
+
+@requires_data
+def test_composite_branches_have_the_stated_lengths():
+    path = data_dir() / "composite" / "tree_registered.swc"
+    network = read_swc(path, units="mm", frame="LPS", branch_name=COMPOSITE_NAMES)
+    stated = {
+        "LM": 3.2, "LAD": 142.9, "LCx": 103.8, "D1": 47.6, "OM1": 33.8, "OM2": 42.5, "OM3": 29.5
+    }  # fmt: skip
+    assert {n: _length_mm(network, n) for n in network.branch_name} == pytest.approx(
+        stated, abs=0.06
+    )
 
 
 @requires_data

@@ -257,7 +257,7 @@ def test_check_finds_it(case, starter):
         raw["kind"] = "patient"
     case.change(raw, starter)
     path = starter / "changed.yaml"
-    path.write_text(yaml.safe_dump(raw))
+    path.write_text(yaml.safe_dump(raw, sort_keys=False))
     errors = [f for f in check_case(path, starter) if f.severity == "error"]
     assert errors
     assert any(case.where in f.where and case.says in f.message for f in errors), errors
@@ -266,7 +266,7 @@ def test_check_finds_it(case, starter):
 def test_the_distance_is_stated(starter):
     raw = yaml.safe_load((starter / "case.yaml").read_text())
     edit_tree(_move_tip)(raw, starter)
-    (starter / "changed.yaml").write_text(yaml.safe_dump(raw))
+    (starter / "changed.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
     (finding,) = check_case(starter / "changed.yaml", starter)
     distance = int(finding.message.split("lies ")[1].split(" mm")[0])
     assert 45 <= distance <= 55
@@ -277,7 +277,7 @@ def test_all_findings_at_once(starter):
     raw["lesions"][0]["branch"] = "LDA"
     raw["ventricle"]["labels"]["wall"] = 9
     edit_tree(_narrow)(raw, starter)
-    (starter / "changed.yaml").write_text(yaml.safe_dump(raw))
+    (starter / "changed.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
     found = check_case(starter / "changed.yaml", starter)
     errors = [f.where for f in found if f.severity == "error"]
     assert any("ventricle.nii.gz" in where for where in errors)

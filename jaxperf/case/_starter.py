@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.spatial import KDTree
 
 from .._misc import InputError
 from .._units import M_PER_MM
 from ..geometry import build_voxel_mesh, VoxelMesh
-from ..io import network_in_frame, read_swc, write_nifti
+from ..io import network_in_frame, write_nifti
 from ..network import branch_course, VascularNetwork
 from ._build import build_heart, read_tree
 from ._demo import LESION
@@ -107,7 +106,7 @@ def write_starter(
     assert isinstance(heart.mesh, VoxelMesh)
     write_labels(folder / "ventricle.nii.gz", heart.mesh)
     row_of_node = write_swc(folder / "tree.swc", network)
-    ends = branch_ends(folder / "tree.swc", network, row_of_node)
+    ends = branch_ends(network, row_of_node)
     names = "\n".join(f"    {row}: {name}" for row, name in ends.items())
     text = _TEMPLATE.format(title="My first case", branches=names, **LESION)
     path = folder / "case.yaml"
@@ -121,31 +120,13 @@ def write_labels(path: str | os.PathLike, mesh: VoxelMesh) -> None:
     write_nifti(path, whole, mesh.label.ravel().astype(np.float64))
 
 
-def branch_ends(
-    path: str | os.PathLike, network: VascularNetwork, row_of_node: dict[int, int]
-) -> dict[int, str]:
-    """The rows in which the branches of a written network end as a reader finds them, with names.
-
-    A reader follows the widest vessel at a junction, so it may go from one branch into another.
-    Such a course is cut where the name changes, and branches may fall into numbered parts.
-    """
-    found = read_swc(path, units="mm", frame=network.frame)
-    own = np.asarray(network.segment_node)[:, 1]
-    tree = KDTree(np.asarray(network.node_position)[own])
-    ends: dict[int, str] = {}
-    parts: dict[str, int] = {}
-    for name in found.branch_name:
-        course, _ = branch_course(found, name)
-        position = np.asarray(found.node_position)[np.asarray(found.segment_node)[course, 1]]
-        segment = np.asarray(tree.query(position)[1])
-        number = np.asarray(network.branch)[segment]
-        last = np.append(np.flatnonzero(np.diff(number)), len(number) - 1)
-        for i in last.tolist():
-            label = network.branch_name[int(number[i])]
-            parts[label] = parts.get(label, 0) + 1
-            part = f" part {parts[label]}" if parts[label] > 1 else ""
-            ends[row_of_node[int(own[segment[i]])]] = label + part
-    return ends
+def branch_ends(network: VascularNetwork, row_of_node: dict[int, int]) -> dict[int, str]:
+    """The rows in which the branches of a written network end, with names, parents first."""
+    distal = np.asarray(network.segment_node)[:, 1]
+    return {
+        row_of_node[int(distal[branch_course(network, name)[0][-1]])]: name
+        for name in network.branch_name
+    }
 
 
 def write_swc(path: str | os.PathLike, network: VascularNetwork) -> dict[int, int]:

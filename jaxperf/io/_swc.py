@@ -36,9 +36,10 @@ def read_swc(
     - `units`: unit of length of the file, `mm`, `cm`, `m` or `um`; SWC does not state it.
     - `frame`: frame of the coordinates, `LPS`, `RAS` or `model`.
     - `branch_name`: names of branches. A key is an automatic name, or the id of the row where
-      the branch ends: at a tip, the branch that ends there; elsewhere, the stretch of a branch
-      up to that row, which becomes a branch of its own (the left main ends at the row of its
-      bifurcation).
+      the branch ends. A branch named by its row is the whole way from there up to a root or to
+      a branch of an earlier key, whatever the calibres, so parents come before their side
+      branches. A row inside a branch of an earlier key cuts it: the stretch up to that row
+      becomes a branch of its own.
 
     **Returns:** a [`jaxperf.network.VascularNetwork`][] in m. Its nodes are the rows in the
     order of the file, less the merged ones.

@@ -131,21 +131,22 @@ def _name_branches(
 ) -> tuple[Int[np.ndarray, " s"], tuple[str, ...]]:
     """The branch of each segment, and the branches' names."""
     roots = np.flatnonzero(tree.parent < 0)
-    courses = _courses(roots, proximal, distal, chord, tree.radius)
+    plain = _courses(roots, proximal, distal, chord, tree.radius, {})
     segment_of = dict(zip(distal.tolist(), range(len(distal)), strict=True))
-    parts: list[tuple[str, list[int]]] = []
     wanted = dict(branch_name or {})
-    ends = _named_ends(tree, node, segment_of, courses, wanted, where)
-    for i, course in enumerate(courses):
+    ends = _named_ends(tree, node, segment_of, plain, wanted, where)
+    claim = _claims(ends, plain, dict(zip(distal.tolist(), proximal.tolist(), strict=True)))
+    number = {course[-1]: i for i, course in enumerate(plain)}
+    parts: list[tuple[str, list[int]]] = []
+    for course in _courses(roots, proximal, distal, chord, tree.radius, claim):
         part: list[int] = []
         for point in course:
             part.append(segment_of[point])
             if point in ends:
-                parts.append((ends[point], part))
+                parts.append((ends[point][0], part))
                 part = []
         if part:
-            name = f"branch {i}"
-            parts.append((wanted.get(name, name), part))
+            parts.append((f"branch {number[course[-1]]}", part))
     names = [name for name, _ in parts]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
@@ -161,9 +162,9 @@ def _name_branches(
     return branch, tuple(names)
 
 
-def _named_ends(tree, node, segment_of, courses, wanted, where) -> dict[int, str]:
-    """The point where each branch that the caller names by its end is cut off."""
-    ends: dict[int, str] = {}
+def _named_ends(tree, node, segment_of, courses, wanted, where) -> dict[int, tuple[str, bool]]:
+    """Where each branch that the caller names ends, its name, and whether the key was automatic."""
+    ends: dict[int, tuple[str, bool]] = {}
     last = {f"branch {i}": course[-1] for i, course in enumerate(courses)}
     for key, name in wanted.items():
         if isinstance(key, str):
@@ -182,17 +183,38 @@ def _named_ends(tree, node, segment_of, courses, wanted, where) -> dict[int, str
                 f"{tree.name_of} where a branch ends (tips: {', '.join(map(str, tips))})",
                 fix=f"Correct the key of {name!r}",
             )
-        ends[point] = name
+        ends[point] = (name, isinstance(key, str))
     return ends
 
 
-def _courses(roots, proximal, distal, chord, radius) -> list[list[int]]:
+def _claims(ends, courses, parent: Mapping[int, int]) -> dict[int, int]:
+    """The end of the named branch to which each point belongs, as far as names decide.
+
+    A branch named by the id of its end claims its whole way up to a root or to an earlier claim,
+    whatever the calibres; an end that lies in an earlier claim cuts that one. An automatic name
+    claims its own course only.
+    """
+    course_of = {course[-1]: course for course in courses}
+    claim: dict[int, int] = {}
+    for end, (_, automatic) in ends.items():
+        top = course_of[end][0] if automatic else -1
+        point = end
+        while point not in claim:
+            claim[point] = end
+            if point not in parent or (point == top and parent[top] in parent):
+                break
+            point = parent[point]
+    return claim
+
+
+def _courses(roots, proximal, distal, chord, radius, claim) -> list[list[int]]:
     """The tree as unbranched courses, each the list of its points without the first.
 
-    At a junction the course goes on into the vessel with the largest mean radius as far as the
-    next junction: the mean, because the first points of all daughters lie in the same lumen.
-    Equal means are decided by the longer way to a tip. Courses are numbered generation by
-    generation, and along their parent from its proximal end.
+    A claimed course goes on to the end that claims it. Elsewhere it goes on at a junction into
+    the vessel with the largest mean radius as far as the next junction: the mean, because the
+    first points of all daughters lie in the same lumen. Equal means are decided by the longer way
+    to a tip. Courses are numbered generation by generation, and along their parent from its
+    proximal end.
     """
     child: dict[int, list[int]] = {}
     step = dict(zip(distal.tolist(), chord.tolist(), strict=True))
@@ -216,8 +238,11 @@ def _courses(roots, proximal, distal, chord, radius) -> list[list[int]]:
     for first in starts:
         course = [first]
         while course[-1] in child:
-            onward = max(child[course[-1]], key=rank)
-            starts += [c for c in child[course[-1]] if c != onward]
+            end = claim.get(course[-1])
+            below = child[course[-1]]
+            same = [c for c in below if end is not None and claim.get(c) == end]
+            onward = max(same or below, key=rank)
+            starts += [c for c in below if c != onward]
             course.append(onward)
         courses.append(course if first in step else course[1:])
     return courses
