@@ -4,6 +4,7 @@
 of the message.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from helpers import data_dir, requires_data
 
-from jaxperf.case import check_case, write_starter
+from jaxperf.case import check_case, demo_case, write_starter
+from jaxperf.case._check import check_built
 
 
 @dataclass(frozen=True)
@@ -283,6 +286,30 @@ def test_all_findings_at_once(starter):
     assert any("ventricle.nii.gz" in where for where in errors)
     assert "lesions.0.branch" in errors
     assert any("unusual" in f.message for f in found if f.severity == "warning")
+
+
+def test_a_wrong_frame_lies_in_the_cavities(starter):
+    raw = yaml.safe_load((starter / "case.yaml").read_text())
+    assert raw["tree"]["frame"] == "RAS"
+    raw["tree"]["frame"] = "LPS"
+    (starter / "changed.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    found = check_case(starter / "changed.yaml", starter)
+    (error,) = [f for f in found if f.where == "tree.frame"]
+    assert error.severity == "error"
+    count = [int(n) for n in re.findall(r"\d+", error.message)]
+    assert count[0] == count[2] + count[3] and count[3] > 80
+    assert "Try frame: RAS" in error.message
+
+
+def test_the_demonstration_lies_on_its_wall(tmp_path):
+    assert check_built(demo_case(5.0), tmp_path) == []
+
+
+@requires_data
+def test_the_composite_lies_on_its_wall():
+    path = Path(__file__).resolve().parents[1] / "examples" / "composite.yaml"
+    found = check_case(path, data_dir())
+    assert [f for f in found if f.severity == "error"] == []
 
 
 def test_no_yaml(tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 from pydantic import ValidationError
 from scipy.spatial import KDTree
 
@@ -14,6 +15,7 @@ from .._misc import InputError
 from .._units import M_PER_MM
 from ..network import branch_course, undeclared_narrowings, VascularNetwork, vessel_label
 from ._build import build_heart, build_tree, Heart, outlet_node, read_tree
+from ._grooves import SYNTHETIC
 from ._load import case_errors, read_yaml
 from ._schema import Case
 from ._terminals import parent_segment
@@ -21,6 +23,13 @@ from ._terminals import parent_segment
 # Lumen radii (m) outside which a segmented coronary artery is unusual, not impossible.
 _USUAL_RADIUS = (0.15e-3, 3.5e-3)
 _USUAL_MASS_G = (50.0, 400.0)
+# Largest share of a tree's nodes in the cavities: a coarse label volume puts a few there.
+_SHARE_IN_CAVITIES = 0.08
+# What to do about a tree in the cavities, by the frame that the case states.
+_TRY = {
+    "LPS": "Try frame: RAS; if that is no better, register the tree to the ventricle",
+    "RAS": "Try frame: LPS; if that is no better, register the tree to the ventricle",
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,8 @@ def check_case(path: str | os.PathLike, data: str | os.PathLike = ".") -> list[F
     """Every finding about a case file and the files it names.
 
     Schema, files, units and frames, disconnected vessels, lesions, the range of the radii,
-    undeclared narrowings, the mass of the wall, the distance of each terminal from the wall.
+    undeclared narrowings, the mass of the wall, nodes in the cavities, the distance of each
+    terminal from the wall.
     """
     try:
         raw = read_yaml(path)
@@ -78,6 +88,7 @@ def geometry_findings(case: Case, tree: VascularNetwork, heart: Heart) -> list[F
     return [
         *_mass(case, heart),
         *_narrowings(case, tree),
+        *_cavities(case, tree, heart),
         *_distances(case, tree, heart),
     ]
 
@@ -158,6 +169,33 @@ def _narrowings(case: Case, tree: VascularNetwork) -> Iterator[Finding]:
             f"narrows by {100 * place.diameter_reduction:.0f} % of its diameter at "
             f"{place.arc_mm:.1f} mm (from {place.start_mm:.1f} to {place.end_mm:.1f} mm); "
             "declare it under lesions if it is a stenosis",
+        )
+
+
+def _drawn_by_rule(tree: VascularNetwork) -> Bool[np.ndarray, " s"]:
+    """The segments of synthetic vessels, which follow the ventricle and not the file."""
+    return np.array([name.endswith(SYNTHETIC) for name in tree.branch_name])[tree.branch]
+
+
+def _cavities(case: Case, tree: VascularNetwork, heart: Heart) -> Iterator[Finding]:
+    """Many nodes in the blood of a ventricle: wrong frame or registration."""
+    if heart.voxels is None:
+        return
+    voxels = heart.voxels
+    node = np.unique(np.asarray(tree.segment_node)[~_drawn_by_rule(tree)])
+    inverse = np.linalg.inv(voxels.affine)
+    ijk = np.asarray(tree.node_position)[node] @ inverse[:3, :3].T + inverse[None, :3, 3]
+    ijk = np.rint(ijk).astype(np.int64)
+    ijk = ijk[((ijk >= 0) & (ijk < np.array(voxels.shape)[None, :])).all(axis=1)]
+    label = voxels.label[tuple(ijk.T)]
+    left, right = (int((label == x).sum()) for x in (heart.cavity_label, heart.rv_label))
+    if left + right > _SHARE_IN_CAVITIES * len(node):
+        yield Finding(
+            "error",
+            "tree.frame",
+            f"{left + right} of the tree's {len(node)} nodes lie in a cavity: {left} in the left "
+            f"ventricle's, {right} in the right one's. The frame is probably wrong, or the "
+            f"registration. {_TRY.get(case.tree.frame or '', 'Register the tree anew')}",
         )
 
 
