@@ -312,6 +312,45 @@ def test_the_composite_lies_on_its_wall():
     assert [f for f in found if f.severity == "error"] == []
 
 
+def _cut_loose(name, share):
+    """Make a row on the way from a tip to its root a root: `share` of the rows lie below it."""
+
+    def edit(rows: np.ndarray) -> None:
+        parent = dict(zip(rows[:, 0].astype(int), rows[:, 6].astype(int), strict=True))
+        way = [tip_row(name)]
+        while parent[way[-1]] > 0:
+            way.append(parent[way[-1]])
+        rows[rows[:, 0] == way[int(share * len(way))], 6] = -1
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("share", "severity", "says"),
+    [(0.2, "error", "from the apex to the base"), (0.6, "warning", "2 ostia expected")],
+)
+def test_a_root_in_the_middle_of_a_vessel(starter, share, severity, says):
+    raw = yaml.safe_load((starter / "case.yaml").read_text())
+    raw["lesions"] = []
+    edit_tree(_cut_loose("LAD", share))(raw, starter)
+    (starter / "changed.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    found = check_case(starter / "changed.yaml", starter)
+    (finding,) = [f for f in found if "root" in f.message]
+    assert (finding.severity, says in finding.message) == (severity, True), found
+    assert finding.where.startswith("LAD")
+
+
+@requires_data
+def test_an_unknown_outlet_beside_a_synthetic_vessel(tmp_path):
+    path = Path(__file__).resolve().parents[1] / "examples" / "composite.yaml"
+    raw = yaml.safe_load(path.read_text())
+    raw.setdefault("boundary", {})["outlets"] = _OUTLET_NOWHERE
+    (tmp_path / "case.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    found = check_case(tmp_path / "case.yaml", data_dir())
+    (error,) = [f for f in found if f.severity == "error"]
+    assert error.where == "boundary.outlets.0.branch" and "no branch 'x'" in error.message
+
+
 def test_no_yaml(tmp_path):
     path = tmp_path / "case.yaml"
     path.write_text("kind: [patient\n")

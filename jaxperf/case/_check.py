@@ -25,6 +25,9 @@ _USUAL_RADIUS = (0.15e-3, 3.5e-3)
 _USUAL_MASS_G = (50.0, 400.0)
 # Largest share of a tree's nodes in the cavities: a coarse label volume puts a few there.
 _SHARE_IN_CAVITIES = 0.08
+# Ostia of a usual heart, and the lowest height of one as a share of the way from apex to base.
+_OSTIA = 2
+_LOWEST_ROOT = 0.5
 # What to do about a tree in the cavities, by the frame that the case states.
 _TRY = {
     "LPS": "Try frame: RAS; if that is no better, register the tree to the ventricle",
@@ -48,8 +51,8 @@ def check_case(path: str | os.PathLike, data: str | os.PathLike = ".") -> list[F
     """Every finding about a case file and the files it names.
 
     Schema, files, units and frames, disconnected vessels, lesions, the range of the radii,
-    undeclared narrowings, the mass of the wall, nodes in the cavities, the distance of each
-    terminal from the wall.
+    undeclared narrowings, the mass of the wall, roots that are no ostia, nodes in the
+    cavities, the distance of each terminal from the wall.
     """
     try:
         raw = read_yaml(path)
@@ -88,8 +91,10 @@ def geometry_findings(case: Case, tree: VascularNetwork, heart: Heart) -> list[F
     return [
         *_mass(case, heart),
         *_narrowings(case, tree),
-        *_cavities(case, tree, heart),
+        *_outlets(case, tree),
         *_distances(case, tree, heart),
+        *_roots(tree, heart),
+        *_cavities(case, tree, heart),
     ]
 
 
@@ -150,6 +155,14 @@ def _outlets(case: Case, tree: VascularNetwork) -> Iterator[Finding]:
             yield Finding("error", where, _finding(error).message)
 
 
+def _outlet_or_none(tree: VascularNetwork, branch: str) -> int | None:
+    """The leaf of an outlet; none where `_outlets` has found that the branch has none."""
+    try:
+        return outlet_node(tree, branch, "boundary.outlets")
+    except InputError:
+        return None
+
+
 def _mass(case: Case, heart: Heart) -> Iterator[Finding]:
     mass = float(heart.mesh.volume.sum()) * case.microcirculation.density_kg_m3 * 1e3
     low, high = _USUAL_MASS_G
@@ -175,6 +188,32 @@ def _narrowings(case: Case, tree: VascularNetwork) -> Iterator[Finding]:
 def _drawn_by_rule(tree: VascularNetwork) -> Bool[np.ndarray, " s"]:
     """The segments of synthetic vessels, which follow the ventricle and not the file."""
     return np.array([name.endswith(SYNTHETIC) for name in tree.branch_name])[tree.branch]
+
+
+def _roots(tree: VascularNetwork, heart: Heart) -> Iterator[Finding]:
+    """Roots that are no ostia, such as a vessel that has lost its parent, narrowest last."""
+    start = np.asarray(tree.segment_node)[:, 0]
+    at_root = np.isin(start, np.asarray(tree.roots)) & ~_drawn_by_rule(tree)
+    first = np.flatnonzero(at_root)
+    first = first[np.argsort(-np.asarray(tree.radius)[first, 0], kind="stable")]
+    first = first[np.sort(np.unique(start[first], return_index=True)[1])]
+    height = heart.frame.height(np.asarray(tree.node_position)[start[first]]) / heart.frame.length
+    for i, (s, h) in enumerate(zip(first.tolist(), height.tolist(), strict=True)):
+        if h < _LOWEST_ROOT:
+            yield Finding(
+                "error",
+                vessel_label(tree, s),
+                f"it begins at a root at {100 * h:.0f} % of the way from the apex to the base. "
+                "A root is where an artery leaves the aorta, above the base; give the vessel its "
+                "parent, or check the registration",
+            )
+        elif i >= _OSTIA:
+            yield Finding(
+                "warning",
+                vessel_label(tree, s),
+                f"it begins at a root, one of {len(first)}; {_OSTIA} ostia expected: a root is "
+                "where an artery leaves the aorta. Give the vessel its parent if it is a branch",
+            )
 
 
 def _cavities(case: Case, tree: VascularNetwork, heart: Heart) -> Iterator[Finding]:
@@ -204,9 +243,7 @@ def _distances(case: Case, tree: VascularNetwork, heart: Heart) -> Iterator[Find
     distance = KDTree(heart.mesh.centre).query(np.asarray(tree.node_position))[0] / M_PER_MM
     into = parent_segment(tree)
     limit = case.checks.terminal_distance_mm
-    other = {
-        outlet_node(tree, outlet.branch, "boundary.outlets") for outlet in case.boundary.outlets
-    }
+    other = {_outlet_or_none(tree, outlet.branch) for outlet in case.boundary.outlets}
     for node in np.asarray(tree.terminals).tolist():
         if distance[node] > limit and node not in other:
             yield Finding(
