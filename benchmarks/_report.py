@@ -1,6 +1,5 @@
 """What a benchmark returns: rows, tables and a figure; the machine and the versions beside them."""
 
-import importlib.metadata
 import json
 import math
 import os
@@ -16,6 +15,8 @@ from typing import Any
 import jax
 from rich.console import Console
 from rich.table import Table
+
+from jaxperf.case import versions
 
 
 @dataclass(frozen=True)
@@ -120,14 +121,6 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the figures depend on."""
-    found = {"python": platform.python_version()}
-    for name in ("jax", "jaxlib", "equinox", "numpy", "scipy"):
-        found[name] = importlib.metadata.version(name)
-    return found
 
 
 def seconds(run: Callable[[], Any], *, repeat: int, warm_up: int = 1) -> float:

@@ -23,6 +23,20 @@ class InputError(ValueError):
         super().__init__(f"{where}: {what}. Expected {expected}. {fix}.")
 
 
+FRAMES = ("LPS", "RAS", "model")
+
+
+def check_frame(frame: str, where: str) -> None:
+    """Refuse a frame that is none of `FRAMES`; `model` belongs to no image."""
+    if frame not in FRAMES:
+        raise InputError(
+            f"the frame is {frame!r}",
+            where=where,
+            expected=f"one of {', '.join(FRAMES)}",
+            fix="Name the frame of the coordinates; DICOM, ITK and VTK use LPS, NIfTI uses RAS",
+        )
+
+
 def by_precision(x: Array, *, float64: float, float32: float) -> float:
     """The number that fits the precision of `x`."""
     return float64 if jnp.finfo(x.dtype).bits == 64 else float32

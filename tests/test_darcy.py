@@ -259,3 +259,21 @@ def test_graph_rows_hold_every_edge_twice():
     graph = build_darcy_graph(edge, np.ones(4))
     used = np.asarray(graph.neighbour_edge)
     assert sorted(used[used < 4].tolist()) == sorted([*range(4), *range(4)])
+
+
+def test_single_precision():
+    mesh = kuhn_tetrahedra(8)
+    prepared = darcy_mesh(mesh)
+    source = np.random.default_rng(1).uniform(0.5, 1, mesh.n_cells)
+    double = DarcyProblem(
+        darcy_operator(
+            prepared.graph, prepared.transmissibility(jnp.asarray(1.0)), jnp.asarray(mesh.volume)
+        ),
+        # flows per control volume, whose squares leave the range of float32
+        jnp.asarray(1e-25 * source),
+    )
+    single = jax.tree.map(lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x, double)
+    exact, found = solve_darcy(double).pressure, solve_darcy(single).pressure
+    assert found.dtype == jnp.float32
+    error = np.abs(np.asarray(found, np.float64) - np.asarray(exact)).max()
+    assert error <= 1e-5 * np.abs(exact).max()

@@ -5,7 +5,7 @@ from ._check import check_case as check_case, Finding as Finding
 from ._demo import demo_tree as demo_tree, DODGE_MM as DODGE_MM
 from ._load import load_case as load_case
 from ._progress import Progress as Progress
-from ._run import run_case as run_case
+from ._run import run_case as run_case, versions as versions
 from ._schema import Case as Case
 from ._solve import SolveError as SolveError
 from ._starter import (

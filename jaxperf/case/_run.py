@@ -140,23 +140,15 @@ def _write(folder: Path, results: Results, said: dict[str, Any], data: Path) -> 
     _write_tree(folder / "tree.vtp", results)
     _write_tissue(folder / "perfusion.vtu", results)
     grid = output_grid(prepared)
+    anatomy = ", ".join(labels(results)) or "patient"
     for state, values in results.mbf.items():
-        path = folder / f"mbf_{state}.nii.gz"
-        spacing = prepared.case.output.spacing_mm
-        if grid is None:
-            write_nifti(path, prepared.heart.mesh, values, spacing_mm=spacing)
-        else:
-            write_nifti(path, grid, on_grid(prepared.heart.mesh, values, grid))
-        _describe(path, f"MBF {state} ml/min/g; {', '.join(labels(results)) or 'patient'}")
-
-
-def _describe(path: Path, text: str) -> None:
-    """The unit and the origin of the anatomy in the header, which has 80 characters for them."""
-    import nibabel
-
-    image: Any = nibabel.load(path)
-    image.header["descrip"] = text.encode("ascii", "replace")[:79]
-    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header), path)
+        write_nifti(
+            folder / f"mbf_{state}.nii.gz",
+            prepared.heart.mesh if grid is None else grid,
+            values if grid is None else on_grid(prepared.heart.mesh, values, grid),
+            spacing_mm=prepared.case.output.spacing_mm,
+            description=f"MBF {state} ml/min/g; {anatomy}",
+        )
 
 
 def output_grid(prepared: Prepared) -> VoxelMesh | None:

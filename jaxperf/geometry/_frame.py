@@ -4,8 +4,8 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from .._misc import InputError
-from ._mesh import check_finite, check_frame
+from .._misc import check_frame, InputError
+from ._mesh import check_finite
 from ._voxel import VoxelMesh
 
 _UNIT_TOLERANCE = 1e-9

@@ -9,7 +9,6 @@ from jaxtyping import Float, Int
 
 from .._misc import InputError
 
-FRAMES = ("LPS", "RAS", "model")
 # No heart is a metre wide: patient coordinates beyond this are millimetres taken for metres.
 _LARGEST_PATIENT_EXTENT = 1.0
 
@@ -69,16 +68,6 @@ class AbstractMesh(eqx.Module):
     @abc.abstractmethod
     def quadrature(self, level: int = 1, cells: Int[np.ndarray, " k"] | None = None) -> Quadrature:
         """Equal-weight points inside the control volumes (of `cells`, default all)."""
-
-
-def check_frame(frame: str, where: str) -> None:
-    if frame not in FRAMES:
-        raise InputError(
-            f"the frame is {frame!r}",
-            where=where,
-            expected=f"one of {', '.join(FRAMES)}",
-            fix="State the patient frame of the coordinates (VTK files are LPS, NIfTI is RAS)",
-        )
 
 
 def check_same_frame(mesh_frame: str, lv_frame: str, where: str) -> None:

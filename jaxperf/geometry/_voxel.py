@@ -7,13 +7,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 
-from .._misc import InputError
+from .._misc import check_frame, InputError
 from ._mesh import (
     AbstractMesh,
     BoundaryFaces,
     check_extent,
     check_finite,
-    check_frame,
     check_level,
     Quadrature,
 )

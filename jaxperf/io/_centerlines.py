@@ -6,9 +6,9 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float, Int
 
-from .._misc import InputError
+from .._misc import check_frame, InputError
 from ..network import VascularNetwork
-from ._frames import check_frame, check_plausible, length_unit
+from ._frames import check_plausible, length_unit
 from ._tree import PointTree, tree_network
 from ._vtk import read_vtk
 

@@ -7,13 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from .._misc import InputError
+from .._misc import check_frame, InputError
 from ..geometry import TetMesh, VoxelMesh
 from ..network import VascularNetwork
 
 # metres in one unit
 LENGTH_UNIT: Mapping[str, float] = {"mm": 1e-3, "cm": 1e-2, "m": 1.0, "um": 1e-6}
-FRAMES = ("LPS", "RAS", "model")
 # What a human coronary tree can measure (m): capillary-sized twigs are not segmented, and the
 # coronary ostium is far below 10 mm in radius even when ectatic.
 RADIUS_RANGE = (10e-6, 10e-3)
@@ -30,18 +29,6 @@ def length_unit(units: str, where: str) -> float:
             fix="Name the unit of length the file is written in",
         )
     return LENGTH_UNIT[units]
-
-
-def check_frame(frame: str, where: str) -> str:
-    """The name of a frame, where it is one."""
-    if frame not in FRAMES:
-        raise InputError(
-            f"frame is {frame!r}",
-            where=where,
-            expected=f"one of {', '.join(FRAMES)}",
-            fix="Name the frame of the coordinates; DICOM and ITK use LPS, NIfTI uses RAS",
-        )
-    return frame
 
 
 def check_plausible(

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from .._misc import InputError
+from .._misc import check_frame, InputError
 from .._units import M_PER_MM
 from ..geometry import build_voxel_mesh, TetMesh, VoxelMesh
 from ._files import check_suffix, readable_file, replacing
-from ._frames import affine_in_frame, check_frame, LENGTH_UNIT, length_unit
+from ._frames import affine_in_frame, LENGTH_UNIT, length_unit
 from ._resample import sample_on_grid
 
 _EXPECTED = "a NIfTI volume (.nii or .nii.gz)"
@@ -144,6 +144,7 @@ def write_nifti(
     *,
     background: float = 0.0,
     spacing_mm: float = 1.25,
+    description: str = "",
 ) -> None:
     """Write a field of a tissue mesh as a NIfTI volume, float32, mm, RAS.
 
@@ -154,6 +155,7 @@ def write_nifti(
 
     - `values`: one for each control volume, in any unit; say which in the file's name.
     - `background`: value outside the tissue, such as 0 or NaN.
+    - `description`: text of the header; NIfTI keeps its first 79 characters.
 
     **Errors:** [`InputError`][] for a mesh in model coordinates, which belongs to no patient.
     """
@@ -169,6 +171,7 @@ def write_nifti(
     affine[:3] /= M_PER_MM
     image = nibabel.Nifti1Image(volume.astype(np.float32), affine)
     image.header.set_xyzt_units("mm")
+    image.header["descrip"] = description.encode("ascii", "replace")[:79]
     image.set_sform(affine, code=1)
     image.set_qform(affine, code=1)
     with replacing(file) as temporary:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from .._misc import InputError
+from .._misc import check_frame, InputError
 from .._units import (
     KG_M3_PER_G_CM3,
     M3_PA_PER_CM5_DYN,
@@ -28,7 +28,6 @@ from ..network import (
     ResistanceOutlet,
     VascularNetwork,
 )
-from ._frames import check_frame
 from ._svoned_cards import Card, Cards, EXPECTED, read_cards
 
 _INLET = ("PRESSURE", "PRESSURE_WAVE", "FLOW")

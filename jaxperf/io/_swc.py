@@ -5,10 +5,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .._misc import InputError
+from .._misc import check_frame, InputError
 from ..network import VascularNetwork
 from ._files import read_lines
-from ._frames import check_frame, check_plausible, length_unit
+from ._frames import check_plausible, length_unit
 from ._tree import PointTree, tree_network
 
 _EXPECTED = "an SWC file: lines of id, type, x, y, z, radius, parent"

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .._misc import InputError
+from .._misc import check_frame, InputError
 from ..geometry import build_tet_mesh, TetMesh
-from ._frames import check_frame, length_unit
+from ._frames import length_unit
 from ._vtk import read_vtk
 
 _EXPECTED = "a VTK unstructured grid (.vtu) of linear tetrahedra"

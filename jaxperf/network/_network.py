@@ -5,10 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._misc import InputError
+from .._misc import check_frame, InputError
 from ._topology import build_topology, Topology
-
-FRAMES = ("LPS", "RAS", "model")
 
 
 class Lesions(eqx.Module):
@@ -167,10 +165,7 @@ def build_network(
             expected=f"({len(node_position)},) at the nodes or {segment_node.shape} at the ends",
             fix="Give one radius for each node, or two for each segment",
         )
-    if frame not in FRAMES:
-        raise InputError(
-            f"frame is {frame!r}", where=where, expected=f"one of {FRAMES}", fix="Name the frame"
-        )
+    check_frame(frame, where)
     if length is None:
         ends = node_position[np.clip(segment_node, 0, len(node_position) - 1)]
         length = np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1)

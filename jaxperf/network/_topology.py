@@ -92,7 +92,7 @@ def elimination_order(
     levels = [tree[height == h] for h in np.unique(height)]
     if sweep_shape is None:
         widths = [2**k for k in range(3, 13)]
-        overhead = 150  # entries one row costs before any work, measured on XLA:CPU
+        overhead = 150  # a guess at the price of one loop step, in entries; it only picks a width
         cost = [sum(-(-len(lv) // w) * (overhead + w) for lv in levels) for w in widths]
         n_rows, width = 0, widths[int(np.argmin(cost))]
     else:

@@ -1,8 +1,7 @@
 """A small z-buffer renderer.
 
-Pictures of a run must appear on any machine, and VTK needs OpenGL or a software GL that a bare
-cluster node may lack, where it aborts the process. A heart is some 50 000 small triangles, which
-NumPy rasterises in a second or two.
+Pictures of a run must appear on any machine, and VTK needs an OpenGL library that a bare cluster
+node may lack. A heart is few enough small triangles for NumPy.
 """
 
 from dataclasses import dataclass
