@@ -21,10 +21,10 @@ from jaxperf.case._demo import LAD_DISTAL_AT_MM
 from jaxperf.case._grooves import synthetic_right_coronary
 from jaxperf.case._schema import SyntheticRCA
 from jaxperf.case._starter import branch_ends, write_starter, write_swc
-from jaxperf.case._terminals import downstream, terminal_sites, vessel_territories
+from jaxperf.case._terminals import terminal_sites
 from jaxperf.geometry import ellipsoid_ventricle, lv_frame_from_labels
 from jaxperf.io import read_swc
-from jaxperf.network import branch_course
+from jaxperf.network import branch_course, downstream_sum, vessel_territories
 
 MM = 1e-3
 
@@ -130,7 +130,7 @@ def test_sites_follow_the_terminal_vessels(tree):
 
 def test_downstream_sums_to_the_roots(tree):
     terminal = np.asarray(tree.terminals)
-    below = downstream(tree, terminal, np.ones(len(terminal)))
+    below = downstream_sum(tree, terminal, np.ones(len(terminal)))
     at_root = np.isin(np.asarray(tree.segment_node)[:, 0], np.asarray(tree.roots))
     assert below[at_root].sum() == len(terminal)
 

@@ -48,6 +48,7 @@ from ..network import (
     PressureBoundary,
     ResistanceOutlet,
     VascularNetwork,
+    vessel_territories,
 )
 from ..vessel import (
     AbstractWall,
@@ -61,7 +62,7 @@ from ..vessel import (
 from ._demo import demo_tree
 from ._grooves import synthetic_right_coronary
 from ._schema import Case
-from ._terminals import terminal_sites, vessel_territories
+from ._terminals import terminal_sites
 
 # Everything is solved and written in one frame; NIfTI maps are turned to RAS by their writer.
 FRAME = "LPS"

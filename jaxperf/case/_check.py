@@ -13,12 +13,17 @@ from scipy.spatial import KDTree
 
 from .._misc import InputError
 from .._units import M_PER_MM
-from ..network import branch_course, undeclared_narrowings, VascularNetwork, vessel_label
+from ..network import (
+    branch_course,
+    parent_segment,
+    undeclared_narrowings,
+    VascularNetwork,
+    vessel_label,
+)
 from ._build import build_heart, build_tree, Heart, outlet_node, read_tree
 from ._grooves import SYNTHETIC
 from ._load import case_errors, read_yaml
 from ._schema import Case
-from ._terminals import parent_segment
 
 # Lumen radii (m) outside which a segmented coronary artery is unusual, not impossible.
 _USUAL_RADIUS = (0.15e-3, 3.5e-3)

@@ -13,9 +13,9 @@ from scipy.spatial import KDTree
 
 from .._units import M_PER_MM
 from ..geometry import EllipsoidLV
-from ..network import branch_course, VascularNetwork
+from ..network import branch_course, downstream_sum, parent_segment, VascularNetwork
 from ._courses import arc_length, Course, network_from_courses, smooth_course
-from ._terminals import downstream, parent_segment, terminal_sites
+from ._terminals import terminal_sites
 
 # Dodge et al. (1992), Circulation 86:232, right-dominant normal men: means in mm.
 DODGE_MM = {
@@ -145,7 +145,7 @@ def _by_territory(courses: list[Course], wall: Float[np.ndarray, "q 3"]) -> Vasc
     terminal = np.asarray(network.terminals)
     site, owner, _ = terminal_sites(network, terminal, _SITE_REACH)
     count = np.bincount(owner[KDTree(site).query(wall)[1]], minlength=len(terminal))
-    below = downstream(network, terminal, count.astype(np.float64))
+    below = downstream_sum(network, terminal, count.astype(np.float64))
     node, into = np.asarray(network.segment_node), parent_segment(network)
     shared = []
     for course in courses:

@@ -6,7 +6,7 @@ import numpy as np
 
 from .._units import M_PER_MM
 from ..geometry import build_voxel_mesh, LVFrame
-from ..network import branch_course
+from ..network import branch_course, parent_segment
 from ..plot import (
     bullseye_figure,
     Curve,
@@ -19,7 +19,6 @@ from ..plot import (
     tubes,
 )
 from ._results import labels, Results
-from ._terminals import parent_segment
 
 _SHORTEST_CURVE = 15e-3
 _MOST_CURVES = 12

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from .._units import M3_S_KG_PER_ML_MIN_G, M3_S_PER_ML_MIN, M_PER_MM, PA_PER_MMHG
 from ..coupling import PerfusionSolution
 from ..geometry import AHA17_NAME
-from ..network import vessel_label
+from ..network import parent_segment, vessel_label
 from ..observe import (
     branch_summary,
     coronary_flow_reserve,
@@ -19,7 +19,6 @@ from ..observe import (
 )
 from ._build import Prepared
 from ._solve import Solved
-from ._terminals import parent_segment
 
 STATES = ("rest", "hyperemia")
 

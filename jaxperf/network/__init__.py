@@ -22,4 +22,9 @@ from ._network import (
     VascularNetwork as VascularNetwork,
     vessel_label as vessel_label,
 )
+from ._territory import (
+    downstream_sum as downstream_sum,
+    parent_segment as parent_segment,
+    vessel_territories as vessel_territories,
+)
 from ._topology import Topology as Topology
