@@ -8,5 +8,9 @@ from ._raster import (
     Surface as Surface,
     tubes as tubes,
 )
-from ._scene import scene_figure as scene_figure, SceneLayer as SceneLayer
+from ._scene import (
+    palette as palette,
+    scene_figure as scene_figure,
+    SceneLayer as SceneLayer,
+)
 from ._style import save_figure as save_figure

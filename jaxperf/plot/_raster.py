@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-_SIDES = 10
 # Pixels on an edge belong to both triangles, so that round-off opens no gap between them.
 _EDGE = 1e-5
 _LIGHT = np.array([-0.35, 0.45, 0.82])
@@ -88,34 +87,42 @@ def tubes(
     end: Float[np.ndarray, "s 2 3"],
     radius: Float[np.ndarray, "s 2"],
     colour: Float[np.ndarray, "s 2 3"],
+    *,
+    sides: int = 10,
+    joints: bool = True,
 ) -> Surface:
-    """Segments as tapering tubes with round joints."""
+    """Segments as tapering tubes.
+
+    **Arguments:** `joints`, round the ends, which closes the gaps where segments meet at an angle;
+    tubes as thin as a pixel or two need neither that nor ten sides.
+    """
     axis = end[:, 1] - end[:, 0]
     axis = axis / np.maximum(np.linalg.norm(axis, axis=1, keepdims=True), 1e-300)
     helper = np.where(np.abs(axis[:, :1]) < 0.9, np.array([[1.0, 0, 0]]), np.array([[0, 1.0, 0]]))
     u = np.cross(axis, helper)
     u = u / np.linalg.norm(u, axis=1, keepdims=True)
     v = np.cross(axis, u)
-    # rings: a cap pulled back by the radius closes the gaps where segments meet at an angle
-    angle = np.arange(_SIDES) * 2.0 * np.pi / _SIDES
+    angle = np.arange(sides) * 2.0 * np.pi / sides
     around = np.cos(angle)[None, :, None] * u[:, None] + np.sin(angle)[None, :, None] * v[:, None]
     rings = []
-    for at, back, width in ((0, -0.8, 0.45), (0, 0.0, 1.0), (1, 0.0, 1.0), (1, 0.8, 0.45)):
+    along = ((0, -0.8, 0.45), (0, 0.0, 1.0), (1, 0.0, 1.0), (1, 0.8, 0.45))
+    along = along if joints else along[1:3]
+    for at, back, width in along:
         centre = end[:, at] + back * radius[:, at, None] * axis
         rings.append(centre[:, None] + width * radius[:, at, None, None] * around)
     point = np.stack(rings, axis=1)
-    n = len(end)
-    base = (np.arange(n) * 4 * _SIDES)[:, None, None]
-    ring = (np.arange(3) * _SIDES)[None, :, None]
-    i, j = np.arange(_SIDES)[None, None, :], ((np.arange(_SIDES) + 1) % _SIDES)[None, None, :]
+    n, n_rings = len(end), len(along)
+    base = (np.arange(n) * n_rings * sides)[:, None, None]
+    ring = (np.arange(n_rings - 1) * sides)[None, :, None]
+    i, j = np.arange(sides)[None, None, :], ((np.arange(sides) + 1) % sides)[None, None, :]
     a, b = base + ring + i, base + ring + j
-    quad = np.stack([a, b, b + _SIDES, a + _SIDES], axis=-1).reshape(-1, 4)
+    quad = np.stack([a, b, b + sides, a + sides], axis=-1).reshape(-1, 4)
     triangle = np.concatenate([quad[:, [0, 1, 2]], quad[:, [0, 2, 3]]])
-    shade = colour[:, [0, 0, 1, 1]]
+    shade = colour[:, [at for at, _, _ in along]]
     return Surface(
         point.reshape(-1, 3),
-        np.repeat(around[:, None], 4, axis=1).reshape(-1, 3),
-        np.repeat(shade[:, :, None], _SIDES, axis=2).reshape(-1, 3),
+        np.repeat(around[:, None], n_rings, axis=1).reshape(-1, 3),
+        np.repeat(shade[:, :, None], sides, axis=2).reshape(-1, 3),
         triangle,
     )
 
@@ -128,6 +135,7 @@ def render(
     half_width: float,
     size: tuple[int, int],
     oversample: int = 2,
+    haze: float = 0.0,
 ) -> Float[np.ndarray, "h w 3"]:
     """An orthographic picture of closed surfaces with diffuse light.
 
@@ -136,17 +144,22 @@ def render(
     - `view`: rows right, up and towards the viewer, orthonormal.
     - `centre`, `half_width`: what the picture shows, in the unit of the points.
     - `size`: width and height in pixels.
+    - `haze`: how white the farthest point is, 0 to 1, so that near vessels stand out from far ones.
     """
     width, height = (oversample * n for n in size)
     image = np.ones((height * width, 3))
     depth = np.full(height * width, -np.inf)
     scale = 0.5 * width / half_width
+    reach = [((s.point - centre) @ view[2]) for s in surfaces]
+    front, back = max(float(z.max()) for z in reach), min(float(z.min()) for z in reach)
     for surface in sorted(surfaces, key=lambda s: -s.opacity):
         local = (surface.point - centre) @ view.T
         xy = local[:, :2] * np.array([scale, -scale]) + 0.5 * np.array([width, height])
         facing = surface.normal @ view.T
         light = _LIGHT / np.linalg.norm(_LIGHT)
         shade = surface.colour * (0.4 + 0.6 * np.maximum(facing @ light, 0.0)[:, None])
+        white = haze * ((front - local[:, 2]) / max(front - back, 1e-300))[:, None]
+        shade = shade + white * (1.0 - shade)
         pixel, z, rgb = _fragments(xy, local[:, 2], shade, surface.triangle, (width, height))
         if surface.opacity >= 1.0:
             _put(image, depth, pixel, z, rgb)

@@ -10,7 +10,18 @@ from jaxtyping import Float
 from ._raster import render, Surface
 from ._style import add_note, INK, new_figure
 
-_PIXELS = (560, 560)
+_PIXELS = 560
+
+
+# Distinct with colour-vision deficiency (Okabe and Ito 2008).
+PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442")
+
+
+def palette(number: np.ndarray) -> np.ndarray:
+    """RGB of small whole numbers, such as those of territories; seven colours, then again."""
+    from matplotlib.colors import to_rgb
+
+    return np.array([to_rgb(colour) for colour in PALETTE])[number % len(PALETTE)]
 
 
 @dataclass(frozen=True)
@@ -38,16 +49,21 @@ def scene_figure(
     title: str,
     note: str = "",
     unit: str = "mm",
+    legend: Sequence[str] = (),
+    pixels: int = _PIXELS,
+    haze: float = 0.0,
 ) -> Any:
     """Surfaces seen from several sides, with a colour bar for each layer and a scale bar.
 
     **Arguments:** `views`, each a heading and the rows right, up and towards the viewer; points
-    are in `unit`.
+    are in `unit`; `legend`, names for the colours of [`jaxperf.plot.palette`][] in their order;
+    `pixels`, width of each picture; `haze`, how white the farthest point is.
 
     **Returns:** a matplotlib figure.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
+    from matplotlib.patches import Patch
 
     point = np.concatenate([s.point for s in surfaces])
     centre = 0.5 * (point.min(axis=0) + point.max(axis=0))
@@ -57,7 +73,9 @@ def scene_figure(
     figure.suptitle(title, fontsize=12, color=INK)
     grid = np.atleast_1d(figure.subplots(1, len(views)))
     for axes, (heading, view) in zip(grid, views, strict=True):
-        picture = render(list(surfaces), view, centre=centre, half_width=half, size=_PIXELS)
+        picture = render(
+            list(surfaces), view, centre=centre, half_width=half, size=(pixels, pixels), haze=haze
+        )
         axes.imshow(picture, extent=(-half, half, -half, half), interpolation="bilinear")
         axes.set_title(heading, fontsize=10, color=INK)
         axes.axis("off")
@@ -74,5 +92,9 @@ def scene_figure(
         )
         bar.set_label(layer.label, fontsize=9)
         bar.ax.tick_params(labelsize=8)
+    if legend:
+        colours = palette(np.arange(len(legend)))
+        keys = [Patch(color=tuple(c), label=name) for c, name in zip(colours, legend, strict=True)]
+        grid[-1].legend(handles=keys, loc="lower right", fontsize=9, frameon=False)
     add_note(figure, note)
     return figure
