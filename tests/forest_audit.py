@@ -405,6 +405,18 @@ def murray_error(raw: RawForest, law: float | Callable[[np.ndarray], np.ndarray]
     return junction_error(raw.parent, np.asarray(g(raw.radius)))
 
 
+def calibre_error(raw: RawForest, law: float | Callable[[np.ndarray], np.ndarray]) -> float:
+    """Largest relative difference of g(r) / g(r of the terminals) from the terminals below.
+
+    Where every terminal takes the same flow, this is how far calibres are from the flow they
+    stand for; stricter than Murray's law, which holds for any flows.
+    """
+    g = law if callable(law) else lambda r: r**law
+    leaf = terminals(raw.parent)
+    count = flows_below(raw.parent, np.ones(len(leaf)))
+    return float(np.max(np.abs(g(raw.radius) / np.mean(g(raw.radius[leaf])) / count - 1.0)))
+
+
 def root_flow_error(raw: RawForest, terminal_flow) -> float:
     """|Σ flow at the roots − Σ flow of the terminals| over the latter."""
     flow, total = flows_below(raw.parent, terminal_flow), float(np.sum(terminal_flow))

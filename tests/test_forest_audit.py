@@ -362,6 +362,13 @@ def test_murrays_law():
     assert audit.murray_error(general, 3.0) > 1e-3
 
 
+def test_calibres_stand_for_the_terminals_below():
+    assert audit.calibre_error(y_tree(), 3.0) <= 1e-12
+    uneven = y_tree(radius_mm=[0.5, 0.5, 0.5 * 0.3 ** (1 / 3), 0.5 * 0.7 ** (1 / 3)])
+    assert audit.murray_error(uneven, 3.0) <= 1e-12
+    assert audit.calibre_error(uneven, 3.0) == pytest.approx(0.4)
+
+
 def test_volume():
     raw = forest([[0, 0, 2], [0, 3, 6]], [-1, 0], [1.0, 0.5])
     assert audit.volume(raw) == pytest.approx((np.pi * 2 + np.pi * 0.25 * 5) * 1e-9)
