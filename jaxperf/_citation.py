@@ -107,6 +107,11 @@ _SOURCES = {
     "solve_perfusion": ("papamanolis2021", "jaquet2019"),
     "aha17": ("cerqueira2002",),
     "segment_means": ("cerqueira2002",),
+    "KassabTable": ("kassab1993",),
+    "kassab_table": ("kassab1993",),
+    "kassab_order": ("kassab1993",),
+    "Morphometry": ("kassab1993",),
+    "morphometry": ("kassab1993",),
 }
 
 

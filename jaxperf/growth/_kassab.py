@@ -46,6 +46,11 @@ class KassabTable(eqx.Module):
     capillaries: Float[np.ndarray, " o"]
     tree: str = eqx.field(static=True)
 
+    @property
+    def diameter_boundary(self) -> Float[np.ndarray, " b"]:
+        """The diameters (m) between the ranges of successive orders' segments."""
+        return order_boundaries(self.segment_diameter_mean, self.segment_diameter_sd)
+
 
 @functools.cache
 def kassab_table(tree: str) -> KassabTable:
@@ -118,9 +123,5 @@ def kassab_order(diameter: float) -> int:
 
     **Arguments:** `diameter`: m.
     """
-    found = []
-    for tree in KASSAB_TREES:
-        table = kassab_table(tree)
-        boundary = order_boundaries(table.segment_diameter_mean, table.segment_diameter_sd)
-        found.append(1 + int(np.searchsorted(boundary, diameter)))
-    return int(np.median(found))
+    boundaries = [kassab_table(tree).diameter_boundary for tree in KASSAB_TREES]
+    return int(np.median([1 + np.searchsorted(boundary, diameter) for boundary in boundaries]))

@@ -11,8 +11,10 @@ from ._kassab import kassab_order, kassab_table, KASSAB_TREES, KassabTable
 from ._orders import (
     diameter_ranks,
     elements,
+    given_ranks,
     merge_chains,
     moments,
+    Ranks,
     ratio,
     Segments,
     strahler_numbers,
@@ -22,6 +24,7 @@ from ._orders import (
 # The lowest two orders of a forest miss the side branches below its terminals.
 _ORDERS_TRUNCATED = 2
 _HIGHEST_COMPARED = 10
+_COMPARED = ("element_count", "element_length_mean", "element_diameter_mean")
 _UM, _MM = 1e6, 1e3
 
 
@@ -87,6 +90,7 @@ def morphometry(
     *,
     first_order: int | None = None,
     tolerance: float = 0.01,
+    ranges: KassabTable | None = None,
 ) -> Morphometry:
     r"""Diameter-defined Strahler orders of a forest, and its morphometry order by order.
 
@@ -110,20 +114,22 @@ def morphometry(
     - `tolerance`: the rounds end when no more than this fraction of the segments changed their
       order, by default 1 %. Carried on until nothing changes (0), the boundaries of a dense
       range of diameters can drift for a hundred rounds, and slopes over the order with them.
+    - `ranges`: a table of Kassab's whose ranges of diameter define the orders, and their numbers,
+      in place of the forest's own. Diameters then agree with the table by construction, and the
+      branching exponent shows in the counts; by the forest's own ranges the counts say little of
+      the exponent, and it shows in the diameters.
 
     **Returns:** a [`Morphometry`][].
 
     **Errors:** `InputError` for radii or lengths that are not positive, for parents that are no
-    forest, for a first order below 1, and for a tolerance outside 0 to 1.
+    forest, for a first order below 1 or given beside ranges, and for a tolerance outside 0 to 1.
 
     **Source:** Kassab et al. (1993), Am. J. Physiol. 265:H350.
     """
-    _check_settings(first_order, tolerance)
+    _check_settings(first_order, tolerance, ranges)
     segments = merge_chains(parent, radius, length)
-    ranks = diameter_ranks(segments.diameter, strahler_numbers(segments.parent), tolerance)
+    ranks, first_order = _orders(segments, first_order, tolerance, ranges)
     rank, n = ranks.rank, ranks.n
-    if first_order is None:
-        first_order = kassab_order(float(np.median(segments.diameter[rank == 0])))
     element, begins = elements(segments, rank)
     terminal = np.flatnonzero(segments.daughters == 0)
     return Morphometry(
@@ -141,12 +147,25 @@ def morphometry(
     )
 
 
-def _check_settings(first_order: int | None, tolerance: float) -> None:
-    if first_order is not None and first_order < 1:
+def _orders(
+    segments: Segments, first_order: int | None, tolerance: float, ranges: KassabTable | None
+) -> tuple[Ranks, int]:
+    """The orders counted from 0, and the number of the lowest."""
+    if ranges is not None:
+        ranks, below = given_ranks(segments.diameter, ranges.diameter_boundary)
+        return ranks, int(ranges.order[0]) + below
+    ranks = diameter_ranks(segments.diameter, strahler_numbers(segments.parent), tolerance)
+    if first_order is None:
+        first_order = kassab_order(float(np.median(segments.diameter[ranks.rank == 0])))
+    return ranks, first_order
+
+
+def _check_settings(first_order: int | None, tolerance: float, ranges: KassabTable | None) -> None:
+    if first_order is not None and (first_order < 1 or ranges is not None):
         raise InputError(
             f"the first order is {first_order}",
             where="morphometry",
-            expected="1 or more; Kassab's order 0 are the capillaries",
+            expected="1 or more, as order 0 are the capillaries, and none beside ranges",
             fix="Leave it out to take the order of the terminals' diameter",
         )
     if not 0.0 <= tolerance < 1.0:
@@ -192,7 +211,8 @@ def _of_elements(
         "element_length_sd": length_sd,
         "segments_per_element": ratio(np.bincount(rank, minlength=n), count),
         "root_count": np.bincount(order[~springs], minlength=n).astype(np.int64),
-        "connectivity": between / count[None, :],
+        # within given ranges an order may be without elements
+        "connectivity": between / np.maximum(count, 1)[None, :],
     }
 
 
@@ -214,7 +234,7 @@ def _of_junctions(segments: Segments, rank: Int[np.ndarray, " s"], n: int) -> di
 
 
 class OrderSlopes(eqx.Module):
-    """How count and length change from order to order; see [`order_slopes`][].
+    """How elements change from order to order; see [`order_slopes`][].
 
     **Attributes:** `order`: the orders `k` the slopes are taken over. `slope`: of the forest, for
     the quantities `q` named in `quantity`. `kassab_slope`: the same of the pig's trees `p` named
@@ -229,40 +249,42 @@ class OrderSlopes(eqx.Module):
 
 
 def order_slopes(found: Morphometry) -> OrderSlopes:
-    r"""Slopes of $\log_{10}$ count and $\log_{10}$ mean length of the elements over the order.
+    r"""Slopes of $\log_{10}$ of count, mean length and mean diameter of elements over the order.
 
     They are taken by least squares over the orders that lie clear of truncation: from two above
     the terminals' own order up to 10, so far as the forest reaches. Kassab's slopes are taken over
-    the same orders, for each tree and for the three pooled: counts added, lengths averaged over
-    all elements. Diameters are not compared: ranges of diameter define the orders.
+    the same orders, for each tree and for the three pooled: counts added, lengths and diameters
+    averaged over all elements. Where Kassab's ranges define the orders the slope of the diameter
+    is no evidence.
 
     **Returns:** an [`OrderSlopes`][], NaN where fewer than two orders are left.
     """
     clear = _clear_of_truncation(found.order)
     order = found.order[clear]
-    count, length = found.element_count[clear], found.element_length_mean[clear]
-    published = [_published(kassab_table(tree), order) for tree in KASSAB_TREES]
-    together = np.sum([c for c, _ in published], axis=0)
-    pooled = together, ratio(np.sum([c * x for c, x in published], axis=0), together)
+    published = np.stack([_published(kassab_table(tree), order) for tree in KASSAB_TREES])
+    count = published[:, 0]
+    pooled = [count.sum(axis=0)]
+    pooled += [ratio((count * published[:, i]).sum(axis=0), pooled[0]) for i in (1, 2)]
     trees = [*published, pooled]
     return OrderSlopes(
         order=order,
-        slope=np.array([_slope(order, count), _slope(order, length)]),
-        kassab_slope=np.array([[_slope(order, tree[i]) for tree in trees] for i in (0, 1)]),
-        quantity=("element_count", "element_length"),
+        slope=np.array([_slope(order, getattr(found, name)[clear]) for name in _COMPARED]),
+        kassab_slope=np.array(
+            [[_slope(order, tree[i]) for tree in trees] for i in range(len(_COMPARED))]
+        ),
+        quantity=tuple(name.removesuffix("_mean") for name in _COMPARED),
         tree=(*KASSAB_TREES, "pooled"),
     )
 
 
-def _published(
-    table: KassabTable, order: Int[np.ndarray, " k"]
-) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
-    """Count and mean length at the given orders; none of those the tree does not reach."""
-    at = np.searchsorted(table.order, order[order <= table.order[-1]])
-    count, length = np.zeros(len(order)), np.zeros(len(order))
-    count[: len(at)] = table.element_count[at]
-    length[: len(at)] = table.element_length_mean[at]
-    return count, length
+def _published(table: KassabTable, order: Int[np.ndarray, " k"]) -> Float[np.ndarray, "q k"]:
+    """The compared quantities at the given orders, 0 at those the tree does not reach."""
+    reached = order <= table.order[-1]
+    at = np.searchsorted(table.order, order[reached])
+    found = np.zeros((len(_COMPARED), len(order)))
+    for i, name in enumerate(_COMPARED):
+        found[i, reached] = getattr(table, name)[at]
+    return found
 
 
 def _clear_of_truncation(order: Int[np.ndarray, " o"]) -> np.ndarray:
@@ -321,8 +343,8 @@ def morphometry_summary(found: Morphometry) -> dict[str, Any]:
 
     **Returns:** counts, the path length from root to terminal (mm), the connectivity matrix (a
     list of rows, daughters' orders down and parents' across), the boundaries of diameter (µm), and
-    for count and length the slope over the order beside those of the pig's trees and, under
-    `deviation`, the slope over each of theirs less one.
+    for the count, length and diameter of elements the slope over the order beside those of the
+    pig's trees and, under `deviation`, the slope over each of theirs less one.
     """
     path = _MM * found.path_length
     slopes = order_slopes(found)

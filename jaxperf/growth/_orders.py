@@ -120,7 +120,11 @@ def strahler_numbers(parent: Int[np.ndarray, " s"]) -> Int[np.ndarray, " s"]:
 
 
 class Ranks(eqx.Module):
-    """Orders counted from 0 and the diameters between them; see [`diameter_ranks`][]."""
+    """Orders counted from 0 and the diameters between them; see [`diameter_ranks`][].
+
+    `rounds` counts the rounds they took, and `changed` is the fraction of the segments the last
+    one moved.
+    """
 
     rank: Int[np.ndarray, " s"]
     boundary: Float[np.ndarray, " b"]
@@ -155,6 +159,18 @@ def diameter_ranks(
         occupied, rank = np.unique(refined, return_inverse=True)
         boundary = boundary[occupied[1:] - 1]
     return Ranks(rank, boundary, rounds, changed)
+
+
+def given_ranks(
+    diameter: Float[np.ndarray, " s"], boundary: Float[np.ndarray, " b"]
+) -> tuple[Ranks, int]:
+    """Orders by given ranges of diameter, counted from the lowest that has a segment.
+
+    **Returns:** the orders, and how many ranges lie below the lowest.
+    """
+    rank = np.searchsorted(boundary, diameter)
+    lowest, highest = int(rank.min()), int(rank.max())
+    return Ranks(rank - lowest, boundary[lowest:highest], 0, 0.0), lowest
 
 
 def moments(
