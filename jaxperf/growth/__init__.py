@@ -3,6 +3,7 @@
 from ._kassab import (
     kassab_order as kassab_order,
     kassab_table as kassab_table,
+    KASSAB_TREES as KASSAB_TREES,
     KassabTable as KassabTable,
 )
 from ._morphometry import (
