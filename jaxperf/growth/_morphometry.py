@@ -238,12 +238,13 @@ class OrderSlopes(eqx.Module):
 
     **Attributes:** `order`: the orders `k` the slopes are taken over. `slope`: of the forest, for
     the quantities `q` named in `quantity`. `kassab_slope`: the same of the pig's trees `p` named
-    in `tree`.
+    in `tree`. `pooled_slope`: of these trees together.
     """
 
     order: Int[np.ndarray, " k"]
     slope: Float[np.ndarray, " q"]
     kassab_slope: Float[np.ndarray, "q p"]
+    pooled_slope: Float[np.ndarray, " q"]
     quantity: tuple[str, ...] = eqx.field(static=True)
     tree: tuple[str, ...] = eqx.field(static=True)
 
@@ -265,15 +266,15 @@ def order_slopes(found: Morphometry) -> OrderSlopes:
     count = published[:, 0]
     pooled = [count.sum(axis=0)]
     pooled += [ratio((count * published[:, i]).sum(axis=0), pooled[0]) for i in (1, 2)]
-    trees = [*published, pooled]
     return OrderSlopes(
         order=order,
         slope=np.array([_slope(order, getattr(found, name)[clear]) for name in _COMPARED]),
         kassab_slope=np.array(
-            [[_slope(order, tree[i]) for tree in trees] for i in range(len(_COMPARED))]
+            [[_slope(order, v) for v in published[:, i]] for i in range(len(_COMPARED))]
         ),
+        pooled_slope=np.array([_slope(order, value) for value in pooled]),
         quantity=tuple(name.removesuffix("_mean") for name in _COMPARED),
-        tree=(*KASSAB_TREES, "pooled"),
+        tree=KASSAB_TREES,
     )
 
 
@@ -365,14 +366,14 @@ def morphometry_summary(found: Morphometry) -> dict[str, Any]:
         "connectivity": found.connectivity.tolist(),
         "slope_orders": slopes.order.tolist(),
     }
-    for quantity, slope, kassab in zip(
-        slopes.quantity, slopes.slope, slopes.kassab_slope, strict=True
-    ):
+    for i, quantity in enumerate(slopes.quantity):
+        published = dict(zip(slopes.tree, slopes.kassab_slope[i], strict=True))
+        published["pooled"] = slopes.pooled_slope[i]
         summary[f"{quantity}_slope"] = {
-            "forest": _plain(slope),
-            **{tree: _plain(of) for tree, of in zip(slopes.tree, kassab, strict=True)},
+            "forest": _plain(slopes.slope[i]),
+            **{tree: _plain(slope) for tree, slope in published.items()},
             "deviation": {
-                tree: _plain(slope / of - 1.0) for tree, of in zip(slopes.tree, kassab, strict=True)
+                tree: _plain(slopes.slope[i] / slope - 1.0) for tree, slope in published.items()
             },
         }
     return summary
