@@ -22,7 +22,12 @@ from ._regions import (
     terminal_regions as terminal_regions,
     territory_of_cells as territory_of_cells,
 )
-from ._tet import build_tet_mesh as build_tet_mesh, TetMesh as TetMesh
+from ._surface import voxels_from_surface as voxels_from_surface
+from ._tet import (
+    boundary_triangles as boundary_triangles,
+    build_tet_mesh as build_tet_mesh,
+    TetMesh as TetMesh,
+)
 from ._transmural import (
     classify_boundary as classify_boundary,
     depth_between as depth_between,

@@ -1,5 +1,17 @@
 """Synthetic vessel forests below a segmented network, grown on the host."""
 
+from ._forest import (
+    Forest as Forest,
+    join_forest as join_forest,
+    load_forest as load_forest,
+    save_forest as save_forest,
+)
+from ._grow import (
+    fingerprint as fingerprint,
+    grow_forest as grow_forest,
+    GrowthProblem as GrowthProblem,
+    settings_of as settings_of,
+)
 from ._kassab import (
     kassab_order as kassab_order,
     kassab_table as kassab_table,
@@ -14,3 +26,5 @@ from ._morphometry import (
     order_slopes as order_slopes,
     OrderSlopes as OrderSlopes,
 )
+from ._murray import BranchingLaw as BranchingLaw
+from ._roots import forest_roots as forest_roots, Roots as Roots

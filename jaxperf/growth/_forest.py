@@ -1,0 +1,235 @@
+"""The grown forest: what it holds, its file, and its union with the fixed vessels."""
+
+import json
+import os
+import secrets
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float, Int
+
+from .._misc import InputError
+from ..network import build_network, VascularNetwork
+
+STUB, CONDUIT, TRANSMURAL = 0, 1, 2
+_FORMAT = 1
+
+
+class Forest(eqx.Module):
+    """Trees grown below the vessels of a fixed network; arrays on the host.
+
+    Vessel k leads to grown node k. Over trees r, grown nodes m, terminals t, wall cells c:
+
+    - `root_node`: (r,), node of the fixed network that each tree hangs on.
+    - `root_territory`: (r,), index into `territory_name`.
+    - `root_share`: (r,), target share of the whole flow; sums to one.
+    - `root_projected`: (r,), the share that a connected territory could be found for.
+    - `position`: (m, 3), m. `parent`: (m,), the grown node above, or −1 − i for tree i's
+      `root_node`.
+    - `radius`: (m,), m, along the whole vessel. `tree`: (m,).
+    - `stage`: (m,), 0 the stub from the fixed vessel into the wall, 1 epicardial conduit,
+      2 transmural.
+    - `terminal`: (t,), grown nodes that are leaves.
+    - `cell_tree`: (c,), tree in whose territory each cell of the wall lies.
+    - `settings`: JSON text of what it was grown with, see [`Forest.about`][].
+    """
+
+    root_node: Int[np.ndarray, " r"]
+    root_territory: Int[np.ndarray, " r"]
+    root_share: Float[np.ndarray, " r"]
+    root_projected: Float[np.ndarray, " r"]
+    position: Float[np.ndarray, "m 3"]
+    parent: Int[np.ndarray, " m"]
+    radius: Float[np.ndarray, " m"]
+    tree: Int[np.ndarray, " m"]
+    stage: Int[np.ndarray, " m"]
+    terminal: Int[np.ndarray, " t"]
+    cell_tree: Int[np.ndarray, " c"]
+    territory_name: tuple[str, ...] = eqx.field(static=True)
+    frame: str = eqx.field(static=True)
+    settings: str = eqx.field(static=True)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Settings, fingerprint of the input, seconds and counts of the growth."""
+        return json.loads(self.settings)
+
+    @property
+    def n_trees(self) -> int:
+        """Number of trees."""
+        return self.root_node.size
+
+    @property
+    def n_terminals(self) -> int:
+        """Number of terminals."""
+        return self.terminal.size
+
+    def tail(self, network: VascularNetwork) -> Float[np.ndarray, "m 3"]:
+        """The proximal end (m) of every grown vessel."""
+        root = np.asarray(network.node_position)[self.root_node]
+        inner = self.parent >= 0
+        return np.where(
+            inner[:, None],
+            self.position[np.where(inner, self.parent, 0)],
+            root[np.where(inner, 0, -1 - self.parent)],
+        )
+
+
+def join_forest(network: VascularNetwork, forest: Forest) -> VascularNetwork:
+    """The fixed network and the forest as one.
+
+    Grown node k becomes node `network.n_nodes + k`, and the segment that leads to it
+    `network.n_segments + k`. The trees that leave a branch are one branch
+    `forest of <branch> (synthetic)`.
+
+    **Errors:** [`InputError`][] where the forest was grown in another frame or below a network
+    with fewer nodes, or where lesions are declared (declare them afterwards).
+    """
+    _refuse_lesions(network)
+    if forest.frame != network.frame or forest.root_node.max() >= network.n_nodes:
+        raise InputError(
+            f"the forest was grown in the frame {forest.frame}, below {forest.root_node.max() + 1} "
+            "or more nodes",
+            where="join_forest",
+            expected=f"the network it was grown on; this one is in {network.frame} and has "
+            f"{network.n_nodes} nodes",
+            fix="Grow the forest again",
+        )
+    n, position = network.n_nodes, np.asarray(network.node_position)
+    above = np.where(forest.parent >= 0, forest.parent + n, 0)
+    stub = forest.parent < 0
+    above[stub] = forest.root_node[-1 - forest.parent[stub]]
+    grown = np.stack([above, n + np.arange(forest.parent.size)], axis=1)
+    branch_of, names = _branches(network, forest)
+    return build_network(
+        np.concatenate([position, forest.position]),
+        np.concatenate([np.asarray(network.segment_node, np.int64), grown]),
+        np.concatenate([np.asarray(network.radius), np.repeat(forest.radius[:, None], 2, axis=1)]),
+        length=np.concatenate(
+            [
+                np.asarray(network.length),
+                np.linalg.norm(forest.position - forest.tail(network), axis=1),
+            ]
+        ),
+        root=np.asarray(network.roots, np.int64),
+        frame=network.frame,
+        branch=np.concatenate([np.asarray(network.branch, np.int64), branch_of[forest.tree]]),
+        branch_name=names,
+        where="network with forest",
+    )
+
+
+def _branches(
+    network: VascularNetwork, forest: Forest
+) -> tuple[Int[np.ndarray, " r"], tuple[str, ...]]:
+    """The branch that each tree's vessels form, and the names of all branches."""
+    into = np.full(network.n_nodes, -1, np.int64)
+    into[np.asarray(network.segment_node)[:, 1]] = np.arange(network.n_segments)
+    of_root = np.asarray(network.branch, np.int64)[into[forest.root_node]]
+    left, index = np.unique(of_root, return_inverse=True)
+    plain = [network.branch_name[int(b)].removesuffix(" (synthetic)") for b in left]
+    grown = tuple(f"forest of {name} (synthetic)" for name in plain)
+    return len(network.branch_name) + index, (*network.branch_name, *grown)
+
+
+def _refuse_lesions(network: VascularNetwork) -> None:
+    if network.lesion.length.size:
+        raise InputError(
+            f"the network has {network.lesion.length.size} declared lesions",
+            where="growth",
+            expected="the vessels without lesions: a forest is the same for every lesion",
+            fix="Declare lesions on the joined network",
+        )
+
+
+_ARRAYS = (
+    "root_node",
+    "root_territory",
+    "root_share",
+    "root_projected",
+    "position",
+    "parent",
+    "radius",
+    "tree",
+    "stage",
+    "terminal",
+    "cell_tree",
+)
+
+
+def save_arrays(path: str | os.PathLike, **arrays: Any) -> None:
+    """Write arrays to a .npz file that appears complete or not at all."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    try:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(
+            f"it cannot be written ({error.strerror})",
+            where=str(path),
+            expected="a file in a folder that may be written",
+            fix="Choose another place",
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_forest(path: str | os.PathLike, forest: Forest) -> None:
+    """Write a forest to a `.npz` file: one array per field of [`Forest`][], SI units.
+
+    `format` is the number of the layout, `territory_name`, `frame` and `settings` are text.
+    """
+    save_arrays(
+        path,
+        format=np.array(_FORMAT),
+        territory_name=np.array(forest.territory_name),
+        frame=np.array(forest.frame),
+        settings=np.array(forest.settings),
+        **{name: getattr(forest, name) for name in _ARRAYS},
+    )
+
+
+def load_forest(path: str | os.PathLike) -> Forest:
+    """Read a forest that [`save_forest`][] wrote.
+
+    **Errors:** [`InputError`][] for a file that is missing, no forest, or of another layout.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(
+            "it is not there",
+            where=str(path),
+            expected="a grown forest (.npz)",
+            fix="Grow it with `jaxperf grow CASE.yaml`",
+        )
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            stored = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise _no_forest(path, str(error)) from None
+    found = int(stored["format"]) if "format" in stored else None
+    missing = [
+        name for name in (*_ARRAYS, "territory_name", "frame", "settings") if name not in stored
+    ]
+    if found != _FORMAT or missing:
+        raise _no_forest(path, f"layout {found}, without {', '.join(missing) or 'nothing'}")
+    return Forest(
+        **{name: stored[name] for name in _ARRAYS},
+        territory_name=tuple(str(name) for name in stored["territory_name"]),
+        frame=str(stored["frame"]),
+        settings=str(stored["settings"]),
+    )
+
+
+def _no_forest(path: Path, said: str) -> InputError:
+    return InputError(
+        f"it is no forest of this version ({said})",
+        where=str(path),
+        expected=f"a file of layout {_FORMAT}, written by `jaxperf grow`",
+        fix="Grow the forest again",
+    )

@@ -1,0 +1,509 @@
+"""Constrained constructive optimisation: adds terminals to the trees one after the other."""
+
+from typing import NamedTuple, no_type_check
+
+import numba
+import numpy as np
+
+from ._murray import radius_of
+from ._space import cells_of, enter, leave, point_segment, segment_segment
+from ._wall import stays_inside, trilinear
+
+# How a call to `insert_sites` ends.
+FINISHED, FULL = 0, 1
+# Free entries of the grid that one insertion may need.
+_HEADROOM = 1 << 14
+# Vessels are entered in the grid this much wider than they are, so that they may widen in place.
+_ENTERED_WIDER = 1.3
+# Surfaces keep this part of the sum of two radii apart while the trees grow.
+_APART = 1.05
+# By level of the search: candidates compared, least length of a vessel over its parent's radius,
+# places tried for the terminal, and whether they may lie anywhere in the tree's territory.
+_CANDIDATES = np.array([20, 60, 240, 60])
+_LEAST_LENGTH = np.array([1.0, 0.6, 0.3, 0.3])
+_PLACES = np.array([1, 6, 24, 400])
+_ANYWHERE = np.array([False, False, False, True])
+LEVELS = _CANDIDATES.size
+_FOUND = 2048
+_FEW = 40  # a tree with fewer vessels is searched whole
+_RINGS = 6
+_NOWHERE = -(1 << 40)  # no node: parents of stubs are −1, −2, …
+# A tree may take over this part of its own terminals from its neighbours, or lose it to them.
+EXCHANGE = 0.04
+
+
+class Growth(NamedTuple):
+    """The state of growing trees; vessel k leads to node k and is followed by the fixed vessels.
+
+    - `tip`, `tail` (a, 3), `radius`, `entered` (a,): ends and radius of each vessel, and the
+      radius it has in the grid; m.
+    - `tree` (a,): −1 for fixed vessels. `parent` (m,), `child` (m, 2), `count` (m,) terminals
+      below, `stage` (m,).
+    - `older` (m,), `newest` (r,): the vessels of each tree as a linked list.
+    - `taken`, `gained`, `lost` (r,): terminals each tree has, and has from and lost to neighbours.
+    - `stamp` (a,), `clock` (1,): vessels seen in the present search.
+    - `known`, `path` (m,): scratch of the search.
+    - `used` (1,): nodes in use. `terminal` (n,): node of each site, −1 where it has none yet.
+    """
+
+    tip: np.ndarray
+    tail: np.ndarray
+    radius: np.ndarray
+    entered: np.ndarray
+    tree: np.ndarray
+    parent: np.ndarray
+    child: np.ndarray
+    count: np.ndarray
+    stage: np.ndarray
+    older: np.ndarray
+    newest: np.ndarray
+    taken: np.ndarray
+    gained: np.ndarray
+    lost: np.ndarray
+    stamp: np.ndarray
+    clock: np.ndarray
+    known: np.ndarray
+    path: np.ndarray
+    used: np.ndarray
+    terminal: np.ndarray
+
+
+class Plan(NamedTuple):
+    """What growth works from and does not change.
+
+    - `law` (7,): of [`BranchingLaw`][] for flows counted in terminals; `log` (n + 2,): ln of 0, 1,
+      2, …
+    - `site` (n, 3), `site_tree` (n,); `planned` (r,): terminals of each tree.
+    - `territory` (r,): vessel territory of each tree. `spread` (1,): distance of sites, m.
+    """
+
+    law: np.ndarray
+    log: np.ndarray
+    site: np.ndarray
+    site_tree: np.ndarray
+    planned: np.ndarray
+    territory: np.ndarray
+    spread: np.ndarray
+
+
+@numba.njit(cache=True)
+@no_type_check
+def insert_sites(growth, grid, wall, plan, queue, start, stop, level, conduit, failed, cells):
+    """Insert the sites queue[start:stop]; those without a place go to `failed`.
+
+    **Returns:** how it ended, the next index of the queue, and how many failed.
+    """
+    n_failed = 0
+    found = np.empty(_FOUND, np.int64)
+    near = np.empty(_FOUND)
+    for q in range(start, stop):
+        if grid.link.size - grid.free[1] < _HEADROOM:
+            return FULL, q, n_failed
+        site = queue[q]
+        if not _insert(growth, grid, wall, plan, site, level, conduit, found, near, cells):
+            failed[n_failed] = site
+            n_failed += 1
+    return FINISHED, stop, n_failed
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _insert(growth, grid, wall, plan, site, level, conduit, found, near, cells):
+    own = plan.site_tree[site]
+    x = plan.site[site].copy()
+    seed = np.uint64(site * 64 + 1)
+    for attempt in range(_PLACES[level]):
+        if attempt > 0:
+            about = site
+            if _ANYWHERE[level]:
+                # another site of the tree: they are numbered tree by tree
+                seed = _scrambled(seed)
+                first = np.searchsorted(plan.site_tree, own)
+                about = first + int(_fraction(seed) * plan.planned[own])
+            for k in range(3):
+                seed = _scrambled(seed)
+                x[k] = plan.site[about, k] + plan.spread[0] * (_fraction(seed) - 0.5)
+            if trilinear(wall.clearance, wall.spacing, x[0], x[1], x[2]) < radius_of(0.0, plan.law):
+                continue
+        if _branch(growth, grid, wall, plan, site, x, own, level, conduit, found, near, cells):
+            return True
+    return False
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _scrambled(state):
+    """The next of a sequence of uniform 64-bit numbers (S. Vigna's splitmix64)."""
+    z = state + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _fraction(number):
+    """A 64-bit number as a fraction from 0 to 1."""
+    return (number >> np.uint64(11)) * (1.0 / (1 << 53))
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _enter(growth, grid, vessel, cells):
+    growth.entered[vessel] = _ENTERED_WIDER * growth.radius[vessel]
+    n = cells_of(grid, growth.tail[vessel], growth.tip[vessel], growth.entered[vessel], cells)
+    enter(grid, vessel, cells, n)
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _leave(growth, grid, vessel, cells):
+    n = cells_of(grid, growth.tail[vessel], growth.tip[vessel], growth.entered[vessel], cells)
+    leave(grid, vessel, cells, n)
+
+
+@numba.njit(cache=True)
+@no_type_check
+def enter_all(growth, grid, vessels, cells):
+    """Enter vessels in the grid."""
+    for vessel in vessels:
+        _enter(growth, grid, vessel, cells)
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _new_node(growth, x, parent, tree, stage, count):
+    node = growth.used[0]
+    growth.used[0] += 1
+    growth.tip[node] = x
+    growth.tail[node] = growth.tip[parent]
+    growth.parent[node] = parent
+    growth.tree[node] = tree
+    growth.stage[node] = stage
+    growth.count[node] = count
+    growth.older[node] = growth.newest[tree]
+    growth.newest[tree] = node
+    return node
+
+
+@numba.njit(cache=True)
+@no_type_check
+def plant(growth, grid, wall, plan, sites, spread, conduit, cells):
+    """The first vessel of a tree, from where it enters the wall straight to the first site it can.
+
+    The terminal lies up to `spread` beside its site.
+    """
+    x = np.empty(3)
+    for site in sites:
+        seed = np.uint64(site * 64 + 7)
+        for k in range(3):
+            seed = _scrambled(seed)
+            x[k] = plan.site[site, k] + spread * (_fraction(seed) - 0.5)
+        if _planted(growth, grid, wall, plan, site, x, conduit, cells):
+            return True
+    return False
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _planted(growth, grid, wall, plan, site, x, conduit, cells):
+    own = plan.site_tree[site]
+    r = radius_of(plan.log[plan.planned[own]], plan.law)
+    entry = growth.tip[own]
+    if _length(entry, x) < 2.0 * r:
+        return False
+    if not stays_inside(wall, entry, x, r, conduit):
+        return False
+    if not _clear(growth, grid, entry, x, r, own, own, cells):
+        return False
+    node = _new_node(growth, x, own, own, 1 if conduit else 2, 1)
+    growth.radius[node] = r
+    growth.child[own, 0] = node
+    growth.count[own] = 1
+    growth.taken[own] = 1
+    growth.terminal[site] = node
+    _enter(growth, grid, node, cells)
+    return True
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _length(a, b):
+    return np.sqrt((a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2 + (a[2] - b[2]) ** 2)
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _clear(growth, grid, a, b, r, skip_at, skip, cells):
+    """Whether a new vessel keeps clear of all others.
+
+    Left out are the vessels that end or start at the node `skip_at`, which it joins, and the one
+    it splits.
+    """
+    growth.clock[0] += 1
+    now = growth.clock[0]
+    n = cells_of(grid, a, b, _APART * r, cells)
+    m = growth.parent.size
+    for c in range(n):
+        entry = grid.head[cells[c]]
+        while entry >= 0:
+            other = grid.item[entry]
+            entry = grid.link[entry]
+            if growth.stamp[other] == now:
+                continue
+            growth.stamp[other] = now
+            if other in (skip, skip_at):
+                continue
+            if other < m and growth.parent[other] == skip_at:
+                continue
+            apart = _APART * (r + growth.radius[other])
+            if segment_segment(a, b, growth.tail[other], growth.tip[other])[0] < apart * apart:
+                return False
+    return True
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _may_take(growth, plan, own, other):
+    """Whether a tree may grow to a neighbour's site: flows keep near the planned ones."""
+    if own == other:
+        return True
+    if plan.territory[own] != plan.territory[other] or growth.taken[other] == 0:
+        return False
+    return (
+        growth.gained[other] + 1 <= plan.planned[other] * EXCHANGE
+        and growth.lost[own] + 1 <= plan.planned[own] * EXCHANGE
+    )
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _candidates(growth, grid, plan, x, own, wanted, found, near):
+    """Vessels near a site that it may branch off, nearest first; returns how many."""
+    growth.clock[0] += 1
+    now = growth.clock[0]
+    roots = growth.taken.size
+    n = 0
+    size = grid.size[0]
+    i = min(grid.shape[0] - 1, max(0, int((x[0] - grid.origin[0]) / size)))
+    j = min(grid.shape[1] - 1, max(0, int((x[1] - grid.origin[1]) / size)))
+    k = min(grid.shape[2] - 1, max(0, int((x[2] - grid.origin[2]) / size)))
+    n_own = 0
+    for ring in range(_RINGS):
+        for a in range(max(0, i - ring), min(grid.shape[0], i + ring + 1)):
+            for b in range(max(0, j - ring), min(grid.shape[1], j + ring + 1)):
+                shell = abs(a - i) == ring or abs(b - j) == ring
+                step = 1 if shell or ring == 0 else 2 * ring
+                for c in range(k - ring, k + ring + 1, step):
+                    if c < 0 or c >= grid.shape[2]:
+                        continue
+                    entry = grid.head[(a * grid.shape[1] + b) * grid.shape[2] + c]
+                    while entry >= 0:
+                        other = grid.item[entry]
+                        entry = grid.link[entry]
+                        if growth.stamp[other] == now or n == _FOUND:
+                            continue
+                        growth.stamp[other] = now
+                        tree = growth.tree[other]
+                        if tree < 0 or other < roots or not _may_take(growth, plan, own, tree):
+                            continue
+                        found[n] = other
+                        near[n] = point_segment(
+                            x[0], x[1], x[2], growth.tail[other], growth.tip[other]
+                        )[0]
+                        n_own += 1 if tree == own else 0
+                        n += 1
+        # all vessels nearer than this are found
+        certain = (ring * size) ** 2
+        inside = 0
+        for m in range(n):
+            inside += 1 if near[m] <= certain else 0
+        if inside >= wanted:
+            break
+    if n_own == 0 or growth.taken[own] < _FEW:
+        other = growth.newest[own]
+        while other >= 0 and n < _FOUND:
+            if growth.stamp[other] != now:
+                growth.stamp[other] = now
+                found[n] = other
+                near[n] = point_segment(x[0], x[1], x[2], growth.tail[other], growth.tip[other])[0]
+                n += 1
+            other = growth.older[other]
+    order = np.argsort(near[:n], kind="mergesort")
+    found[:n] = found[:n][order]
+    return min(n, wanted)
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _fork(p, c, x, w0, w1, w2, b):
+    """The point of least Σ w |b − ·|, into b.
+
+    **Source:** E. Weiszfeld (1937), Tôhoku Math. J. 43:355.
+    """
+    for k in range(3):
+        b[k] = (w0 * p[k] + w1 * c[k] + w2 * x[k]) / (w0 + w1 + w2)
+    scale = _length(p, c) + _length(p, x)
+    for _ in range(16):
+        v0 = w0 / (_length(b, p) + 1e-6 * scale)
+        v1 = w1 / (_length(b, c) + 1e-6 * scale)
+        v2 = w2 / (_length(b, x) + 1e-6 * scale)
+        moved = 0.0
+        for k in range(3):
+            new = (v0 * p[k] + v1 * c[k] + v2 * x[k]) / (v0 + v1 + v2)
+            moved = max(moved, abs(new - b[k]))
+            b[k] = new
+        if moved < 1e-3 * scale:
+            break
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _kept_apart(p, c, x, b, at_p, at_c, at_x):
+    """Move b to where the three vessels have their least lengths; False where it cannot be."""
+    middle = np.empty(3)
+    for k in range(3):
+        middle[k] = (p[k] + c[k] + x[k]) / 3.0
+    for _ in range(3):
+        short = False
+        for end, least in ((p, at_p), (c, at_c), (x, at_x)):
+            d = _length(b, end)
+            if d < least:
+                short = True
+                whole = _length(middle, end)
+                if whole <= least:
+                    return False
+                for k in range(3):
+                    b[k] = end[k] + (middle[k] - end[k]) * (1.01 * least / whole)
+        if not short:
+            return True
+    return _length(b, p) >= at_p and _length(b, c) >= at_c and _length(b, x) >= at_x
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _widening(growth, plan, node, scale, known, path):
+    """Increase of the volume (over π) of a vessel and all above it by one more terminal.
+
+    What is found on the way up stays in `known` (−1: not yet) for the other candidates.
+    """
+    n = 0
+    while node >= 0 and known[node] < 0.0:
+        path[n] = node
+        n += 1
+        node = growth.parent[node]
+    total = known[node] if node >= 0 else 0.0
+    for k in range(n - 1, -1, -1):
+        node = path[k]
+        below = growth.count[node]
+        before = radius_of(plan.log[below] + scale, plan.law)
+        after = radius_of(plan.log[below + 1] + scale, plan.law)
+        total += _length(growth.tail[node], growth.tip[node]) * (after * after - before * before)
+        known[node] = total
+    return total
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _forget(growth, node, known):
+    """Undo what `_widening` has left on the way up."""
+    while node >= 0 and known[node] >= 0.0:
+        known[node] = -1.0
+        node = growth.parent[node]
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _branch(growth, grid, wall, plan, site, x, own, level, conduit, found, near, cells):
+    """Branch off the vessel where that adds the least volume and nothing is in the way."""
+    n = _candidates(growth, grid, plan, x, own, _CANDIDATES[level], found, near)
+    cost = np.empty(n)
+    fork = np.empty((n, 3))
+    ratio = _LEAST_LENGTH[level]
+    known, path = growth.known, growth.path
+    for m in range(n):
+        vessel = found[m]
+        tree = growth.tree[vessel]
+        # every terminal stands for its share of the tree's final flow, so that vessels have about
+        # their final calibre from the start
+        scale = plan.log[plan.planned[tree]] - plan.log[growth.taken[tree] + 1]
+        below = growth.count[vessel]
+        old = radius_of(plan.log[below] + scale, plan.law)
+        r0 = radius_of(plan.log[below + 1] + scale, plan.law)
+        r2 = radius_of(scale, plan.law)
+        p, c, b = growth.tail[vessel], growth.tip[vessel], fork[m]
+        _fork(p, c, x, r0 * r0, old * old, r2 * r2, b)
+        cost[m] = np.inf
+        if not _kept_apart(p, c, x, b, ratio * r0, ratio * r0, max(1.0, ratio) * 1.2 * r0):
+            continue
+        cost[m] = (
+            r0 * r0 * _length(p, b)
+            + old * old * (_length(b, c) - _length(p, c))
+            + r2 * r2 * _length(b, x)
+            + _widening(growth, plan, growth.parent[vessel], scale, known, path)
+        )
+    for m in range(n):
+        _forget(growth, growth.parent[found[m]], known)
+    for m in np.argsort(cost, kind="mergesort"):
+        if cost[m] == np.inf:
+            return False
+        if _fits(growth, grid, wall, plan, found[m], fork[m], x, conduit, cells):
+            _split(growth, grid, plan, found[m], fork[m], x, site, own, conduit, cells)
+            return True
+    return False
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _fits(growth, grid, wall, plan, vessel, b, x, conduit, cells):
+    tree = growth.tree[vessel]
+    scale = plan.log[plan.planned[tree]] - plan.log[growth.taken[tree] + 1]
+    below = growth.count[vessel]
+    r0 = radius_of(plan.log[below + 1] + scale, plan.law)
+    r1 = radius_of(plan.log[below] + scale, plan.law)
+    r2 = radius_of(scale, plan.law)
+    p, c, parent = growth.tail[vessel], growth.tip[vessel], growth.parent[vessel]
+    conduit_above = conduit and growth.stage[vessel] == 1
+    return (
+        stays_inside(wall, b, x, r2, conduit)
+        and stays_inside(wall, p, b, r0, conduit_above)
+        and stays_inside(wall, b, c, r1, conduit_above)
+        and _clear(growth, grid, b, x, r2, _NOWHERE, vessel, cells)
+        and _clear(growth, grid, p, b, r0, parent, vessel, cells)
+        and _clear(growth, grid, b, c, r1, vessel, vessel, cells)
+    )
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _split(growth, grid, plan, vessel, b, x, site, own, conduit, cells):
+    """Put node b into a vessel and hang the terminal x on it; widen everything above."""
+    tree, parent = growth.tree[vessel], growth.parent[vessel]
+    _leave(growth, grid, vessel, cells)
+    fork = _new_node(growth, b, parent, tree, growth.stage[vessel], growth.count[vessel])
+    leaf = _new_node(growth, x, fork, tree, 1 if conduit else 2, 1)
+    side = 0 if growth.child[parent, 0] == vessel else 1
+    growth.child[parent, side] = fork
+    growth.child[fork, 0], growth.child[fork, 1] = vessel, leaf
+    growth.parent[vessel] = fork
+    growth.tail[vessel] = growth.tip[fork]
+    growth.taken[tree] += 1
+    if tree != own:
+        growth.lost[own] += 1
+        growth.gained[tree] += 1
+    growth.terminal[site] = leaf
+    scale = plan.log[plan.planned[tree]] - plan.log[growth.taken[tree]]
+    growth.radius[vessel] = radius_of(plan.log[growth.count[vessel]] + scale, plan.law)
+    growth.radius[leaf] = radius_of(scale, plan.law)
+    _enter(growth, grid, vessel, cells)
+    _enter(growth, grid, leaf, cells)
+    node = fork
+    while node >= 0:
+        growth.count[node] += 1
+        growth.radius[node] = radius_of(plan.log[growth.count[node]] + scale, plan.law)
+        if node == fork:
+            _enter(growth, grid, node, cells)
+        elif growth.radius[node] > growth.entered[node]:
+            _leave(growth, grid, node, cells)
+            _enter(growth, grid, node, cells)
+        node = growth.parent[node]
