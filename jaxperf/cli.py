@@ -81,6 +81,7 @@ def _show(said: dict[str, Any], out: Path) -> None:
             for x in said["lesions"]
         ),
         f"  FFR      lowest {said['ffr_min']:.2f}",
+        *(_forest_lines(said["forest"]) if said["forest"] else []),
         f"  balance  {said['mass_balance_relative_error']:.1e} relative",
         f"  seconds  setup {seconds['setup']:.1f}, compile {seconds['compile']:.1f}, "
         f"solve {seconds['solve']:.1f}",
@@ -143,6 +144,88 @@ def run(
     except InputError as error:
         raise _fail(str(error), BAD_INPUT) from None
     _run(case, out, data or case_file.parent, overwrite, as_json, quiet)
+
+
+@app.command()
+def grow(
+    case_file: _CaseFile,
+    data: _Data = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File (.npz) to write; default growth.file.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a forest.")] = False,
+    as_json: _Json = False,
+    quiet: _Quiet = False,
+) -> None:
+    """Grow the forest of a case into a file; goes on where a stopped growth left off."""
+    _enable_x64()
+    try:
+        said = cases.grow_case(
+            cases.load_case(case_file),
+            out=out,
+            data=data or case_file.parent,
+            overwrite=overwrite,
+            progress=_progress(quiet, as_json),
+        )
+    except InputError as error:
+        raise _fail(str(error), BAD_INPUT) from None
+    _say_forest(said, as_json, quiet)
+
+
+@app.command()
+def growth_report(
+    case_file: _CaseFile,
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
+    data: _Data = None,
+    forest: Annotated[
+        Path | None, typer.Option("--forest", help="Forest (.npz); default growth.file.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a report.")] = False,
+    as_json: _Json = False,
+    quiet: _Quiet = False,
+) -> None:
+    """Draw a grown forest, and its morphometry beside Kassab's table."""
+    _enable_x64()
+    try:
+        said = cases.report_growth(
+            cases.load_case(case_file),
+            out=out,
+            forest=forest,
+            data=data or case_file.parent,
+            overwrite=overwrite,
+            progress=_progress(quiet, as_json),
+        )
+    except InputError as error:
+        raise _fail(str(error), BAD_INPUT) from None
+    _say_forest(said, as_json, quiet)
+
+
+def _say_forest(said: dict[str, Any], as_json: bool, quiet: bool) -> None:
+    if as_json:
+        typer.echo(cases.json_text(said))
+    elif not quiet:
+        console = Console()
+        for line in _forest_lines(said):
+            console.print(line, highlight=False)
+        console.print(f"  file     {rich.markup.escape(said['file'])}", highlight=False)
+
+
+def _forest_lines(said: dict[str, Any]) -> list[str]:
+    return [
+        f"  forest   {said['trees']} trees, {said['terminals']} terminals of "
+        f"{said['terminal_diameter_um']:.0f} µm, {said['length_m']:.1f} m of vessels (synthetic)",
+        f"  growth   {said['seconds']:.1f} s, {said['terminals_per_s']:.0f} terminals/s",
+        f"  stubs    median {said['stub_length_median_mm']:.1f} mm, "
+        f"longest {said['stub_length_max_mm']:.1f} mm",
+        f"  targets  {100 * said['projected_within_5_percent']:.0f} % of the trees within 5 %, "
+        f"largest deviation {100 * said['projected_deviation_max']:.0f} %",
+        *(
+            f"  share    {rich.markup.escape(name)}: "
+            + (f"rest {100 * row['share_rest']:.1f} %, " if "share_rest" in row else "")
+            + f"wall {100 * row['share_projected']:.1f} %, target {100 * row['share_target']:.1f} %"
+            for name, row in said["territories"].items()
+        ),
+    ]
 
 
 @app.command()

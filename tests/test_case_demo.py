@@ -10,7 +10,6 @@ from jaxperf._misc import InputError
 from jaxperf.case import Case, demo_case, demo_tree, DODGE_MM, load_case
 from jaxperf.case._build import (
     build_heart,
-    build_regions,
     build_tree,
     joined,
     read_tree,
@@ -19,6 +18,7 @@ from jaxperf.case._build import (
 from jaxperf.case._courses import Course, network_from_courses
 from jaxperf.case._demo import LAD_DISTAL_AT_MM
 from jaxperf.case._grooves import synthetic_right_coronary
+from jaxperf.case._prepare import build_regions
 from jaxperf.case._schema import SyntheticRCA
 from jaxperf.case._starter import branch_ends, write_starter, write_swc
 from jaxperf.case._terminals import terminal_sites
@@ -105,7 +105,7 @@ def test_territories_and_mass():
     heart = build_heart(case, Path())
     network = build_tree(case, Path(), heart)
     terminal = np.asarray(network.terminals)
-    regions = build_regions(case, network, heart, terminal)
+    regions = build_regions(case, network, heart, terminal, network.n_nodes)
     names, owner = vessel_territories(network, terminal)
     share = np.bincount(owner, regions.terminal_volume) / regions.terminal_volume.sum()
     share = dict(zip(names, share, strict=True))

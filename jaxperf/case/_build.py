@@ -1,33 +1,22 @@
-"""From a case to its network, mesh, ventricular directions, tissue and problem."""
+"""From a case to its ventricle and its tree."""
 
 import dataclasses
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Int
 
 from .._misc import InputError
-from .._units import M3_S_PER_ML_MIN, M_PER_MM, PA_PER_MMHG
-from ..coupling import Microcirculation, perfused_tissue, PerfusionProblem
-from ..darcy import check_permeability, transversely_isotropic
+from .._units import M_PER_MM
 from ..geometry import (
-    aha17,
     ellipsoid_ventricle,
     EllipsoidLV,
-    fibre_direction,
-    local_axes,
     lv_frame_from_labels,
     lv_frame_from_points,
     LVFrame,
-    Regions,
-    terminal_regions,
-    territory_of_cells,
     TetMesh,
     tetrahedra_from_voxels,
-    transmural_depth,
     VoxelMesh,
 )
 from ..io import (
@@ -44,25 +33,11 @@ from ..network import (
     branch_course,
     build_network,
     declare_lesion,
-    FlowBoundary,
-    PressureBoundary,
-    ResistanceOutlet,
     VascularNetwork,
-    vessel_territories,
-)
-from ..vessel import (
-    AbstractWall,
-    Blood,
-    ConstantViscosity,
-    OlufsenStiffness,
-    PriesViscosity,
-    RigidWall,
-    SqrtAreaWall,
 )
 from ._demo import demo_tree
 from ._grooves import synthetic_right_coronary
 from ._schema import Case
-from ._terminals import terminal_sites
 
 # Everything is solved and written in one frame; NIfTI maps are turned to RAS by their writer.
 FRAME = "LPS"
@@ -82,26 +57,6 @@ class Heart:
     ellipsoid: EllipsoidLV | None
     cavity_label: int
     rv_label: int
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A case ready to be solved; lengths in m, coordinates in LPS.
-
-    `segment` (c,) AHA segment, `depth` (c,) transmural, `territory` (c,) index into
-    `territory_name`, `terminal_branch` (t,) index into the network's branches.
-    """
-
-    case: Case
-    network: VascularNetwork
-    heart: Heart
-    regions: Regions
-    problem: PerfusionProblem
-    depth: Float[np.ndarray, " c"]
-    segment: Int[np.ndarray, " c"]
-    territory: Int[np.ndarray, " c"]
-    territory_name: tuple[str, ...]
-    terminal_territory: Int[np.ndarray, " t"]
 
 
 def build_heart(case: Case, data: Path) -> Heart:
@@ -237,8 +192,8 @@ def joined(first: VascularNetwork, second: VascularNetwork) -> VascularNetwork:
     )
 
 
-def build_tree(case: Case, data: Path, heart: Heart) -> VascularNetwork:
-    """The tree with synthetic vessels and lesions."""
+def healthy_tree(case: Case, data: Path, heart: Heart) -> VascularNetwork:
+    """The tree with synthetic vessels, without lesions."""
     network = read_tree(case, data, heart)
     if case.synthetic_rca is not None:
         assert heart.voxels is not None
@@ -246,9 +201,28 @@ def build_tree(case: Case, data: Path, heart: Heart) -> VascularNetwork:
             case.synthetic_rca, heart.voxels, heart.frame, network, rv_label=heart.rv_label
         )
         network = joined(network, right)
+    return network
+
+
+def with_lesions(case: Case, network: VascularNetwork) -> VascularNetwork:
+    """The tree with its lesions; nodes keep their numbers."""
     for lesion in case.lesions:
         network = declare_lesion(network, **lesion.model_dump())
     return network
+
+
+def build_tree(case: Case, data: Path, heart: Heart) -> VascularNetwork:
+    """The tree with synthetic vessels and lesions."""
+    return with_lesions(case, healthy_tree(case, data, heart))
+
+
+def closed_outlets(case: Case, network: VascularNetwork) -> Int[np.ndarray, " k"]:
+    """The leaves that `boundary.outlets` names: they feed no left ventricular tissue."""
+    node = [
+        outlet_node(network, outlet.branch, f"boundary.outlets.{i}.branch")
+        for i, outlet in enumerate(case.boundary.outlets)
+    ]
+    return np.array(node, np.int64)
 
 
 def outlet_node(network: VascularNetwork, branch: str, where: str) -> int:
@@ -263,102 +237,3 @@ def outlet_node(network: VascularNetwork, branch: str, where: str) -> int:
             fix="Name the branch that ends there",
         )
     return node
-
-
-def _boundary(case: Case, network: VascularNetwork):
-    inlet = jnp.asarray(network.roots)
-    pressure = case.boundary.pressure_inlet_mmHg * PA_PER_MMHG
-    boundary: list = [PressureBoundary(inlet, jnp.full(inlet.shape, pressure))]
-    other = []
-    for i, outlet in enumerate(case.boundary.outlets):
-        node = outlet_node(network, outlet.branch, f"boundary.outlets.{i}.branch")
-        other.append(node)
-        at = jnp.asarray([node], jnp.int32)
-        if outlet.flow_ml_min is not None:
-            boundary.append(FlowBoundary(at, jnp.asarray([-outlet.flow_ml_min * M3_S_PER_ML_MIN])))
-        else:
-            assert outlet.resistance_mmHg_min_ml is not None
-            resistance = outlet.resistance_mmHg_min_ml * PA_PER_MMHG / M3_S_PER_ML_MIN
-            reference = outlet.pressure_reference_mmHg * PA_PER_MMHG
-            boundary.append(
-                ResistanceOutlet(at, jnp.asarray([resistance]), jnp.asarray([reference]))
-            )
-    return tuple(boundary), np.array(other, np.int64)
-
-
-def _permeability(case: Case, heart: Heart, depth: Float[np.ndarray, " c"]) -> Array:
-    bed = case.microcirculation
-    along = jnp.asarray(bed.permeability_m2_per_Pa_s)
-    if bed.permeability_across_m2_per_Pa_s is None:
-        return along
-    assert isinstance(heart.mesh, TetMesh)
-    axes = local_axes(heart.mesh, heart.frame, depth)
-    fibre = fibre_direction(axes, depth, bed.fibre_endo_deg, bed.fibre_epi_deg)
-    across = jnp.asarray(bed.permeability_across_m2_per_Pa_s)
-    tensor = transversely_isotropic(along, across, jnp.asarray(fibre))
-    # fibres have no sign, so tensors are averaged over the vertices and not directions
-    return jnp.mean(tensor[jnp.asarray(heart.mesh.tet)], axis=1)
-
-
-def _blood(case: Case) -> Blood:
-    blood = case.blood
-    if blood.viscosity == "pries":
-        law = PriesViscosity(blood.haematocrit, blood.plasma_viscosity_mPa_s * 1e-3)
-    else:
-        law = ConstantViscosity(blood.viscosity_mPa_s * 1e-3)
-    return Blood(blood.density_kg_m3, law, blood.profile_exponent)
-
-
-def _wall(case: Case) -> AbstractWall:
-    if case.wall.law == "rigid":
-        return RigidWall()
-    stiffness = OlufsenStiffness(case.wall.k1_Pa, case.wall.k2_per_m, case.wall.k3_Pa)
-    return SqrtAreaWall(stiffness, case.wall.pressure_reference_mmHg * PA_PER_MMHG)
-
-
-def build_regions(
-    case: Case, network: VascularNetwork, heart: Heart, terminal: Int[np.ndarray, " t"]
-) -> Regions:
-    """The terminal regions of a case."""
-    reach = case.territories.vessel_sites_mm * M_PER_MM
-    site, owner, width = terminal_sites(network, terminal, reach)
-    return terminal_regions(heart.mesh, site, owner, width, len(terminal))
-
-
-def prepare(case: Case, data: str | os.PathLike, stage) -> Prepared:
-    """Read and build everything a solve needs; `stage(name)` is a context for progress."""
-    data = Path(data)
-    with stage("read"):
-        heart = build_heart(case, data)
-        network = build_tree(case, data, heart)
-    with stage("mesh"):
-        depth = transmural_depth(
-            heart.mesh, heart.frame, cavity_label=heart.cavity_label, rv_label=heart.rv_label
-        )
-        segment = aha17(heart.mesh.centre, heart.frame)
-    with stage("territories"):
-        boundary, other = _boundary(case, network)
-        terminal = np.setdiff1d(np.asarray(network.terminals), other)
-        regions = build_regions(case, network, heart, terminal)
-        names, owner = vessel_territories(network, terminal)
-        permeability = _permeability(case, heart, depth)
-        tissue = perfused_tissue(
-            heart.mesh, regions, terminal, density=case.microcirculation.density_kg_m3
-        )
-        check_permeability(tissue.mesh, np.asarray(permeability), "microcirculation.permeability")
-        sink = case.microcirculation.pressure_sink_mmHg * PA_PER_MMHG
-        # conductances of about 1 ml/min/g: a start for the calibration, never a result
-        bed = Microcirculation(1.7e-6, 8.7e-6, permeability, sink, 1.0)
-        problem = PerfusionProblem(network, tissue, boundary, bed, None, _blood(case), _wall(case))
-    return Prepared(
-        case=case,
-        network=network,
-        heart=heart,
-        regions=regions,
-        problem=problem,
-        depth=depth,
-        segment=segment,
-        territory=territory_of_cells(regions, owner, heart.mesh.n_cells),
-        territory_name=names,
-        terminal_territory=owner,
-    )

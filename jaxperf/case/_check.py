@@ -13,6 +13,7 @@ from scipy.spatial import KDTree
 
 from .._misc import InputError
 from .._units import M_PER_MM
+from ..geometry import transmural_depth
 from ..network import (
     branch_course,
     parent_segment,
@@ -20,8 +21,9 @@ from ..network import (
     VascularNetwork,
     vessel_label,
 )
-from ._build import build_heart, build_tree, Heart, outlet_node, read_tree
+from ._build import build_heart, build_tree, healthy_tree, Heart, outlet_node, read_tree
 from ._grooves import SYNTHETIC
+from ._growth import forest_path, growth_problem, read_forest
 from ._load import case_errors, read_yaml
 from ._schema import Case
 
@@ -57,7 +59,7 @@ def check_case(path: str | os.PathLike, data: str | os.PathLike = ".") -> list[F
 
     Schema, files, units and frames, disconnected vessels, lesions, the range of the radii,
     undeclared narrowings, the mass of the wall, roots that are no ostia, nodes in the
-    cavities, the distance of each terminal from the wall.
+    cavities, the distance of each terminal from the wall, the forest's settings and file.
     """
     try:
         raw = read_yaml(path)
@@ -88,11 +90,28 @@ def check_built(case: Case, data: Path) -> list[Finding]:
         whole = _tried(lambda: build_tree(case, data, heart), found)
     if whole is None:
         return [*found, *_mass(case, heart)]
-    return [*found, *geometry_findings(case, whole, heart)]
+    found += geometry_findings(case, whole, heart)
+    if case.growth is not None and not any(f.severity == "error" for f in found):
+        _tried(lambda: _forest(case, data, heart), found)
+    return found
+
+
+def _forest(case: Case, data: Path, heart: Heart) -> None:
+    """Refuses settings that nothing can grow with, and a file that holds another forest."""
+    depth = transmural_depth(
+        heart.mesh, heart.frame, cavity_label=heart.cavity_label, rv_label=heart.rv_label
+    )
+    problem = growth_problem(case, healthy_tree(case, data, heart), heart, depth)
+    path = forest_path(case, data)
+    if path is not None:
+        read_forest(path, problem)
 
 
 def geometry_findings(case: Case, tree: VascularNetwork, heart: Heart) -> list[Finding]:
-    """The findings about a tree and a ventricle that could be built; a run makes them too."""
+    """The findings about a tree and a ventricle that could be built; a run makes them too.
+
+    **Arguments:** `tree`: segmented and drawn vessels; a forest lies in the wall by construction.
+    """
     return [
         *_mass(case, heart),
         *_narrowings(case, tree),
@@ -249,8 +268,9 @@ def _distances(case: Case, tree: VascularNetwork, heart: Heart) -> Iterator[Find
     into = parent_segment(tree)
     limit = case.checks.terminal_distance_mm
     other = {_outlet_or_none(tree, outlet.branch) for outlet in case.boundary.outlets}
-    for node in np.asarray(tree.terminals).tolist():
-        if distance[node] > limit and node not in other:
+    terminal = np.asarray(tree.terminals)
+    for node in terminal[distance[terminal] > limit].tolist():
+        if node not in other:
             yield Finding(
                 "error",
                 vessel_label(tree, int(into[node])),

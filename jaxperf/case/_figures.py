@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from .._units import M_PER_MM
-from ..geometry import build_voxel_mesh, LVFrame
+from ..geometry import build_voxel_mesh
 from ..network import branch_course, parent_segment
 from ..plot import (
     bullseye_figure,
@@ -18,7 +18,9 @@ from ..plot import (
     Surface,
     tubes,
 )
+from ._forest_figures import write_forest_figures
 from ._results import labels, Results
+from ._views import views
 
 _SHORTEST_CURVE = 15e-3
 _MOST_CURVES = 12
@@ -27,7 +29,7 @@ _PALE = 0.3
 
 
 def write_figures(folder: Path, results: Results) -> None:
-    """Bullseye of flow and reserve, FFR pull-back of the branches, tree and wall."""
+    """Polar maps, FFR pull-back of the branches, tree and wall, the forest where there is one."""
     folder.mkdir()
     case = results.prepared.case
     said = labels(results)
@@ -43,11 +45,14 @@ def write_figures(folder: Path, results: Results) -> None:
     figure = pullback_figure(curves, title=f"{case.title}: pressure pull-back", note=note)
     save_figure(folder / "ffr_pullback.png", figure)
     save_figure(folder / "scene.png", _scene(results, note))
+    if results.prepared.grown is not None:
+        heart = results.prepared.heart
+        write_forest_figures(folder, results.prepared.grown, heart, title=case.title, note=note)
 
 
 def pullback_curves(results: Results) -> list[Curve]:
     """From root to tip of each larger branch; of too many, those that begin widest."""
-    network = results.prepared.network
+    network = results.prepared.tree
     into, node = parent_segment(network), np.asarray(network.segment_node)
     length, branch = np.asarray(network.length), np.asarray(network.branch)
     inlet = results.pressure_inlet
@@ -87,21 +92,6 @@ def _lesions_on(results: Results, way, ends) -> tuple[tuple[float, float, float]
     return tuple(found)
 
 
-def views(frame: LVFrame) -> list[tuple[str, np.ndarray]]:
-    """Rows right, up, towards the viewer; the long axis is up."""
-    up = frame.long_axis
-
-    def seen_from(direction):
-        towards = direction / np.linalg.norm(direction)
-        return np.stack([np.cross(up, towards), up, towards])
-
-    return [
-        ("anterior", seen_from(frame.anterior + 0.35 * frame.septal)),
-        ("lateral", seen_from(-frame.septal)),
-        ("inferior", seen_from(-frame.anterior + 0.2 * frame.septal)),
-    ]
-
-
 def _right_heart(results: Results) -> list[Surface]:
     """What the labels hold beside the left ventricle, as a pale shape."""
     heart = results.prepared.heart
@@ -120,18 +110,18 @@ def _right_heart(results: Results) -> list[Surface]:
 
 def _scene(results: Results, note: str):
     prepared = results.prepared
-    network, mesh = prepared.network, prepared.heart.mesh
+    network, mesh = prepared.tree, prepared.heart.mesh
     mbf = results.mbf["hyperemia"]
     low, high = np.quantile(mbf, [0.01, 0.99])
     low = 0.0 if low > 0.0 and low < 0.5 * high else np.floor(2.0 * low) / 2.0
     wall = SceneLayer("MBF at hyperemia (ml/min/g)", "viridis", float(low), float(high))
-    bottom = float(np.floor(10.0 * min(results.ffr.min(), 0.79)) / 10.0)
+    bottom = float(np.floor(10.0 * min(results.ffr_tree.min(), 0.79)) / 10.0)
     vessel = SceneLayer("vessels: $P_d/P_a$ at hyperemia (FFR)", "inferno", bottom, 1.0)
     faces = mesh.boundary_faces()
     surface = smooth_surface(faces.corner / M_PER_MM, faces.normal, wall.colours(mbf[faces.cell]))
     end = np.asarray(network.node_position)[np.asarray(network.segment_node)] / M_PER_MM
     radius = np.maximum(np.asarray(network.radius) / M_PER_MM, _MIN_SHOWN_RADIUS_MM)
-    tree = tubes(end, radius, vessel.colours(results.ffr))
+    tree = tubes(end, radius, vessel.colours(results.ffr_tree))
     return scene_figure(
         [surface, tree, *_right_heart(results)],
         [wall, vessel],

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import types
 import typing
 from pathlib import Path
@@ -12,6 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 from .._misc import InputError
 from ._schema import Case
+
+# How pydantic marks the member of a union that it tried.
+_MEMBER = re.compile(r"function-|(dict|literal)\[")
 
 
 def load_case(path: str | os.PathLike) -> Case:
@@ -67,7 +71,7 @@ def case_errors(error: ValidationError, where: str) -> list[InputError]:
 
 def _sentence(entry: Any, where: str) -> InputError:
     # the type of a union's member is part of the location but no key of the file
-    keys = [k for k in entry["loc"] if not (isinstance(k, str) and k.startswith("function-"))]
+    keys = [k for k in entry["loc"] if not (isinstance(k, str) and _MEMBER.match(k))]
     key = ".".join(str(k) for k in keys) or "the case"
     place = f"{where}, {key}"
     kind, value = entry["type"], entry.get("input")

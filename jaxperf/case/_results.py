@@ -17,10 +17,14 @@ from ..observe import (
     fractional_flow_reserve,
     segment_means,
 )
-from ._build import Prepared
+from ._forest_facts import flow_split, forest_facts, terminal_facts
+from ._prepare import Prepared
+from ._schema import Case
 from ._solve import Solved
 
 STATES = ("rest", "hyperemia")
+# Relative miss of a territory's share of the flow at rest that a reader must know of.
+LARGEST_SPLIT_ERROR = 0.05
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,11 @@ class Results:
     def solution(self, state: str) -> PerfusionSolution:
         """The solution of a state."""
         return self.solved.rest if state == "rest" else self.solved.hyperemia
+
+    @property
+    def ffr_tree(self) -> Float[np.ndarray, "f 2"]:
+        """FFR in the segmented and drawn vessels; in arterioles pressure falls in health too."""
+        return self.ffr[: self.prepared.tree.n_segments]
 
     @property
     def synthetic_branches(self) -> list[str]:
@@ -94,6 +103,7 @@ def summary(results: Results, seconds_setup: float) -> dict[str, Any]:
     }
     branches = branch_rows(results)
     both = (solved.rest, solved.hyperemia)
+    forest = forest_results(results)
     per_state = lambda key: {k: int(getattr(s, key)) for k, s in zip(STATES, both, strict=True)}
     return {
         "title": case.title,
@@ -108,8 +118,12 @@ def summary(results: Results, seconds_setup: float) -> dict[str, Any]:
         "mbf_by_segment": by_segment,
         "mbf_by_territory": territory,
         "cfr_mean": mean["hyperemia"] / mean["rest"],
-        "ffr_min": float(np.min(results.ffr)),
-        "ffr_by_branch": {row["branch"]: row["ffr_min"] for row in branches},
+        "ffr_min": float(np.min(results.ffr_tree)),
+        "ffr_by_branch": {
+            row["branch"]: row["ffr_min"]
+            for row in branches
+            if row["branch"] in prepared.tree.branch_name
+        },
         "lesions": lesion_rows(results),
         "hyperemia_factor": float(solved.calibration.hyperemia_factor),
         "beta_source_per_Pa_s": float(solved.calibration.rest.beta_source),
@@ -123,16 +137,50 @@ def summary(results: Results, seconds_setup: float) -> dict[str, Any]:
             "solve": solved.seconds_solve,
         },
         "synthetic_branches": results.synthetic_branches,
-        "warnings": warnings(results),
-        "seed": None,
+        "forest": forest,
+        "warnings": [*warnings(results), *split_warnings(forest)],
+        "seed": None if case.growth is None else case.growth.seed,
     }
+
+
+def forest_results(results: Results) -> dict[str, Any] | None:
+    """What `summary.json` says of the forest; None without one."""
+    prepared = results.prepared
+    if prepared.grown is None:
+        return None
+    node = np.asarray(prepared.problem.tissue.terminal_node)
+    facts = forest_facts(prepared.grown)
+    split = flow_split(prepared.grown, node, np.asarray(results.solved.rest.terminal_flow))
+    for name, reached in split.items():
+        facts["territories"][name] |= reached
+    volume = np.asarray(prepared.problem.tissue.terminal_volume)
+    pressure = {
+        state: np.asarray(results.solution(state).terminal_pressure) / PA_PER_MMHG
+        for state in STATES
+    }
+    grown = node >= prepared.tree.n_nodes
+    return {**facts, **terminal_facts(volume, pressure, grown)}
+
+
+def split_warnings(forest: dict[str, Any] | None) -> list[str]:
+    """Territories whose flow at rest misses its target."""
+    return [
+        f"At rest the forest of {name} takes {100 * row['share_rest']:.1f} % of the flow instead "
+        f"of {100 * row['share_target']:.1f} %."
+        for name, row in (forest["territories"] if forest else {}).items()
+        if abs(row["share_rest_error"]) > LARGEST_SPLIT_ERROR
+    ]
 
 
 def labels(results: Results) -> list[str]:
     """What every figure must say about where the anatomy comes from."""
-    kind = results.prepared.case.kind
-    said = [] if kind == "patient" else [kind]
-    if kind != "synthetic" and results.synthetic_branches:
+    return anatomy_labels(results.prepared.case, bool(results.synthetic_branches))
+
+
+def anatomy_labels(case: Case, synthetic_vessels: bool) -> list[str]:
+    """The kind of the anatomy, and whether some of its vessels are in no image."""
+    said = [] if case.kind == "patient" else [case.kind]
+    if case.kind != "synthetic" and synthetic_vessels:
         said.append("with synthetic vessels")
     return said
 

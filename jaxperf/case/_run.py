@@ -20,10 +20,13 @@ from scipy.spatial import KDTree
 from .._misc import InputError
 from .._units import M3_S_PER_ML_MIN, PA_PER_MMHG
 from ..geometry import ellipsoid_ventricle, TetMesh, VoxelMesh
+from ..growth import save_forest
 from ..io import write_csv, write_json, write_nifti, write_perfusion, write_tree
-from ._build import prepare, Prepared, voxels_in_patient
+from ._build import voxels_in_patient
 from ._check import geometry_findings, refuse_errors
-from ._progress import Progress
+from ._forest_facts import segment_arrays, write_morphometry
+from ._prepare import prepare, Prepared
+from ._progress import Progress, stages
 from ._results import branch_rows, collect, labels, Results, segment_rows, summary
 from ._schema import Case
 from ._solve import solve_case
@@ -56,10 +59,11 @@ def run_case(
     solve fails.
     """
     progress = progress or Progress()
+    progress.stages = stages(case)
     with run_folder(out, overwrite) as folder:
         begin = time.perf_counter()
-        prepared = prepare(case, data, progress.stage)
-        findings = geometry_findings(case, prepared.network, prepared.heart)
+        prepared = prepare(case, data, progress)
+        findings = geometry_findings(case, prepared.tree, prepared.heart)
         refuse_errors(findings)
         setup = time.perf_counter() - begin
         solved = solve_case(prepared, progress.stage, progress.note)
@@ -77,13 +81,17 @@ def run_case(
 
 
 @contextmanager
-def run_folder(out: str | os.PathLike, overwrite: bool) -> Iterator[Path]:
+def run_folder(
+    out: str | os.PathLike, overwrite: bool, marker: str = "summary.json"
+) -> Iterator[Path]:
     """A temporary sibling folder that takes the name `out` once the block has succeeded.
+
+    **Arguments:** `marker`: the file by which a folder of this kind is known.
 
     **Errors:** [`InputError`][] where `out` exists and is not to be replaced, or is no run folder.
     """
     out = Path(out).absolute()
-    _refuse_existing(out, overwrite)
+    _refuse_existing(out, overwrite, marker)
     temporary = out.with_name(f".{out.name}-{secrets.token_hex(4)}")
     try:
         temporary.mkdir(parents=True)
@@ -97,7 +105,7 @@ def run_folder(out: str | os.PathLike, overwrite: bool) -> Iterator[Path]:
     try:
         yield temporary
         # somebody else may have written there meanwhile
-        _refuse_existing(out, overwrite)
+        _refuse_existing(out, overwrite, marker)
         if out.exists():
             replaced = out.with_name(f".{out.name}-{secrets.token_hex(4)}-old")
             out.rename(replaced)
@@ -109,7 +117,7 @@ def run_folder(out: str | os.PathLike, overwrite: bool) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _refuse_existing(out: Path, overwrite: bool) -> None:
+def _refuse_existing(out: Path, overwrite: bool, marker: str) -> None:
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         if not overwrite:
             raise InputError(
@@ -119,9 +127,9 @@ def _refuse_existing(out: Path, overwrite: bool) -> None:
                 fix="Choose another name or pass --overwrite",
             )
         # a typing error in --out must not delete someone's data
-        if not (out / "summary.json").is_file():
+        if not (out / marker).is_file():
             raise InputError(
-                "it is no run folder (there is no summary.json in it)",
+                f"it is no run folder (there is no {marker} in it)",
                 where=str(out),
                 expected="a run folder that may be replaced",
                 fix="Choose another name",
@@ -138,6 +146,10 @@ def _write(folder: Path, results: Results, said: dict[str, Any], data: Path) -> 
     write_csv(folder / "segments17.csv", segment_rows(results))
     write_csv(folder / "branches.csv", branch_rows(results))
     _write_tree(folder / "tree.vtp", results)
+    if prepared.grown is not None:
+        write_morphometry(folder, prepared.grown, said["forest"])
+        if prepared.case.growth is not None and prepared.case.growth.file is None:
+            save_forest(folder / "forest.npz", prepared.grown.forest)
     _write_tissue(folder / "perfusion.vtu", results)
     grid = output_grid(prepared)
     anatomy = ", ".join(labels(results)) or "patient"
@@ -195,9 +207,11 @@ def _write_tree(path: Path, results: Results) -> None:
         reduction[np.asarray(lesion.segment)] = np.asarray(lesion.diameter_reduction)[
             np.asarray(lesion.lesion)
         ]
+    grown = results.prepared.grown
     write_tree(
         path,
         network,
+        **({} if grown is None else segment_arrays(grown)),
         ffr=results.ffr,
         lesion_diameter_reduction=reduction,
         synthetic=synthetic[np.asarray(network.branch)],

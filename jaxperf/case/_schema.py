@@ -10,6 +10,8 @@ Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+# Huo and Kassab's 7/3 to Murray's 3, which are the published ones
+Exponent = Annotated[float, Field(ge=2.3, le=3.0)]
 Point = tuple[Finite, Finite, Finite]
 
 
@@ -296,6 +298,70 @@ class Territories(Section):
     )
 
 
+class ExponentByRadius(Section):
+    """A branching exponent that changes with the radius, linearly in its logarithm."""
+
+    small: Exponent = Field(description="Exponent of vessels below radius_small_um.")
+    large: Exponent = Field(description="Exponent of vessels above radius_large_um.")
+    radius_small_um: Positive = Field(default=50.0, description="Radius of the small vessels.")
+    radius_large_um: Positive = Field(default=500.0, description="Radius of the large vessels.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "ExponentByRadius":
+        if not self.radius_small_um < self.radius_large_um:
+            raise ValueError("radius_small_um must be below radius_large_um")
+        return self
+
+
+class Growth(Section):
+    """A synthetic forest of vessels that no image shows, below the segmented tree."""
+
+    n_terminals: int = Field(default=6000, ge=1, le=200_000, description="Terminals to grow.")
+    exponent: Exponent | None = Field(
+        default=None, description="Branching exponent; 2.7 where exponent_by_radius is not given."
+    )
+    exponent_by_radius: ExponentByRadius | None = Field(
+        default=None, description="Another exponent for small than for large vessels."
+    )
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of the terminals' places.")
+    root_spacing_mm: Positive = Field(
+        default=11.0, description="Distance of the trees' roots along the segmented vessels."
+    )
+    root_reach_mm: Positive = Field(
+        default=8.0, description="No root at the side of a vessel farther than this from the wall."
+    )
+    territory_share_percent: dict[str, Positive] | Literal["calibre"] | None = Field(
+        default=None,
+        description="Share of each vessel territory in the flow at rest, by name; their sum is "
+        "100. Where left out, LAD 45, LCx 28, RCA 27 if these are the territories. `calibre`: by "
+        "the vessels' calibre alone.",
+    )
+    epicardial_fraction: Fraction = Field(
+        default=0.1, description="Share of the terminals grown first, as epicardial conduits."
+    )
+    terminal_diameter_um: Positive | None = Field(
+        default=None, description="Diameter of the terminals; from the inlet's where left out."
+    )
+    file: str | None = Field(
+        default=None,
+        description="Where the forest is kept (.npz), below the data folder. `jaxperf grow` writes "
+        "it. Without it every run grows the forest anew.",
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Growth":
+        if self.exponent is not None and self.exponent_by_radius is not None:
+            raise ValueError("give exponent or exponent_by_radius, not both")
+        if self.file is not None and not self.file.endswith(".npz"):
+            raise ValueError(f"file must end in .npz; found {self.file}")
+        share = self.territory_share_percent
+        if isinstance(share, dict) and abs(sum(share.values()) - 100.0) > 0.5:
+            raise ValueError(
+                f"territory_share_percent must sum to 100; found {sum(share.values()):g}"
+            )
+        return self
+
+
 class Solver(Section):
     """Limits of the solve."""
 
@@ -338,6 +404,9 @@ class Case(Section):
     ventricle: Ventricle = Field(description="Left ventricle.")
     synthetic_rca: SyntheticRCA | None = Field(
         default=None, description="Add a right coronary drawn by rule where the tree has none."
+    )
+    growth: Growth | None = Field(
+        default=None, description="Grow a synthetic forest of vessels below the tree."
     )
     lesions: tuple[Lesion, ...] = Field(default=(), description="Declared lesions.")
     blood: BloodSection = Field(default=BloodSection(), description="Blood.")

@@ -24,7 +24,7 @@ from ..coupling import (
 )
 from ..darcy import AbstractDarcySolver, ConjugateGradient
 from ..network import VascularNetwork, vessel_label
-from ._build import Prepared
+from ._prepare import Prepared
 
 DEFAULT_HYPEREMIA_FACTOR = 3.75
 _SOLVER_GROUP = "jaxperf.darcy_solvers"

@@ -1,0 +1,161 @@
+"""What can be said of a forest in numbers, before and after a solve."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from .._units import M_PER_MM
+from ..growth import (
+    kassab_table,
+    KASSAB_TREES,
+    Morphometry,
+    morphometry,
+    morphometry_summary,
+    order_rows,
+)
+from ..io import write_csv, write_json
+from ..network import parent_segment, vessel_territories
+from ._growth import Grown
+
+_STUB = 0
+_WELL_PROJECTED = 0.05
+OUR_VESSELS = "segmented and grown"
+
+
+def forest_facts(grown: Grown) -> dict[str, Any]:
+    """Size, settings, stubs and target shares of a forest, for JSON."""
+    forest, about = grown.forest, grown.forest.about
+    length = np.asarray(grown.network.length)[grown.tree.n_segments :] / M_PER_MM
+    stub = length[forest.stage == _STUB]
+    deviation = np.abs(forest.root_projected / forest.root_share - 1.0)
+    return {
+        "anatomy": "synthetic",
+        "trees": forest.n_trees,
+        "terminals": forest.n_terminals,
+        "segments": int(forest.radius.size),
+        "length_m": float(length.sum()) * M_PER_MM,
+        "terminal_diameter_um": float(2e6 * np.median(forest.radius[forest.terminal])),
+        "stub_length_median_mm": float(np.median(stub)),
+        "stub_length_max_mm": float(stub.max()),
+        "projected_deviation_max": float(deviation.max()),
+        "projected_within_5_percent": float(np.mean(deviation <= _WELL_PROJECTED)),
+        "territories": _territories(grown),
+        "seconds": sum(about["seconds"].values()),
+        "terminals_per_s": forest.n_terminals / max(about["seconds"]["growth"], 1e-9),
+        "settings": {key: about[key] for key in about if key not in ("branch_name", "seconds")},
+    }
+
+
+def _territories(grown: Grown) -> dict[str, dict[str, Any]]:
+    forest = grown.forest
+    of_tree = forest.root_territory
+    n = len(forest.territory_name)
+    target = np.bincount(of_tree, forest.root_share, n)
+    projected = np.bincount(of_tree, forest.root_projected, n)
+    trees = np.bincount(of_tree, minlength=n)
+    terminals = np.bincount(of_tree[forest.tree[forest.terminal]], minlength=n)
+    return {
+        name: {
+            "trees": int(trees[i]),
+            "terminals": int(terminals[i]),
+            "share_target": float(target[i]),
+            "share_projected": float(projected[i]),
+        }
+        for i, name in enumerate(forest.territory_name)
+    }
+
+
+def flow_split(
+    grown: Grown, terminal_node: Int[np.ndarray, " t"], flow: Float[np.ndarray, " t"]
+) -> dict[str, dict[str, float]]:
+    """Share of the forest's flow that each territory takes, and its relative miss of the target.
+
+    **Arguments:** `terminal_node`: (t,), node of each terminal; `flow`: (t,), m³/s.
+    """
+    forest = grown.forest
+    leaf = terminal_node - grown.tree.n_nodes
+    of = forest.root_territory[forest.tree[leaf[leaf >= 0]]]
+    n = len(forest.territory_name)
+    share = np.bincount(of, flow[leaf >= 0], n) / flow[leaf >= 0].sum()
+    target = np.bincount(forest.root_territory, forest.root_share, n)
+    return {
+        name: {
+            "share_rest": float(share[i]),
+            "share_rest_error": float(share[i] / target[i] - 1.0),
+        }
+        for i, name in enumerate(forest.territory_name)
+    }
+
+
+def terminal_facts(
+    volume: Float[np.ndarray, " t"],
+    pressure_mmHg: dict[str, Float[np.ndarray, " t"]],
+    grown: Bool[np.ndarray, " t"],
+) -> dict[str, Any]:
+    """Volumes of the terminal regions and pressures of the terminals, with their variation."""
+    values = {"terminal_region_mm3": volume / M_PER_MM**3}
+    values |= {f"terminal_pressure_{state}_mmHg": p for state, p in pressure_mmHg.items()}
+    return {name: spread(value[grown]) for name, value in values.items()}
+
+
+def spread(value: Float[np.ndarray, " t"]) -> dict[str, float]:
+    """Mean, coefficient of variation and range."""
+    mean = float(value.mean())
+    return {
+        "mean": mean,
+        "cv": float(value.std() / mean),
+        "min": float(value.min()),
+        "max": float(value.max()),
+    }
+
+
+def whole_morphometry(grown: Grown) -> Morphometry:
+    """Morphometry of the segmented and the grown vessels together, from the ostia on.
+
+    A tapering segment counts by its mean radius; lesions by their reference radius.
+    """
+    network = grown.network
+    node = np.asarray(network.segment_node)
+    above = parent_segment(network)[node[:, 0]]
+    radius = np.asarray(network.radius).mean(axis=1)
+    return morphometry(above, radius, np.asarray(network.length))
+
+
+def segment_arrays(grown: Grown) -> dict[str, np.ndarray]:
+    """What each segment of the joined network is, for files.
+
+    `tree` and `stage` are −1 on the vessels that were there before the forest.
+    """
+    network, forest = grown.network, grown.forest
+    n_fixed = grown.tree.n_segments
+    end = np.asarray(network.segment_node)[:, 1].astype(np.int64)
+    names, territory = vessel_territories(network, end)
+    before = np.full(n_fixed, -1, np.int64)
+    terminal = np.zeros(network.n_segments, np.int64)
+    terminal[n_fixed + forest.terminal] = 1
+    return {
+        "order": whole_morphometry(grown).piece_order,
+        "tree": np.concatenate([before, forest.tree]),
+        "stage": np.concatenate([before, forest.stage]),
+        "terminal": terminal,
+        "territory": territory,
+        "territory_name": np.array(names)[territory],
+    }
+
+
+def write_morphometry(folder: Path, grown: Grown, facts: dict[str, Any]) -> None:
+    """`morphometry.json` and `morphometry.csv`: the orders of the vessels, and Kassab's."""
+    found = whole_morphometry(grown)
+    rows = [{"vessels": OUR_VESSELS, **row} for row in order_rows(found)]
+    published = {tree: order_rows(kassab_table(tree)) for tree in KASSAB_TREES}
+    content = {
+        "vessels": OUR_VESSELS,
+        "forest": facts,
+        **morphometry_summary(found),
+        "orders": rows,
+        "kassab_1993": published,
+    }
+    write_json(folder / "morphometry.json", content)
+    write_csv(folder / "morphometry.csv", rows)

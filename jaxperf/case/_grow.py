@@ -1,0 +1,176 @@
+"""Growing the forest of a case into a file, and reporting what it is like."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .._misc import InputError
+from .._units import M_PER_MM
+from ..geometry import terminal_regions, transmural_depth
+from ..growth import grow_forest, GrowthProblem, save_forest
+from ..io import write_tree
+from ..network import VascularNetwork
+from ._build import build_heart, healthy_tree, Heart
+from ._check import geometry_findings, refuse_errors
+from ._forest_facts import forest_facts, segment_arrays, spread, write_morphometry
+from ._growth import forest_path, Grown, growth_problem, joined_forest, read_forest
+from ._progress import Progress
+from ._results import anatomy_labels
+from ._run import run_folder
+from ._schema import Case
+
+
+def grow_case(
+    case: Case,
+    *,
+    out: str | os.PathLike | None = None,
+    data: str | os.PathLike = ".",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Grow the forest of a case and write it, with a picture for ParaView (.vtp) beside it.
+
+    Growth keeps checkpoints beside the file and goes on from the last one when it is called again
+    with the same input; the forest is the same as if nothing had stopped it.
+
+    **Arguments:**
+
+    - `out`: the file (.npz); the case's `growth.file` where left out.
+    - `data`: folder that relative paths of the case start from.
+    - `overwrite`: replace a forest that exists.
+
+    **Returns:** what is known of the forest, for JSON.
+
+    **Errors:** [`InputError`][] for bad input and an existing file.
+    """
+    progress = progress or Progress()
+    progress.stages = ("read", "mesh", "forest", "write")
+    path = _target(case, out, Path(data), overwrite)
+    heart, tree, problem = _problem(case, Path(data), progress)
+    refuse_errors(geometry_findings(case, tree, heart))
+    partial = path.with_suffix(".partial.npz")
+    if partial.is_file():
+        progress.say(f"  going on from {partial}")
+    else:
+        progress.say(f"  checkpoints: {partial}; if stopped, the same command goes on from there")
+    with progress.bar("forest", "terminals") as count:
+        forest = grow_forest(problem, checkpoint=partial, progress=count)
+    with progress.stage("write"):
+        grown = joined_forest(tree, forest)
+        write_tree(path.with_suffix(".vtp"), grown.network, **segment_arrays(grown))
+        save_forest(path, forest)
+    return {"file": str(path), "labels": anatomy_labels(case, True), **forest_facts(grown)}
+
+
+def _needs_growth(case: Case) -> None:
+    if case.growth is None:
+        raise InputError(
+            "the case has no section growth",
+            where="growth",
+            expected="a section growth; it may be empty (growth: {})",
+            fix="Add it; `jaxperf schema` prints its keys",
+        )
+
+
+def _target(case: Case, out, data: Path, overwrite: bool) -> Path:
+    _needs_growth(case)
+    path = forest_path(case, data) if out is None else Path(out)
+    if path is None:
+        raise InputError(
+            "the case names no file for the forest",
+            where="growth.file",
+            expected="a path that ends in .npz",
+            fix="Write it into the case or pass --out",
+        )
+    if path.suffix != ".npz" or not path.parent.is_dir():
+        raise InputError(
+            f"the name ends in {path.suffix!r}" if path.parent.is_dir() else "there is no folder",
+            where=str(path),
+            expected="a file .npz in a folder that exists",
+            fix="Choose another name",
+        )
+    if path.exists() and not overwrite:
+        raise InputError(
+            "it exists",
+            where=str(path),
+            expected="a name for a new forest",
+            fix="Use it as it is, choose another name, or pass --overwrite",
+        )
+    return path
+
+
+def _problem(
+    case: Case, data: Path, progress: Progress
+) -> tuple[Heart, VascularNetwork, GrowthProblem]:
+    with progress.stage("read"):
+        heart = build_heart(case, data)
+        tree = healthy_tree(case, data, heart)
+    with progress.stage("mesh"):
+        depth = transmural_depth(
+            heart.mesh, heart.frame, cavity_label=heart.cavity_label, rv_label=heart.rv_label
+        )
+        return heart, tree, growth_problem(case, tree, heart, depth)
+
+
+def report_growth(
+    case: Case,
+    *,
+    out: str | os.PathLike,
+    forest: str | os.PathLike | None = None,
+    data: str | os.PathLike = ".",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Write a folder that says what a forest is like: pictures, morphometry beside Kassab's.
+
+    Pressures of the terminals need a solve; they are in the run folder.
+
+    **Arguments:** as in [`grow_case`][]; `forest`, the file that holds it; `out`, the folder.
+
+    **Returns:** the content of `morphometry.json` that is about the forest as a whole.
+    """
+    progress = progress or Progress()
+    progress.stages = ("read", "mesh", "write", "figures")
+    _needs_growth(case)
+    if forest is None and forest_path(case, Path(data)) is None:
+        raise InputError(
+            "the case names no file of a forest",
+            where="growth.file",
+            expected="a forest that `jaxperf grow` wrote",
+            fix="Write its path into the case or pass --forest",
+        )
+    with run_folder(out, overwrite, marker="morphometry.json") as folder:
+        heart, tree, problem = _problem(case, Path(data), progress)
+        path = Path(forest) if forest is not None else forest_path(case, Path(data))
+        assert path is not None
+        grown = joined_forest(tree, read_forest(path, problem))
+        labels = anatomy_labels(case, True)
+        with progress.stage("write"):
+            facts = forest_facts(grown) | _volumes(grown, heart, problem)
+            facts = {"file": str(path), "labels": labels, **facts}
+            write_morphometry(folder, grown, facts)
+        with progress.stage("figures"):
+            from ._forest_figures import write_forest_figures
+
+            note = f"Anatomy: {', '.join(labels)}."
+            write_forest_figures(folder, grown, heart, title=case.title, note=note)
+    return facts
+
+
+def _volumes(grown: Grown, heart: Heart, problem: GrowthProblem) -> dict[str, Any]:
+    """Volumes of the territories of single trees, and of the regions of their terminals."""
+    forest = grown.forest
+    of_tree = np.bincount(forest.cell_tree, problem.mesh.volume, forest.n_trees)
+    regions = terminal_regions(
+        heart.mesh,
+        forest.position[forest.terminal],
+        np.arange(forest.n_terminals),
+        forest.radius[forest.terminal],
+        forest.n_terminals,
+    )
+    return {
+        "tree_territory_mm3": spread(of_tree / M_PER_MM**3),
+        "terminal_region_mm3": spread(regions.terminal_volume / M_PER_MM**3),
+    }
