@@ -11,8 +11,9 @@ from rich.console import Console
 from ._composite import MissingData
 from ._report import write_json
 from .coupled import coupled
+from .forest import forest
 
-_BENCHMARKS = {"coupled": coupled}
+_BENCHMARKS = {"coupled": coupled, "forest": forest}
 _REPOSITORY = Path(__file__).resolve().parents[1]
 
 
