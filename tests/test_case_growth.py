@@ -320,7 +320,8 @@ def test_the_report(grown, tmp_path):
     assert {p.name for p in (tmp_path / "report").iterdir()} == names
     said = json.loads((tmp_path / "report" / "morphometry.json").read_text())
     assert json.loads(result.stdout) == said["forest"]
-    assert said["terminals"] == said["forest"]["terminals"]
+    for vessels in said["vessels"].values():
+        assert vessels["terminals"] == said["forest"]["terminals"]
     assert set(said["kassab_1993"]) == {"RCA", "LAD", "LCX"}
     assert 0.0 < said["forest"]["terminal_region_mm3"]["cv"] < 0.6
     assert runner.invoke(app, arguments).exit_code == BAD_INPUT

@@ -10,6 +10,7 @@ from .._units import M_PER_MM
 from ..growth import (
     kassab_table,
     KASSAB_TREES,
+    KassabTable,
     Morphometry,
     morphometry,
     morphometry_summary,
@@ -22,6 +23,8 @@ from ._growth import Grown
 _STUB = 0
 _WELL_PROJECTED = 0.05
 OUR_VESSELS = "segmented and grown"
+# The published tree whose ranges the vessels are held against a second time.
+_RANGES = "LAD"
 
 
 def forest_facts(grown: Grown) -> dict[str, Any]:
@@ -111,16 +114,19 @@ def spread(value: Float[np.ndarray, " t"]) -> dict[str, float]:
     }
 
 
-def whole_morphometry(grown: Grown) -> Morphometry:
+def whole_morphometry(grown: Grown, ranges: KassabTable | None = None) -> Morphometry:
     """Morphometry of the segmented and the grown vessels together, from the ostia on.
 
     A tapering segment counts by its mean radius; lesions by their reference radius.
+
+    **Arguments:** `ranges`: published ranges of diameter that define the orders, in place of the
+    vessels' own.
     """
     network = grown.network
     node = np.asarray(network.segment_node)
     above = parent_segment(network)[node[:, 0]]
     radius = np.asarray(network.radius).mean(axis=1)
-    return morphometry(above, radius, np.asarray(network.length))
+    return morphometry(above, radius, np.asarray(network.length), ranges=ranges)
 
 
 def segment_arrays(grown: Grown) -> dict[str, np.ndarray]:
@@ -145,17 +151,29 @@ def segment_arrays(grown: Grown) -> dict[str, np.ndarray]:
     }
 
 
+def morphometries(grown: Grown) -> dict[str, Morphometry]:
+    """The vessels in orders of their own, and in Kassab's published ranges of diameter."""
+    return {
+        OUR_VESSELS: whole_morphometry(grown),
+        f"{OUR_VESSELS}, in the pig {_RANGES}'s ranges": whole_morphometry(
+            grown, kassab_table(_RANGES)
+        ),
+    }
+
+
 def write_morphometry(folder: Path, grown: Grown, facts: dict[str, Any]) -> None:
     """`morphometry.json` and `morphometry.csv`: the orders of the vessels, and Kassab's."""
-    found = whole_morphometry(grown)
-    rows = [{"vessels": OUR_VESSELS, **row} for row in order_rows(found)]
-    published = {tree: order_rows(kassab_table(tree)) for tree in KASSAB_TREES}
+    found = morphometries(grown)
+    rows = {name: order_rows(table) for name, table in found.items()}
     content = {
-        "vessels": OUR_VESSELS,
         "forest": facts,
-        **morphometry_summary(found),
-        "orders": rows,
-        "kassab_1993": published,
+        "vessels": {
+            name: {**morphometry_summary(found[name]), "orders": rows[name]} for name in found
+        },
+        "kassab_1993": {tree: order_rows(kassab_table(tree)) for tree in KASSAB_TREES},
     }
     write_json(folder / "morphometry.json", content)
-    write_csv(folder / "morphometry.csv", rows)
+    write_csv(
+        folder / "morphometry.csv",
+        [{"vessels": name, **row} for name, table in rows.items() for row in table],
+    )

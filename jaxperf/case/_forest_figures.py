@@ -10,7 +10,7 @@ from ..growth import kassab_table, KASSAB_TREES, order_rows
 from ..network import vessel_territories
 from ..plot import morphometry_figure, palette, save_figure, scene_figure, smooth_surface, tubes
 from ._build import Heart
-from ._forest_facts import OUR_VESSELS, whole_morphometry
+from ._forest_facts import morphometries, OUR_VESSELS
 from ._growth import Grown
 from ._views import views
 
@@ -28,12 +28,12 @@ def write_forest_figures(
     """`forest.png`, and `morphometry.png` beside Kassab's table."""
     scene = forest_scene(grown, heart, title=f"{title}: forest", note=note)
     save_figure(folder / "forest.png", scene)
-    found = whole_morphometry(grown)
+    found = morphometries(grown)
     tables = {tree: kassab_table(tree) for tree in KASSAB_TREES}
     figure = morphometry_figure(
-        {OUR_VESSELS: order_rows(found)},
+        {name: order_rows(table) for name, table in found.items()},
         {f"Kassab 1993, pig, {tree}": order_rows(table) for tree, table in tables.items()},
-        {OUR_VESSELS: found.path_length / M_PER_MM},
+        {OUR_VESSELS: found[OUR_VESSELS].path_length / M_PER_MM},
         title=f"{title}: morphometry",
         note=note,
     )

@@ -39,6 +39,10 @@ ventricle:
     rv: 3
   mesh: voxels             # or tetrahedra
 
+# growth:                  # synthetic vessels below the resolution of the images
+#   n_terminals: 6000
+#   file: forest.npz       # written once by: jaxperf grow case.yaml
+
 lesions:
   - branch: {branch}
     start_mm: {start_mm}         # along the branch, from its proximal end
