@@ -39,7 +39,7 @@ ANATOMIES = ("composite", "demo")
 _REPOSITORY = Path(__file__).resolve().parents[1]
 _PATIENCE = 600.0
 # Growth takes seconds, and a killed one must have got past its first checkpoint.
-_BETWEEN_CHECKPOINTS = 0.3
+_BETWEEN_CHECKPOINTS = 0.1
 
 
 @dataclass(frozen=True)
