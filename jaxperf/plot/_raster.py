@@ -5,6 +5,7 @@ node may lack. A heart is few enough small triangles for NumPy.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -160,46 +161,56 @@ def render(
         shade = surface.colour * (0.4 + 0.6 * np.maximum(facing @ light, 0.0)[:, None])
         white = haze * ((front - local[:, 2]) / max(front - back, 1e-300))[:, None]
         shade = shade + white * (1.0 - shade)
-        pixel, z, rgb = _fragments(xy, local[:, 2], shade, surface.triangle, (width, height))
+        found = _fragments(xy, local[:, 2], surface.triangle, (width, height))
+        hit, fragment = _nearest(depth, found.pixel, found.z)
+        rgb = found.colour(fragment, shade, surface.triangle)
+        image[hit] += surface.opacity * (rgb - image[hit])
         if surface.opacity >= 1.0:
-            _put(image, depth, pixel, z, rgb)
-        else:
-            layer, layer_depth = image.copy(), depth.copy()
-            _put(layer, layer_depth, pixel, z, rgb)
-            seen = layer_depth > depth
-            image[seen] += surface.opacity * (layer[seen] - image[seen])
+            depth[hit] = found.z[fragment]
     picture = image.reshape(size[1], oversample, size[0], oversample, 3).mean(axis=(1, 3))
     return np.clip(picture, 0.0, 1.0)
 
 
-def _put(image, depth, pixel, z, rgb) -> None:
-    """Keep the nearest fragment of each pixel."""
+class _Fragments(NamedTuple):
+    """Pixels that triangles cover: depth, triangle, and weight of its second and third corner."""
+
+    pixel: np.ndarray
+    z: np.ndarray
+    triangle: np.ndarray
+    weight: np.ndarray
+
+    def colour(self, chosen: np.ndarray, shade: np.ndarray, triangle: np.ndarray) -> np.ndarray:
+        """Colours of the chosen fragments between those of their triangles' corners."""
+        corner, weight = triangle[self.triangle[chosen]], self.weight[chosen].astype(np.float64)
+        rgb = (1.0 - weight.sum(axis=1))[:, None] * shade[corner[:, 0]]
+        return rgb + weight[:, :1] * shade[corner[:, 1]] + weight[:, 1:] * shade[corner[:, 2]]
+
+
+def _nearest(depth: np.ndarray, pixel: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The pixels in which a fragment lies before what is there, and the nearest such fragment."""
     order = np.argsort(z, kind="stable")
-    pixel, z, rgb = pixel[order], z[order], rgb[order]
-    # of equal indices the last assignment stays, which is the nearest
     nearest = np.full(len(depth), -1, np.int64)
-    nearest[pixel] = np.arange(len(pixel))
+    # of equal indices the last assignment stays, which is the nearest
+    nearest[pixel[order]] = order
     hit = np.flatnonzero(nearest >= 0)
     hit = hit[z[nearest[hit]] > depth[hit]]
-    depth[hit] = z[nearest[hit]]
-    image[hit] = rgb[nearest[hit]]
+    return hit, nearest[hit]
 
 
-def _fragments(xy, z, colour, triangle, size):
-    """The pixels that triangles cover, with depth and colour by barycentric weights."""
+def _fragments(xy, z, triangle, size) -> _Fragments:
+    """The pixels whose centres triangles cover."""
     width, height = size
     corner = xy[triangle]
-    low = np.maximum(np.floor(corner.min(axis=1)), 0.0).astype(np.int64)
-    high = np.minimum(np.ceil(corner.max(axis=1)), np.array([width - 1, height - 1])).astype(
-        np.int64
-    )
+    low = np.maximum(np.ceil(corner.min(axis=1) - 0.5 - _EDGE), 0.0).astype(np.int64)
+    high = np.floor(corner.max(axis=1) - 0.5 + _EDGE)
+    high = np.minimum(high, np.array([width - 1, height - 1])).astype(np.int64)
     box = np.maximum(high - low + 1, 0)
     a = corner[:, 0]
     to_b, to_c = corner[:, 1] - a, corner[:, 2] - a
     area = to_b[:, 0] * to_c[:, 1] - to_b[:, 1] * to_c[:, 0]
     # rows count downwards, so triangles that face the viewer turn clockwise: negative area
     use = np.flatnonzero((box.prod(axis=1) > 0) & (area < -1e-9))
-    pixels, depths, colours = [], [], []
+    pixels, depths, owners, weights = [], [], [], []
     # triangles of like size together bound the memory of the candidates
     for part in np.array_split(use[np.argsort(box[use].prod(axis=1))], max(1, len(use) // 4000)):
         number = box[part].prod(axis=1)
@@ -217,8 +228,10 @@ def _fragments(xy, z, colour, triangle, size):
         w2 = second[0][own] * column + second[1][own] * row + second[2][own]
         inside = np.flatnonzero((w1 >= -_EDGE) & (w2 >= -_EDGE) & (w1 + w2 <= 1.0 + _EDGE))
         tri, w1, w2 = part[own[inside]], w1[inside], w2[inside]
-        weight = np.stack([1.0 - w1 - w2, w1, w2], axis=1)
+        weights.append(np.stack([w1, w2], axis=1))
         pixels.append((low[tri, 1] + row[inside]) * width + low[tri, 0] + column[inside])
-        depths.append((weight * z[triangle[tri]]).sum(axis=1))
-        colours.append(np.einsum("qk,qkc->qc", weight, colour[triangle[tri]]))
-    return np.concatenate(pixels), np.concatenate(depths), np.concatenate(colours)
+        at = z[triangle[tri, 0]]
+        rise = z[triangle[tri, 1]] - at, z[triangle[tri, 2]] - at
+        depths.append(at + w1 * rise[0] + w2 * rise[1])
+        owners.append(tri)
+    return _Fragments(*(np.concatenate(x) for x in (pixels, depths, owners, weights)))
