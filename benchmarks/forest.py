@@ -27,7 +27,7 @@ from ._peers import classical_growth, svv_growth, SVV_PYTHON
 from ._report import Report
 
 EXPONENTS = (2.7, 7.0 / 3.0, 3.0)
-SIZES, QUICK_SIZES = (1000, 6000, 20000), (300, 1000, 3000)
+SIZES, QUICK_SIZES = (1000, 6000, 20000), (1000, 3000, 6000)
 SEEDS = (0, 1, 2)
 REST = 1.0  # ml/min/g, the case's default
 _SVV_TERMINALS, _CLASSICAL_TERMINALS = 300, 300
@@ -82,7 +82,7 @@ class ForestReport:
         axis.legend()
 
     def _orders(self, axis, key: str, label: str) -> None:
-        lines = self.report.tables[_ORDERS]
+        lines = self.report.tables.get(_ORDERS, [])
         for name in dict.fromkeys(line["tree"] for line in lines):
             of = [line for line in lines if line["tree"] == name and line[key] is not None]
             style = "k.--" if name.startswith("Kassab") else "o-"
@@ -97,7 +97,9 @@ class ForestReport:
         axis.legend(fontsize=7)
 
     def _fall(self, axis) -> None:
-        lines = [line for line in self.report.tables[_FALL] if line["anatomy"] == "composite"]
+        lines = [
+            line for line in self.report.tables.get(_FALL, []) if line["anatomy"] == "composite"
+        ]
         names = [f"{line['state']}\nγ {line['exponent']:.2f}" for line in lines]
         bottom = np.zeros(len(lines))
         for part in ("segmented", "forest", "tissue"):
@@ -123,11 +125,11 @@ def forest(data: Path, *, quick: bool, log: Callable[[str], None]) -> ForestRepo
     **Errors:** `MissingData` without the reference data.
     """
     data = reference_data(data)
-    sizes, coarsen = (QUICK_SIZES, 2) if quick else (SIZES, 1)
+    sizes = QUICK_SIZES if quick else SIZES
     sample = f"composite case and demonstration, {', '.join(map(str, sizes))} terminals"
     report = Report("forest", quick, sample)
     with (
-        measure.anatomy("composite", data, coarsen) as composite,
+        measure.anatomy("composite", data) as composite,
         measure.anatomy("demo", data) as demo,
     ):
         for at in (composite, demo):
@@ -137,7 +139,9 @@ def forest(data: Path, *, quick: bool, log: Callable[[str], None]) -> ForestRepo
         report.add("forest.compile_seconds", seconds, "s")
         log(f"compiled in {seconds:.1f} s")
         grown = _grow_all(report, (composite, demo), sizes, log)
-        _peers(report, grown[0].at, grown, middle, data, log)
+        if not grown:
+            raise ArithmeticError("no forest grew")
+        _peers(report, grown, middle, data, log)
         _reproduced(report, composite, grown, middle, sizes[-1], log)
         of = lambda at, n: [g for g in grown if g.at is at and g.n_terminals == n]
         # the largest ones have the most orders clear of truncation
@@ -223,7 +227,8 @@ def _speed_rows(report: Report, composite, sizes, times, log) -> None:
         if n == sizes[1]:
             report.add("forest.terminals_per_s", rate, "1/s")
             report.add("forest.setup_seconds", setup, "s")
-    large = [line for line in times if line["n_terminals"] > sizes[0]]
+    # the smallest ones are over before a rate can be told
+    large = [line for line in times if line["n_terminals"] > sizes[0]] or times
     report.add("forest.terminals_per_s.slowest", min(t["terminals_per_s"] for t in large), "1/s")
     report.add("forest.late_over_mid", max(t["late_over_mid"] for t in large), "1")
 
@@ -267,10 +272,15 @@ def _audit_rows(report: Report, lines: list[dict]) -> None:
 # ---------------------------------------------------------------- peers
 
 
-def _peers(report: Report, at, grown: list[_Grown], middle: int, data: Path, log) -> None:
+def _peers(report: Report, grown: list[_Grown], middle: int, data: Path, log) -> None:
     """Rates beside the classical algorithm and, where it is there, svVascularize."""
-    chosen = next(g for g in grown if g.n_terminals == middle)
-    rate = next(row.value for row in report.rows if row.id == "forest.terminals_per_s")
+    chosen = next((g for g in grown if g.n_terminals == middle), grown[-1])
+    rate = next(
+        line["terminals_per_s"]
+        for line in report.tables[_SPEED]
+        if (line["anatomy"], line["n_terminals"], line["exponent"])
+        == (chosen.at.name, chosen.n_terminals, chosen.exponent)
+    )
     forest = chosen.forest
     # one tree's terminals and more from its neighbours, as one tree of the classical kind
     site = forest.position[forest.terminal]
@@ -338,6 +348,9 @@ def _kassab(report: Report, chosen: list[_Grown], log) -> None:
     The orders follow Kassab's rule from the forest's own diameters, and a second time his
     published ranges (of the LAD), in which the exponent shows in the counts.
     """
+    if not chosen:
+        log("no forest to measure orders of")
+        return
     lines, slopes = [], []
     for g in chosen:
         name = f"γ {g.exponent:.2f}"
@@ -400,6 +413,9 @@ def _whole(g: _Grown, ranges: KassabTable | None) -> Morphometry:
 def _coupled(report: Report, chosen: list[_Grown], log) -> None:
     """Rest and hyperemia on the grown forests: balance, targets, split, fall of pressure."""
     falls, splits, worst, balance, reached, trees = [], [], {}, [], [], []
+    if not chosen:
+        log("no forest to solve on")
+        return
     for g in chosen:
         found = measure.solve_on(g.at, g.n_terminals, g.exponent, g.forest, lambda _: None)
         states = {
