@@ -66,13 +66,15 @@ output:
 
 
 def demo_case(spacing_mm: float = 2.5) -> Case:
-    """The embedded demonstration: ellipsoidal ventricle, average tree, a 60 % LAD lesion."""
+    """The embedded demonstration: ellipsoidal ventricle, average tree, forest, 60 % LAD lesion."""
     return Case.model_validate(
         {
             "title": "Demonstration",
             "kind": "synthetic",
             "tree": {"built_in": "demo"},
             "ventricle": {"ellipsoid": {"spacing_mm": spacing_mm}},
+            # the outlets of this tree are roots enough, so few are wanted at the sides
+            "growth": {"n_terminals": 1000, "root_spacing_mm": 60.0},
             "lesions": [LESION],
         }
     )
