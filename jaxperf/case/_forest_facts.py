@@ -155,9 +155,7 @@ def morphometries(grown: Grown) -> dict[str, Morphometry]:
     """The vessels in orders of their own, and in Kassab's published ranges of diameter."""
     return {
         OUR_VESSELS: whole_morphometry(grown),
-        f"{OUR_VESSELS}, in the pig {_RANGES}'s ranges": whole_morphometry(
-            grown, kassab_table(_RANGES)
-        ),
+        f"same, ranges of {_RANGES}": whole_morphometry(grown, kassab_table(_RANGES)),
     }
 
 
