@@ -6,12 +6,7 @@ from ._forest import (
     load_forest as load_forest,
     save_forest as save_forest,
 )
-from ._grow import (
-    fingerprint as fingerprint,
-    grow_forest as grow_forest,
-    GrowthProblem as GrowthProblem,
-    settings_of as settings_of,
-)
+from ._grow import grow_forest as grow_forest
 from ._kassab import (
     kassab_order as kassab_order,
     kassab_table as kassab_table,
@@ -27,4 +22,9 @@ from ._morphometry import (
     OrderSlopes as OrderSlopes,
 )
 from ._murray import BranchingLaw as BranchingLaw
+from ._problem import (
+    fingerprint as fingerprint,
+    GrowthProblem as GrowthProblem,
+    settings_of as settings_of,
+)
 from ._roots import forest_roots as forest_roots, Roots as Roots

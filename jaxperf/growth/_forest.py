@@ -88,7 +88,7 @@ def join_forest(network: VascularNetwork, forest: Forest) -> VascularNetwork:
     **Errors:** [`InputError`][] where the forest was grown in another frame or below a network
     with fewer nodes, or where lesions are declared (declare them afterwards).
     """
-    _refuse_lesions(network)
+    refuse_lesions(network)
     if forest.frame != network.frame or forest.root_node.max() >= network.n_nodes:
         raise InputError(
             f"the forest was grown in the frame {forest.frame}, below {forest.root_node.max() + 1} "
@@ -135,7 +135,7 @@ def _branches(
     return len(network.branch_name) + index, (*network.branch_name, *grown)
 
 
-def _refuse_lesions(network: VascularNetwork) -> None:
+def refuse_lesions(network: VascularNetwork) -> None:
     if network.lesion.length.size:
         raise InputError(
             f"the network has {network.lesion.length.size} declared lesions",

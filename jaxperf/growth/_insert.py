@@ -19,13 +19,17 @@ _ENTERED_WIDER = 1.3
 _APART = 1.05
 # By level of the search: candidates compared, least length of a vessel over its parent's radius,
 # places tried for the terminal, and whether they may lie anywhere in the tree's territory.
-_CANDIDATES = np.array([20, 60, 240, 60])
+_CANDIDATES = np.array([16, 40, 240, 60])
 _LEAST_LENGTH = np.array([1.0, 0.6, 0.3, 0.3])
-_PLACES = np.array([1, 6, 24, 400])
+_PLACES = np.array([3, 8, 24, 400])
 _ANYWHERE = np.array([False, False, False, True])
-LEVELS = _CANDIDATES.size
+# The fork is first tried where it adds least volume, then nearer to the vessel it splits.
+_PULLS = np.array([1.0, 0.3, 0.05])
+WIDEST = _CANDIDATES.size - 1
 _FOUND = 2048
 _FEW = 40  # a tree with fewer vessels is searched whole
+# Squared distance to a vessel's old neighbours that its parts keep, over the old one.
+_AS_BEFORE = 0.96
 _RINGS = 6
 _NOWHERE = -(1 << 40)  # no node: parents of stubs are −1, −2, …
 # A tree may take over this part of its own terminals from its neighbours, or lose it to them.
@@ -149,7 +153,7 @@ def _fraction(number):
 
 @numba.njit(cache=True)
 @no_type_check
-def _enter(growth, grid, vessel, cells):
+def enter_vessel(growth, grid, vessel, cells):
     growth.entered[vessel] = _ENTERED_WIDER * growth.radius[vessel]
     n = cells_of(grid, growth.tail[vessel], growth.tip[vessel], growth.entered[vessel], cells)
     enter(grid, vessel, cells, n)
@@ -157,7 +161,7 @@ def _enter(growth, grid, vessel, cells):
 
 @numba.njit(cache=True)
 @no_type_check
-def _leave(growth, grid, vessel, cells):
+def leave_vessel(growth, grid, vessel, cells):
     n = cells_of(grid, growth.tail[vessel], growth.tip[vessel], growth.entered[vessel], cells)
     leave(grid, vessel, cells, n)
 
@@ -167,7 +171,7 @@ def _leave(growth, grid, vessel, cells):
 def enter_all(growth, grid, vessels, cells):
     """Enter vessels in the grid."""
     for vessel in vessels:
-        _enter(growth, grid, vessel, cells)
+        enter_vessel(growth, grid, vessel, cells)
 
 
 @numba.njit(cache=True)
@@ -188,42 +192,67 @@ def _new_node(growth, x, parent, tree, stage, count):
 
 @numba.njit(cache=True)
 @no_type_check
-def plant(growth, grid, wall, plan, sites, spread, conduit, cells):
-    """The first vessel of a tree, from where it enters the wall straight to the first site it can.
-
-    The terminal lies up to `spread` beside its site.
-    """
-    x = np.empty(3)
+def plant(growth, grid, wall, plan, sites, conduit, cells):
+    """The first vessel of a tree: straight from its entry to the first of the sites it reaches."""
     for site in sites:
-        seed = np.uint64(site * 64 + 7)
-        for k in range(3):
-            seed = _scrambled(seed)
-            x[k] = plan.site[site, k] + spread * (_fraction(seed) - 0.5)
-        if _planted(growth, grid, wall, plan, site, x, conduit, cells):
+        own = plan.site_tree[site]
+        entry, x = growth.tip[own], plan.site[site]
+        r = radius_of(plan.log[plan.planned[own]], plan.law)
+        if (
+            _length(entry, x) >= 2.0 * r
+            and stays_inside(wall, entry, x, r, conduit)
+            and _clear(growth, grid, entry, x, r, own, _NOWHERE, False, cells)
+        ):
+            _first(growth, grid, site, own, x, r, 1 if conduit else 2, True, cells)
             return True
     return False
 
 
 @numba.njit(cache=True)
 @no_type_check
-def _planted(growth, grid, wall, plan, site, x, conduit, cells):
-    own = plan.site_tree[site]
-    r = radius_of(plan.log[plan.planned[own]], plan.law)
-    entry = growth.tip[own]
-    if _length(entry, x) < 2.0 * r:
-        return False
-    if not stays_inside(wall, entry, x, r, conduit):
-        return False
-    if not _clear(growth, grid, entry, x, r, own, own, cells):
-        return False
-    node = _new_node(growth, x, own, own, 1 if conduit else 2, 1)
+def plant_bent(growth, grid, wall, plan, sites, bends, cells):
+    """The first vessel of a tree with one bend: the shortest way to the first site it reaches."""
+    for site in sites:
+        own = plan.site_tree[site]
+        entry, x = growth.tip[own], plan.site[site]
+        r = radius_of(plan.log[plan.planned[own]], plan.law)
+        best, at = np.inf, -1
+        for k in range(bends.shape[0]):
+            bend = bends[k]
+            one, two = _length(entry, bend), _length(bend, x)
+            ahead = 0.0
+            for n in range(3):
+                ahead += (bend[n] - entry[n]) * (x[n] - bend[n])
+            if one + two >= best or one < 2.0 * r or two < 2.0 * r or ahead < 0.0:
+                continue
+            if (
+                stays_inside(wall, entry, bend, r, False)
+                and stays_inside(wall, bend, x, r, False)
+                and _clear(growth, grid, entry, bend, r, own, _NOWHERE, False, cells)
+                and _clear(growth, grid, bend, x, r, _NOWHERE, _NOWHERE, False, cells)
+            ):
+                best, at = one + two, k
+        if at >= 0:
+            middle = _first(growth, grid, -1, own, bends[at], r, 2, False, cells)
+            _first(growth, grid, site, middle, x, r, 2, True, cells)
+            return True
+    return False
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _first(growth, grid, site, parent, x, r, stage, ends, cells):
+    """Part of a tree's first vessel; the last part ends in a terminal."""
+    own = growth.tree[parent]
+    node = _new_node(growth, x, parent, own, stage, 1)
     growth.radius[node] = r
-    growth.child[own, 0] = node
-    growth.count[own] = 1
-    growth.taken[own] = 1
-    growth.terminal[site] = node
-    _enter(growth, grid, node, cells)
-    return True
+    growth.child[parent, 0] = node
+    enter_vessel(growth, grid, node, cells)
+    if ends:
+        growth.count[own] = 1
+        growth.taken[own] = 1
+        growth.terminal[site] = node
+    return node
 
 
 @numba.njit(cache=True)
@@ -234,11 +263,13 @@ def _length(a, b):
 
 @numba.njit(cache=True)
 @no_type_check
-def _clear(growth, grid, a, b, r, skip_at, skip, cells):
+def _clear(growth, grid, a, b, r, skip_at, split, lenient, cells):
     """Whether a new vessel keeps clear of all others.
 
-    Left out are the vessels that end or start at the node `skip_at`, which it joins, and the one
-    it splits.
+    Left out are the vessels that end or start at the node `skip_at`, which it joins, and the
+    vessel `split` that it takes the place of. In a wider search, what that one was already as
+    near to may stay so: where vessels have widened beside a junction nothing could ever branch
+    off otherwise, and they are moved apart in the end.
     """
     growth.clock[0] += 1
     now = growth.clock[0]
@@ -252,12 +283,17 @@ def _clear(growth, grid, a, b, r, skip_at, skip, cells):
             if growth.stamp[other] == now:
                 continue
             growth.stamp[other] = now
-            if other in (skip, skip_at):
+            if other in (split, skip_at) or (other < m and growth.parent[other] == skip_at):
                 continue
-            if other < m and growth.parent[other] == skip_at:
-                continue
+            tail, tip = growth.tail[other], growth.tip[other]
             apart = _APART * (r + growth.radius[other])
-            if segment_segment(a, b, growth.tail[other], growth.tip[other])[0] < apart * apart:
+            square = segment_segment(a, b, tail, tip)[0]
+            if square >= apart * apart:
+                continue
+            if not lenient:
+                return False
+            before = segment_segment(growth.tail[split], growth.tip[split], tail, tip)[0]
+            if square < _AS_BEFORE * before:
                 return False
     return True
 
@@ -444,18 +480,39 @@ def _branch(growth, grid, wall, plan, site, x, own, level, conduit, found, near,
         )
     for m in range(n):
         _forget(growth, growth.parent[found[m]], known)
-    for m in np.argsort(cost, kind="mergesort"):
-        if cost[m] == np.inf:
-            return False
-        if _fits(growth, grid, wall, plan, found[m], fork[m], x, conduit, cells):
-            _split(growth, grid, plan, found[m], fork[m], x, site, own, conduit, cells)
-            return True
+    order = np.argsort(cost, kind="mergesort")
+    for pull in _PULLS:
+        for m in order:
+            if cost[m] == np.inf:
+                break
+            vessel, b = found[m], fork[m].copy()
+            if pull < 1.0 and not _pulled(growth, plan, vessel, x, pull, ratio, b):
+                continue
+            if _fits(growth, grid, wall, plan, vessel, b, x, conduit, level > 0, cells):
+                _split(growth, grid, plan, vessel, b, x, site, own, conduit, cells)
+                return True
     return False
 
 
 @numba.njit(cache=True)
 @no_type_check
-def _fits(growth, grid, wall, plan, vessel, b, x, conduit, cells):
+def _pulled(growth, plan, vessel, x, pull, ratio, b):
+    """Bring the fork b nearer to the vessel as it is, which lies inside the wall."""
+    p, c = growth.tail[vessel], growth.tip[vessel]
+    t = point_segment(b[0], b[1], b[2], p, c)[1]
+    for k in range(3):
+        on = p[k] + t * (c[k] - p[k])
+        b[k] = on + pull * (b[k] - on)
+    tree = growth.tree[vessel]
+    scale = plan.log[plan.planned[tree]] - plan.log[growth.taken[tree] + 1]
+    least = ratio * radius_of(plan.log[growth.count[vessel] + 1] + scale, plan.law)
+    far = max(1.0, ratio) * 1.2 * least / ratio
+    return _length(b, p) >= least and _length(b, c) >= least and _length(b, x) >= far
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _fits(growth, grid, wall, plan, vessel, b, x, conduit, lenient, cells):
     tree = growth.tree[vessel]
     scale = plan.log[plan.planned[tree]] - plan.log[growth.taken[tree] + 1]
     below = growth.count[vessel]
@@ -468,9 +525,9 @@ def _fits(growth, grid, wall, plan, vessel, b, x, conduit, cells):
         stays_inside(wall, b, x, r2, conduit)
         and stays_inside(wall, p, b, r0, conduit_above)
         and stays_inside(wall, b, c, r1, conduit_above)
-        and _clear(growth, grid, b, x, r2, _NOWHERE, vessel, cells)
-        and _clear(growth, grid, p, b, r0, parent, vessel, cells)
-        and _clear(growth, grid, b, c, r1, vessel, vessel, cells)
+        and _clear(growth, grid, b, x, r2, _NOWHERE, vessel, False, cells)
+        and _clear(growth, grid, p, b, r0, parent, vessel, lenient, cells)
+        and _clear(growth, grid, b, c, r1, vessel, vessel, lenient, cells)
     )
 
 
@@ -479,7 +536,7 @@ def _fits(growth, grid, wall, plan, vessel, b, x, conduit, cells):
 def _split(growth, grid, plan, vessel, b, x, site, own, conduit, cells):
     """Put node b into a vessel and hang the terminal x on it; widen everything above."""
     tree, parent = growth.tree[vessel], growth.parent[vessel]
-    _leave(growth, grid, vessel, cells)
+    leave_vessel(growth, grid, vessel, cells)
     fork = _new_node(growth, b, parent, tree, growth.stage[vessel], growth.count[vessel])
     leaf = _new_node(growth, x, fork, tree, 1 if conduit else 2, 1)
     side = 0 if growth.child[parent, 0] == vessel else 1
@@ -495,15 +552,15 @@ def _split(growth, grid, plan, vessel, b, x, site, own, conduit, cells):
     scale = plan.log[plan.planned[tree]] - plan.log[growth.taken[tree]]
     growth.radius[vessel] = radius_of(plan.log[growth.count[vessel]] + scale, plan.law)
     growth.radius[leaf] = radius_of(scale, plan.law)
-    _enter(growth, grid, vessel, cells)
-    _enter(growth, grid, leaf, cells)
+    enter_vessel(growth, grid, vessel, cells)
+    enter_vessel(growth, grid, leaf, cells)
     node = fork
     while node >= 0:
         growth.count[node] += 1
         growth.radius[node] = radius_of(plan.log[growth.count[node]] + scale, plan.law)
         if node == fork:
-            _enter(growth, grid, node, cells)
+            enter_vessel(growth, grid, node, cells)
         elif growth.radius[node] > growth.entered[node]:
-            _leave(growth, grid, node, cells)
-            _enter(growth, grid, node, cells)
+            leave_vessel(growth, grid, node, cells)
+            enter_vessel(growth, grid, node, cells)
         node = growth.parent[node]

@@ -10,6 +10,7 @@ from ._space import cells_of, enter, Grid, leave, segment_segment
 from ._wall import stays_inside, Wall
 
 _SWEEPS = 200
+_STRAIGHT = 30
 _APART = 1.002
 
 
@@ -47,9 +48,8 @@ def _joined(growth, a, b):
 @no_type_check
 def _sweep(growth, grid, wall, cells, sweep):
     """Push every intersecting pair apart once; returns how many there were."""
-    m = growth.parent.size
     n_pairs = 0
-    for a in range(m):
+    for a in range(growth.used[0]):
         n = cells_of(grid, growth.tail[a], growth.tip[a], growth.radius[a], cells)
         growth.clock[0] += 1
         now = growth.clock[0]
@@ -108,8 +108,12 @@ def _push(growth, grid, wall, a, b, s, t, apart, cells, sweep):
         total += weight[k] ** 2
     if total == 0.0:
         return
-    # where the way is barred, later sweeps go beyond the mark
+    # where the way is barred, later sweeps go beyond the mark, and then aside as well
     step = (apart - d) / total * (1.0 + 0.02 * sweep)
+    if sweep > _STRAIGHT:
+        turn = 2.399963 * sweep  # the golden angle meets every direction
+        aside = np.array([np.cos(turn), np.sin(turn), np.cos(1.7 * turn)])
+        way = way + aside * min(1.5, 0.02 * (sweep - _STRAIGHT))
     for k in range(4):
         if weight[k] != 0.0:
             _move(growth, grid, wall, nodes[k], step * weight[k] * way, cells)

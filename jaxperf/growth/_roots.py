@@ -159,20 +159,16 @@ def _side_roots(
     spacing: float,
     reach: float,
 ) -> Int[np.ndarray, " k"]:
-    """From each outlet towards its inlet, a root wherever the last one lies `spacing` behind.
+    """From the outlets towards the inlets, a root wherever all others lie `spacing` away.
 
-    The courses of several outlets join; there the largest distance yet to the next root counts
-    from the nearest one below.
+    Distances are straight: where vessels run side by side they share their roots.
     """
-    node, length = np.asarray(network.segment_node), np.asarray(network.length)
+    node, position = np.asarray(network.segment_node), np.asarray(network.node_position)
     fit = _over_the_wall(network, mesh, reach)
-    behind = np.full(network.n_nodes, np.inf)  # way to the nearest root below
-    behind[outlet] = 0.0
+    taken = position[outlet]
     found = []
-    for s in _downwards(network)[::-1]:
-        above, below = node[s]
-        if fit[below] and behind[below] >= spacing:
+    for below in node[_downwards(network)[::-1], 1]:
+        if fit[below] and np.min(np.sum((taken - position[below]) ** 2, axis=1)) >= spacing**2:
             found.append(int(below))
-            behind[below] = 0.0
-        behind[above] = min(behind[above], behind[below] + length[s])
+            taken = np.concatenate([taken, position[below][None]])
     return np.array(sorted(found), np.int64)

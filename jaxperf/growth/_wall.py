@@ -55,6 +55,14 @@ def _distance(inside: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     return np.where(inside, within - half, half - without)  # pyright: ignore
 
 
+def cell_centres(wall: Wall) -> Float[np.ndarray, "c 3"]:
+    """Centres of the cells, along the grid's axes."""
+    place = np.argwhere(wall.cell >= 0)
+    centre = np.empty((place.shape[0], 3))
+    centre[wall.cell[tuple(place.T)]] = place
+    return centre * wall.spacing
+
+
 def to_wall(mesh: VoxelMesh, point: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
     """Positions in the mesh's frame as coordinates along its axes."""
     return (point - mesh.affine[:3, 3]) @ mesh.axes.T + mesh.spacing

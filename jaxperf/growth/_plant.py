@@ -1,0 +1,179 @@
+"""Where trees enter the wall, and their first vessels."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.spatial import KDTree
+
+from .._misc import InputError
+from ._insert import enter_vessel, Growth, leave_vessel, Plan, plant, plant_bent
+from ._space import Grid, segment_segment
+from ._wall import cell_centres, Wall
+
+# Room about an entry and a stub over the vessel's radius.
+_ROOM = 1.1
+_ENTRIES = 400
+# Other entries are tried this far apart where a tree's first vessel fits nowhere, m.
+_APART = 2e-3
+# The first vessel of a tree leads to one of this part of its sites, the most central ones.
+_CENTRAL = 0.3
+_BENDS = 1000
+
+
+def choose_entries(
+    wall: Wall,
+    fixed: Float[np.ndarray, "f 7"],
+    origin: Float[np.ndarray, "r 3"],
+    radius: Float[np.ndarray, " r"],
+    own_vessel: Bool[np.ndarray, "r f"],
+    cell_tree: Int[np.ndarray, " c"] | None,
+) -> Int[np.ndarray, " r"]:
+    """The cell in which each tree enters the wall, the widest tree first.
+
+    The nearest one in the tree's own territory (anywhere without `cell_tree`) where the vessel
+    fits, and which a straight stub reaches that meets neither another stub nor a fixed vessel but
+    the one it leaves (`own_vessel`).
+
+    **Errors:** [`InputError`][] for a tree without such a cell.
+    """
+    centre = cell_centres(wall)
+    entry = np.full(len(origin), -1, np.int64)
+    stubs = np.empty((0, 7))
+    for i in np.argsort(-radius, kind="stable"):
+        own = np.arange(len(centre)) if cell_tree is None else np.flatnonzero(cell_tree == i)
+        free = np.setdiff1d(own, entry)
+        ways = _ways_in(
+            wall, centre, fixed, stubs, origin[i], float(radius[i]), own_vessel[i], free
+        )
+        cell = next(ways, None)
+        if cell is None:
+            raise InputError(
+                f"tree {i}, {2e3 * radius[i]:.2f} mm wide, finds no way from its root into its "
+                "territory",
+                where="growth",
+                expected="a wall thicker than the vessels that grow in it, and a way to it past "
+                "the other vessels",
+                fix="Check the wall, or ask for a smaller terminal diameter or a larger "
+                "root_spacing_mm",
+            )
+        entry[i] = cell
+        stub = np.concatenate([origin[i], centre[cell], [radius[i]]])
+        stubs = np.concatenate([stubs, stub[None]])
+    return entry
+
+
+def _ways_in(
+    wall: Wall,
+    centre: Float[np.ndarray, "c 3"],
+    fixed: Float[np.ndarray, "f 7"],
+    stubs: Float[np.ndarray, "k 7"],
+    origin: Float[np.ndarray, "3"],
+    radius: float,
+    own_vessel: Bool[np.ndarray, " f"],
+    cells: Int[np.ndarray, " n"],
+) -> Iterator[int]:
+    """Cells that a stub may enter the wall by, the nearest first."""
+    place = tuple(np.round(centre[cells] / wall.spacing).astype(np.int64).T)
+    fit = cells[wall.clearance[place] >= _ROOM * radius]
+    if fit.size == 0:
+        return
+    near = np.atleast_1d(KDTree(centre[fit]).query(origin, k=min(_ENTRIES, fit.size))[1])
+    # a stub begins inside the vessel it leaves, and may run along it
+    away = np.array([np.sqrt(segment_segment(origin, origin, f[:3], f[3:6])[0]) for f in fixed])
+    others = np.concatenate([fixed[(away > fixed[:, 6]) & ~own_vessel], stubs])
+    for cell in fit[near]:
+        if not _meets(origin, centre[cell], _ROOM * radius, others) and not _meets(
+            centre[cell], centre[cell], _ROOM * radius, fixed
+        ):
+            yield int(cell)
+
+
+def _meets(
+    start: Float[np.ndarray, "3"],
+    end: Float[np.ndarray, "3"],
+    radius: float,
+    others: Float[np.ndarray, "f 7"],
+) -> bool:
+    return any(segment_segment(start, end, o[:3], o[3:6])[0] < (radius + o[6]) ** 2 for o in others)
+
+
+def plant_trees(
+    growth: Growth,
+    grid: Grid,
+    wall: Wall,
+    plan: Plan,
+    fixed: Float[np.ndarray, "f 7"],
+    own_vessel: Bool[np.ndarray, "r f"],
+    cell_tree: Int[np.ndarray, " c"],
+) -> None:
+    """Give every tree its first vessel, the widest first, before others are in the way.
+
+    It leads towards the middle of the tree's territory, along the epicardium where it can, with
+    one bend where it must. Where it fits nowhere the tree enters the wall elsewhere.
+    """
+    cells = np.empty(1 << 16, np.int64)
+    centre = cell_centres(wall)
+    n_trees = plan.planned.size
+    for i in np.argsort(-plan.planned, kind="stable"):
+        if _planted(growth, grid, wall, plan, i, centre[cell_tree == i], cells):
+            continue
+        others = np.delete(np.arange(n_trees), i)
+        stubs = np.column_stack([growth.tail[others], growth.tip[others], growth.radius[others]])
+        grown = np.arange(n_trees, int(growth.used[0]))
+        stubs = np.concatenate(
+            [stubs, np.column_stack([growth.tail[grown], growth.tip[grown], growth.radius[grown]])]
+        )
+        own = np.flatnonzero(cell_tree == i)
+        tried = growth.tip[i][None].copy()
+        ways = _ways_in(
+            wall,
+            centre,
+            fixed,
+            stubs,
+            growth.tail[i].copy(),
+            float(growth.radius[i]),
+            own_vessel[i],
+            own,
+        )
+        for cell in ways:
+            if np.min(np.sum((tried - centre[cell]) ** 2, axis=1)) < _APART**2:
+                continue
+            leave_vessel(growth, grid, i, cells)
+            growth.tip[i] = centre[cell]
+            enter_vessel(growth, grid, i, cells)
+            if _planted(growth, grid, wall, plan, i, centre[own], cells):
+                break
+            tried = np.concatenate([tried, centre[cell][None]])
+        else:
+            raise InputError(
+                f"the first vessel of tree {i}, {2e3 * growth.radius[i]:.2f} mm wide, fits nowhere "
+                "in its territory",
+                where="growth",
+                expected="a wall thicker than the vessels that grow in it",
+                fix="Ask for a smaller terminal diameter or a smaller root_spacing_mm",
+            )
+
+
+def _planted(
+    growth: Growth,
+    grid: Grid,
+    wall: Wall,
+    plan: Plan,
+    tree: int,
+    territory: Float[np.ndarray, "k 3"],
+    cells: Int[np.ndarray, " n"],
+) -> bool:
+    own = np.flatnonzero(plan.site_tree == tree)
+    middle = plan.site[own].mean(axis=0)
+    own = own[np.argsort(np.sum((plan.site[own] - middle) ** 2, axis=1), kind="stable")]
+    central = own[: int(np.ceil(_CENTRAL * own.size))]
+    bends = territory[:: 1 + len(territory) // _BENDS]
+    state = (growth, grid, wall, plan)
+    return bool(
+        plant(*state, central, True, cells)
+        or plant(*state, central, False, cells)
+        or plant_bent(*state, central, bends, cells)
+        or plant(*state, own, False, cells)
+        or plant_bent(*state, own, bends, cells)
+    )
