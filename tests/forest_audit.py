@@ -348,8 +348,9 @@ def faults(raw: RawForest, n_terminals: int) -> list[str]:
     children = np.bincount(parent[parent >= 0], minlength=m)
     if np.any(children > 2):
         found.append("a node has more than two children")
-    if np.any((children == 1) & (raw.stage != STUB)):
-        found.append("a node that ends no stub has one child")
+    bend = np.flatnonzero((children == 1) & (raw.stage != STUB))
+    if len(np.unique(_roots_above(parent)[bend])) < len(bend):
+        found.append("a tree has two bends: nodes with one child that end no stub")
     if np.any((children == 0) & (raw.stage == STUB)):
         found.append("a stub ends in nothing")
     hanging = np.bincount(-1 - parent[parent < 0], minlength=len(raw.root_node))
@@ -360,6 +361,15 @@ def faults(raw: RawForest, n_terminals: int) -> list[str]:
     if int(np.sum(children == 0)) != n_terminals:
         found.append(f"{int(np.sum(children == 0))} terminals instead of {n_terminals}")
     return found
+
+
+def _roots_above(parent) -> np.ndarray:
+    """The root each node hangs on."""
+    root = np.where(parent < 0, -1 - parent, -1)
+    for k in depth_first(parent):
+        if parent[k] >= 0:
+            root[k] = root[parent[k]]
+    return root
 
 
 def depth_first(parent) -> np.ndarray:

@@ -305,7 +305,7 @@ def test_a_sound_tree_has_no_faults():
         (y_tree(), 3, "2 terminals instead of 3"),
         (y_tree(parent=[-1, 3, 1, 2]), 2, "a cycle"),
         (y_tree(parent=[-1, 0, 0, 0]), 3, "more than two children"),
-        (y_tree(parent=[-1, 0, 1, 2]), 1, "has one child"),
+        (y_tree(parent=[-1, 0, 1, 2]), 1, "two bends"),
         (y_tree(parent=[-1, -1, 1, 1], stage=[0, 0, 2, 2]), 3, "not exactly one stub"),
         (y_tree(parent=[-1, -1, 1, 1], stage=[0, 0, 2, 2]), 3, "a stub ends in nothing"),
         (y_tree(stage=[1, 1, 2, 2]), 2, "stubs are not the vessels at the roots"),

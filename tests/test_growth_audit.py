@@ -37,7 +37,11 @@ def demo(tmp_path_factory):
 
 def problem(demo, **changes):
     network, mesh, depth, _ = demo
-    given = {"n_terminals": N, "territory_share": (("LAD", 45.0), ("LCx", 28.0), ("RCA", 27.0))}
+    given = {
+        "n_terminals": N,
+        "root_spacing": 20e-3,
+        "territory_share": (("LAD", 45.0), ("LCx", 28.0), ("RCA", 27.0)),
+    }
     return GrowthProblem(network=network, mesh=mesh, depth=depth, **(given | changes))
 
 

@@ -32,6 +32,9 @@ def forest_facts(grown: Grown) -> dict[str, Any]:
     forest, about = grown.forest, grown.forest.about
     length = np.asarray(grown.network.length)[grown.tree.n_segments :] / M_PER_MM
     stub = length[forest.stage == _STUB]
+    into = parent_segment(grown.tree)[forest.root_node]
+    left = np.asarray(grown.tree.radius)[into, 1]
+    wider = forest.radius[: forest.n_trees] > left
     deviation = np.abs(forest.root_projected / forest.root_share - 1.0)
     return {
         "anatomy": "synthetic",
@@ -42,11 +45,14 @@ def forest_facts(grown: Grown) -> dict[str, Any]:
         "terminal_diameter_um": float(2e6 * np.median(forest.radius[forest.terminal])),
         "stub_length_median_mm": float(np.median(stub)),
         "stub_length_max_mm": float(stub.max()),
+        "trees_wider_than_their_vessel": int(wider.sum()),
+        "side_roots_left_out": len(about["roots_left_out"]),
         "projected_deviation_max": float(deviation.max()),
         "projected_within_5_percent": float(np.mean(deviation <= _WELL_PROJECTED)),
         "territories": _territories(grown),
         "seconds": sum(about["seconds"].values()),
-        "terminals_per_s": forest.n_terminals / max(about["seconds"]["growth"], 1e-9),
+        "terminals_per_s": forest.n_terminals
+        / max(about["seconds"]["growth"] + about["seconds"]["settling"], 1e-9),
         "settings": {key: about[key] for key in about if key not in ("branch_name", "seconds")},
     }
 

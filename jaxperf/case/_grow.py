@@ -61,6 +61,7 @@ def grow_case(
         grown = joined_forest(tree, forest)
         write_tree(path.with_suffix(".vtp"), grown.network, **segment_arrays(grown))
         save_forest(path, forest)
+        partial.unlink(missing_ok=True)
     return {"file": str(path), "labels": anatomy_labels(case, True), **forest_facts(grown)}
 
 

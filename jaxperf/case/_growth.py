@@ -4,8 +4,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import equinox as eqx
-import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -51,15 +49,8 @@ class Grown:
 
 
 def joined_forest(tree: VascularNetwork, forest: Forest) -> Grown:
-    """Join a forest to its tree with the lesions declared on the tree.
-
-    A lesion's interval may then hold the origin of a grown tree, which is no junction of the
-    segmented vessels and must not keep anybody from declaring a lesion there.
-    """
-    lesion = tree.lesion
-    healthy = eqx.tree_at(lambda n: n.lesion, tree, jax.tree.map(lambda x: x[:0], lesion))
-    network = eqx.tree_at(lambda n: n.lesion, join_forest(healthy, forest), lesion)
-    return Grown(tree, forest, network)
+    """Join a forest to its tree, which keeps its lesions."""
+    return Grown(tree, forest, join_forest(tree, forest))
 
 
 def growth_problem(

@@ -325,7 +325,7 @@ class Growth(Section):
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of the terminals' places.")
     root_spacing_mm: Positive = Field(
-        default=11.0, description="Distance of the trees' roots along the segmented vessels."
+        default=9.0, description="Least straight distance of side roots from all other roots."
     )
     root_reach_mm: Positive = Field(
         default=8.0, description="No root at the side of a vessel farther than this from the wall."

@@ -74,7 +74,7 @@ def demo_case(spacing_mm: float = 2.5) -> Case:
             "tree": {"built_in": "demo"},
             "ventricle": {"ellipsoid": {"spacing_mm": spacing_mm}},
             # the outlets of this tree are roots enough, so few are wanted at the sides
-            "growth": {"n_terminals": 1000, "root_spacing_mm": 60.0},
+            "growth": {"n_terminals": 1000, "root_spacing_mm": 20.0},
             "lesions": [LESION],
         }
     )

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from .._misc import InputError
-from ..network import build_network, VascularNetwork
+from ..network import build_network, parent_segment, VascularNetwork
 
 STUB, CONDUIT, TRANSMURAL = 0, 1, 2
 _FORMAT = 1
@@ -85,10 +85,12 @@ def join_forest(network: VascularNetwork, forest: Forest) -> VascularNetwork:
     `network.n_segments + k`. The trees that leave a branch are one branch
     `forest of <branch> (synthetic)`.
 
+    Lesions of the network stay: they may hold the origin of a tree, and are declared on the fixed
+    vessels before joining.
+
     **Errors:** [`InputError`][] where the forest was grown in another frame or below a network
-    with fewer nodes, or where lesions are declared (declare them afterwards).
+    with fewer nodes.
     """
-    refuse_lesions(network)
     if forest.frame != network.frame or forest.root_node.max() >= network.n_nodes:
         raise InputError(
             f"the forest was grown in the frame {forest.frame}, below {forest.root_node.max() + 1} "
@@ -118,6 +120,7 @@ def join_forest(network: VascularNetwork, forest: Forest) -> VascularNetwork:
         frame=network.frame,
         branch=np.concatenate([np.asarray(network.branch, np.int64), branch_of[forest.tree]]),
         branch_name=names,
+        lesion=network.lesion,
         where="network with forest",
     )
 
@@ -126,9 +129,8 @@ def _branches(
     network: VascularNetwork, forest: Forest
 ) -> tuple[Int[np.ndarray, " r"], tuple[str, ...]]:
     """The branch that each tree's vessels form, and the names of all branches."""
-    into = np.full(network.n_nodes, -1, np.int64)
-    into[np.asarray(network.segment_node)[:, 1]] = np.arange(network.n_segments)
-    of_root = np.asarray(network.branch, np.int64)[into[forest.root_node]]
+    into = parent_segment(network)[forest.root_node]
+    of_root = np.asarray(network.branch, np.int64)[into]
     left, index = np.unique(of_root, return_inverse=True)
     plain = [network.branch_name[int(b)].removesuffix(" (synthetic)") for b in left]
     grown = tuple(f"forest of {name} (synthetic)" for name in plain)
@@ -141,7 +143,7 @@ def refuse_lesions(network: VascularNetwork) -> None:
             f"the network has {network.lesion.length.size} declared lesions",
             where="growth",
             expected="the vessels without lesions: a forest is the same for every lesion",
-            fix="Declare lesions on the joined network",
+            fix="Grow first, then declare lesions and join",
         )
 
 

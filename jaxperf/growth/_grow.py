@@ -11,11 +11,11 @@ import numpy as np
 
 from .._misc import InputError
 from ._forest import Forest, save_arrays
-from ._insert import enter_all, FULL, Growth, insert_sites, Plan, WIDEST
+from ._insert import enter_all, FULL, Growth, insert_sites, outside_wall, Plan, WIDEST
 from ._murray import radius_of
 from ._partition import Partition
 from ._problem import fingerprint, GrowthProblem, settings_of
-from ._repair import separate
+from ._repair import compile_separation, separate
 from ._roots import Roots
 from ._setup import Run, set_up
 from ._space import empty_grid, enlarged, Grid
@@ -45,7 +45,7 @@ def grow_forest(
     **Arguments:**
 
     - `checkpoint`: file that keeps the state of growth; where it holds that of the same problem,
-      growth goes on from there. It is removed at the end.
+      growth goes on from there. Delete it once the forest is saved.
     - `progress`: called with the number of terminals grown and to grow.
 
     **Errors:** [`InputError`][] where the vessels do not suit the wall, a checkpoint belongs to
@@ -64,6 +64,11 @@ def grow_forest(
         _save(checkpoint, mark, run)
     total, saved = problem.n_terminals, time.monotonic()
     cells = np.empty(1 << 16, np.int64)
+    start = time.perf_counter()
+    none = np.empty(0, np.int64)
+    insert_sites(run.growth, run.grid, wall, run.plan, none, 0, 0, 0, False, none, cells)
+    compile_separation(run.growth, run.grid, wall)
+    run.seconds["compilation"] = time.perf_counter() - start
     while not _finished(run):
         start = time.perf_counter()
         _advance(run, wall, cells)
@@ -76,10 +81,7 @@ def grow_forest(
     start = time.perf_counter()
     crossings = _settle(run, wall, cells)
     run.seconds["settling"] = time.perf_counter() - start
-    forest = _forest(problem, run, mark, crossings)
-    if checkpoint is not None:
-        Path(checkpoint).unlink(missing_ok=True)
-    return forest
+    return _forest(problem, run, mark, crossings)
 
 
 def _advance(run: Run, wall: Wall, cells: np.ndarray) -> None:
@@ -143,12 +145,16 @@ def _finished(run: Run) -> bool:
 
 
 def _settle(run: Run, wall: Wall, cells: np.ndarray) -> tuple[int, int]:
-    """Final calibres for the final flows, and vessels that met by widening moved apart."""
+    """Final calibres for the final flows, and vessels that met by widening moved apart.
+
+    Vessels that widened beyond half a voxel out of the wall, of which none was ever seen, end
+    the growth.
+    """
     growth, m = run.growth, int(run.growth.used[0])
     growth.radius[:m] = [radius_of(x, run.plan.law) for x in run.plan.log[growth.count[:m]]]
     low = run.grid.origin
     size, shape = float(run.grid.size[0]), run.grid.shape
-    run.grid = empty_grid(low, low + size * shape, size, run.grid.link.size)
+    run.grid = empty_grid(low, low + size * shape, size, 2 * run.grid.link.size)
     vessels = np.concatenate([np.arange(m), np.arange(growth.parent.size, growth.tree.size)])
     enter_all(growth, run.grid, vessels, cells)
     first, left = separate(growth, run.grid, wall)
@@ -158,6 +164,14 @@ def _settle(run: Run, wall: Wall, cells: np.ndarray) -> tuple[int, int]:
             where="growth",
             expected="room in the wall for all vessels",
             fix="Ask for fewer terminals, a larger exponent or a smaller terminal diameter",
+        )
+    beyond = outside_wall(growth, wall, 0.5 * float(wall.spacing.min()))
+    if beyond:
+        raise InputError(
+            f"{beyond} vessels reach out of the wall with their final calibre",
+            where="growth",
+            expected="a wall thicker than the vessels that grow in it",
+            fix="Ask for a smaller terminal diameter, or another seed",
         )
     return first, left
 
@@ -171,6 +185,7 @@ def _forest(problem: GrowthProblem, run: Run, mark: str, crossings: tuple[int, i
         "crossings_moved": crossings[0],
         "terminal_radius_final_m": float(radius_of(0.0, run.plan.law)),
         "sites_exchanged": int(growth.lost.sum()),
+        "roots_left_out": run.left_out.tolist(),
     }
     return Forest(
         root_node=run.roots.node,
@@ -206,6 +221,7 @@ def _save(checkpoint: str | os.PathLike | None, mark: str, run: Run) -> None:
         level=np.array(run.level),
         conduit=np.array(run.conduit),
         waiting=run.waiting,
+        left_out=run.left_out,
         seconds=np.array(json.dumps(run.seconds)),
         **{f"roots.{k}": v for k, v in roots.items()},
         **arrays,
@@ -245,5 +261,6 @@ def _resumed(checkpoint: str | os.PathLike | None, mark: str) -> Run | None:
         level=int(stored["level"]),
         conduit=bool(stored["conduit"]),
         waiting=stored["waiting"],
+        left_out=stored["left_out"],
         seconds=json.loads(str(stored["seconds"])),
     )

@@ -18,10 +18,12 @@ _ENTERED_WIDER = 1.3
 # Surfaces keep this part of the sum of two radii apart while the trees grow.
 _APART = 1.05
 # By level of the search: candidates compared, least length of a vessel over its parent's radius,
-# places tried for the terminal, and whether they may lie anywhere in the tree's territory.
+# places tried for the terminal, how far they lie about its site over the distance of sites, and
+# whether they may lie about any site of the tree.
 _CANDIDATES = np.array([16, 40, 240, 60])
 _LEAST_LENGTH = np.array([1.0, 0.6, 0.3, 0.3])
 _PLACES = np.array([3, 8, 24, 400])
+_AWAY = np.array([0.4, 0.8, 1.6, 2.0])
 _ANYWHERE = np.array([False, False, False, True])
 # The fork is first tried where it adds least volume, then nearer to the vessel it splits.
 _PULLS = np.array([1.0, 0.3, 0.05])
@@ -126,11 +128,26 @@ def _insert(growth, grid, wall, plan, site, level, conduit, found, near, cells):
                 about = first + int(_fraction(seed) * plan.planned[own])
             for k in range(3):
                 seed = _scrambled(seed)
-                x[k] = plan.site[about, k] + plan.spread[0] * (_fraction(seed) - 0.5)
+                x[k] = plan.site[about, k] + _AWAY[level] * plan.spread[0] * (_fraction(seed) - 0.5)
+            if _ANYWHERE[level] and _crowded(growth, plan, own, x, attempt):
+                continue
             if trilinear(wall.clearance, wall.spacing, x[0], x[1], x[2]) < radius_of(0.0, plan.law):
                 continue
         if _branch(growth, grid, wall, plan, site, x, own, level, conduit, found, near, cells):
             return True
+    return False
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _crowded(growth, plan, own, x, attempt):
+    """Whether another terminal of the tree is near; what counts as near shrinks as tries go on."""
+    near = plan.spread[0] * (0.9 if attempt < 150 else 0.6)
+    node = growth.newest[own]
+    while node >= 0:
+        if growth.child[node, 0] < 0 and _length(growth.tip[node], x) < near:
+            return True
+        node = growth.older[node]
     return False
 
 
@@ -564,3 +581,15 @@ def _split(growth, grid, plan, vessel, b, x, site, own, conduit, cells):
             leave_vessel(growth, grid, node, cells)
             enter_vessel(growth, grid, node, cells)
         node = growth.parent[node]
+
+
+@numba.njit(cache=True)
+@no_type_check
+def outside_wall(growth, wall, allowed):
+    """How many vessels, stubs apart, reach out of the wall by more than `allowed` (m)."""
+    n = 0
+    for k in range(growth.taken.size, growth.used[0]):
+        radius = growth.radius[k] - allowed
+        if not stays_inside(wall, growth.tail[k], growth.tip[k], radius, False):
+            n += 1
+    return n

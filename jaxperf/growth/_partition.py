@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from .._misc import InputError
 from ._wall import Wall
 
-_ROUNDS = 400
+_ROUNDS = 150
 # A root keeps its own cell while no offset exceeds another by the distance of their roots; this
 # part of the distance is allowed, so that some wall about the root stays its own.
 _ALLOWED = 0.8
@@ -22,10 +22,12 @@ class Partition(NamedTuple):
 
     - `cell_tree`: (c,), tree of each cell.
     - `share`: (r,), part of the wall's volume each tree got.
+    - `count`: (r,), terminals of each tree.
     """
 
     cell_tree: np.ndarray
     share: np.ndarray
+    count: np.ndarray
 
 
 def divide_wall(
@@ -33,14 +35,16 @@ def divide_wall(
     entry_cell: Int[np.ndarray, " r"],
     target: Float[np.ndarray, " r"],
     group: Int[np.ndarray, " r"],
+    n_terminals: int,
 ) -> Partition:
     r"""Connected territories whose volumes come as near their targets as connection allows.
 
     Cell x belongs to the tree i of least $d(x, e_i) - w_i$, where d is the shortest way through
     the wall from the tree's entry. Every cell on that way then belongs to i too, so territories
     are connected for any offsets w, as long as the entries keep their own cells:
-    $w_j - w_i < d(e_i, e_j)$. The offsets are found by ascent on the volumes: of every tree, and
-    of every group of trees together, which has precedence.
+    $w_j - w_i < d(e_i, e_j)$. The offsets are found by ascent on the volumes: of every tree, then
+    of every group of trees together, which has precedence. What could be reached is rounded to
+    whole terminals, and the territories are fitted to those.
 
     **Arguments:**
 
@@ -63,28 +67,63 @@ def divide_wall(
             fix="Keep its largest piece",
         )
     between = distance[:, entry_cell]
-    n, n_groups = number.size, int(group.max()) + 1
+    n_groups = int(group.max()) + 1
     together = np.bincount(group, target, n_groups)
-    size = np.cbrt(target * n * np.prod(wall.spacing))
-    group_size = np.cbrt(together * n * np.prod(wall.spacing))
-    offset = np.zeros(target.size)
-    best, best_miss = None, np.inf
-    for k in range(_ROUNDS):
-        offset = _kept(offset - offset.mean(), between)
-        owner = _least(distance, offset)
-        share = np.bincount(owner, minlength=target.size) / n
-        reached = np.bincount(group, share, n_groups)
-        miss = np.abs(reached / together - 1.0).max()
-        late = k >= _ROUNDS // 2
-        # the first half comes near every tree's target, the second meets the groups'
-        if late and miss < best_miss:
-            best, best_miss = (owner, share), miss
-        gain = _GAIN / (1.0 + 4.0 * k / _ROUNDS)
-        of_group = (np.clip(together / np.maximum(reached, 1e-3) - 1, -1, 1) * group_size)[group]
-        of_tree = np.clip(target / np.maximum(share, 1e-4) - 1.0, -1.0, 1.0) * size
-        offset = offset + gain * (of_group + (0.0 if late else 1.0) * of_tree)
-    assert best is not None
-    return Partition(best[0].astype(np.int32), best[1])
+    volume = number.size * float(np.prod(wall.spacing))
+
+    def ascend(offset, wanted, by_tree, rounds):
+        """The best of some rounds: offsets, owners and shares."""
+        best, least = None, np.inf
+        size, group_size = np.cbrt(wanted * volume), np.cbrt(together * volume)
+        for k in range(rounds):
+            offset = _kept(offset - offset.mean(), between)
+            owner = _least(distance, offset)
+            share = np.bincount(owner, minlength=target.size) / number.size
+            of_tree = np.clip(wanted / np.maximum(share, 1e-4) - 1.0, -1.0, 1.0)
+            reached = np.maximum(np.bincount(group, share, n_groups), 1e-3)
+            of_group = np.clip(together / reached - 1.0, -1.0, 1.0)
+            miss = np.sum(of_tree**2) if by_tree else np.sum(of_group**2)
+            if miss < least:
+                best, least = (offset, owner, share), miss
+            gain = _GAIN / (1.0 + 4.0 * k / rounds)
+            offset = offset + gain * (of_group * group_size)[group]
+            if by_tree:
+                offset = offset + gain * of_tree * size
+        assert best is not None
+        return best
+
+    offset, _, _ = ascend(np.zeros(target.size), target, True, _ROUNDS)
+    offset, _, share = ascend(offset, target, False, _ROUNDS)
+    # the feasible shares in whole terminals, and territories that fit those
+    count = terminal_counts(share, together, group, n_terminals)
+    _, owner, share = ascend(offset, count / n_terminals, True, 2 * _ROUNDS)
+    return Partition(owner.astype(np.int32), share, count)
+
+
+def terminal_counts(
+    share: Float[np.ndarray, " r"],
+    together: Float[np.ndarray, " g"],
+    group: Int[np.ndarray, " r"],
+    n_terminals: int,
+) -> Int[np.ndarray, " r"]:
+    """Terminals of each tree: first of each group, then inside it, by the largest remainders."""
+    of_group = _rounded(together * n_terminals, np.bincount(group, minlength=together.size))
+    count = np.empty(share.size, np.int64)
+    for g, n in enumerate(of_group):
+        own = group == g
+        count[own] = _rounded(share[own] / share[own].sum() * n, np.ones(own.sum(), np.int64))
+    return count
+
+
+def _rounded(exact: Float[np.ndarray, " k"], least: Int[np.ndarray, " k"]) -> Int[np.ndarray, " k"]:
+    """Whole numbers with the same sum, none below `least`."""
+    count = np.maximum(least, np.floor(exact).astype(np.int64))
+    total = round(float(exact.sum()))
+    while count.sum() != total:
+        step = 1 if count.sum() < total else -1
+        room = np.where((step < 0) & (count == least), -np.inf, step * (exact - count))
+        count[int(np.argmax(room))] += step
+    return count
 
 
 def _kept(offset: np.ndarray, between: np.ndarray) -> np.ndarray:

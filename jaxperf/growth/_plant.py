@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy.spatial import KDTree
 
 from .._misc import InputError
@@ -21,42 +21,45 @@ _CENTRAL = 0.3
 _BENDS = 1000
 
 
+class NoWay(InputError):
+    """A tree finds no place; `tree` is its number."""
+
+    def __init__(self, tree: int, diameter: float, what: str):
+        super().__init__(
+            f"tree {tree}, {1e3 * diameter:.2f} mm wide, {what}",
+            where="growth",
+            expected="a wall thicker than the vessels that grow in it, and a way to it past the "
+            "other vessels",
+            fix="Check the wall, or ask for a smaller terminal diameter",
+        )
+        self.tree = tree
+
+
 def choose_entries(
     wall: Wall,
     fixed: Float[np.ndarray, "f 7"],
     origin: Float[np.ndarray, "r 3"],
     radius: Float[np.ndarray, " r"],
-    own_vessel: Bool[np.ndarray, "r f"],
     cell_tree: Int[np.ndarray, " c"] | None,
 ) -> Int[np.ndarray, " r"]:
     """The cell in which each tree enters the wall, the widest tree first.
 
     The nearest one in the tree's own territory (anywhere without `cell_tree`) where the vessel
     fits, and which a straight stub reaches that meets neither another stub nor a fixed vessel but
-    the one it leaves (`own_vessel`).
+    those that reach the root itself.
 
-    **Errors:** [`InputError`][] for a tree without such a cell.
+    **Errors:** `NoWay` for a tree without such a cell.
     """
     centre = cell_centres(wall)
     entry = np.full(len(origin), -1, np.int64)
     stubs = np.empty((0, 7))
-    for i in np.argsort(-radius, kind="stable"):
+    for i in np.argsort(-radius, kind="stable").tolist():
         own = np.arange(len(centre)) if cell_tree is None else np.flatnonzero(cell_tree == i)
         free = np.setdiff1d(own, entry)
-        ways = _ways_in(
-            wall, centre, fixed, stubs, origin[i], float(radius[i]), own_vessel[i], free
-        )
+        ways = _ways_in(wall, centre, fixed, stubs, origin[i], float(radius[i]), free)
         cell = next(ways, None)
         if cell is None:
-            raise InputError(
-                f"tree {i}, {2e3 * radius[i]:.2f} mm wide, finds no way from its root into its "
-                "territory",
-                where="growth",
-                expected="a wall thicker than the vessels that grow in it, and a way to it past "
-                "the other vessels",
-                fix="Check the wall, or ask for a smaller terminal diameter or a larger "
-                "root_spacing_mm",
-            )
+            raise NoWay(int(i), 2.0 * float(radius[i]), "finds no way from its root into the wall")
         entry[i] = cell
         stub = np.concatenate([origin[i], centre[cell], [radius[i]]])
         stubs = np.concatenate([stubs, stub[None]])
@@ -70,7 +73,6 @@ def _ways_in(
     stubs: Float[np.ndarray, "k 7"],
     origin: Float[np.ndarray, "3"],
     radius: float,
-    own_vessel: Bool[np.ndarray, " f"],
     cells: Int[np.ndarray, " n"],
 ) -> Iterator[int]:
     """Cells that a stub may enter the wall by, the nearest first."""
@@ -79,9 +81,9 @@ def _ways_in(
     if fit.size == 0:
         return
     near = np.atleast_1d(KDTree(centre[fit]).query(origin, k=min(_ENTRIES, fit.size))[1])
-    # a stub begins inside the vessel it leaves, and may run along it
+    # vessels that reach the place where the stub begins cannot be avoided
     away = np.array([np.sqrt(segment_segment(origin, origin, f[:3], f[3:6])[0]) for f in fixed])
-    others = np.concatenate([fixed[(away > fixed[:, 6]) & ~own_vessel], stubs])
+    others = np.concatenate([fixed[away > fixed[:, 6] + radius], stubs])
     for cell in fit[near]:
         if not _meets(origin, centre[cell], _ROOM * radius, others) and not _meets(
             centre[cell], centre[cell], _ROOM * radius, fixed
@@ -104,18 +106,19 @@ def plant_trees(
     wall: Wall,
     plan: Plan,
     fixed: Float[np.ndarray, "f 7"],
-    own_vessel: Bool[np.ndarray, "r f"],
     cell_tree: Int[np.ndarray, " c"],
 ) -> None:
     """Give every tree its first vessel, the widest first, before others are in the way.
 
     It leads towards the middle of the tree's territory, along the epicardium where it can, with
     one bend where it must. Where it fits nowhere the tree enters the wall elsewhere.
+
+    **Errors:** `NoWay` for a tree that fits nowhere.
     """
     cells = np.empty(1 << 16, np.int64)
     centre = cell_centres(wall)
     n_trees = plan.planned.size
-    for i in np.argsort(-plan.planned, kind="stable"):
+    for i in np.argsort(-plan.planned, kind="stable").tolist():
         if _planted(growth, grid, wall, plan, i, centre[cell_tree == i], cells):
             continue
         others = np.delete(np.arange(n_trees), i)
@@ -133,7 +136,6 @@ def plant_trees(
             stubs,
             growth.tail[i].copy(),
             float(growth.radius[i]),
-            own_vessel[i],
             own,
         )
         for cell in ways:
@@ -146,13 +148,8 @@ def plant_trees(
                 break
             tried = np.concatenate([tried, centre[cell][None]])
         else:
-            raise InputError(
-                f"the first vessel of tree {i}, {2e3 * growth.radius[i]:.2f} mm wide, fits nowhere "
-                "in its territory",
-                where="growth",
-                expected="a wall thicker than the vessels that grow in it",
-                fix="Ask for a smaller terminal diameter or a smaller root_spacing_mm",
-            )
+            wide = 2.0 * float(growth.radius[i])
+            raise NoWay(int(i), wide, "finds no room for its first vessel in its territory")
 
 
 def _planted(

@@ -14,6 +14,9 @@ from ..network import VascularNetwork
 from ._forest import refuse_lesions
 from ._murray import BranchingLaw
 
+# Distances from the wall's surface are those of its voxels, which must not be plates.
+_ANISOTROPY = 1.5
+
 
 class GrowthProblem(eqx.Module):
     """What a forest is grown from.
@@ -40,7 +43,7 @@ class GrowthProblem(eqx.Module):
     n_terminals: int = eqx.field(static=True, default=6000)
     law: BranchingLaw = BranchingLaw()
     territory_share: tuple[tuple[str, float], ...] | None = eqx.field(static=True, default=None)
-    root_spacing: float = eqx.field(static=True, default=11e-3)
+    root_spacing: float = eqx.field(static=True, default=9e-3)
     root_reach: float = eqx.field(static=True, default=8e-3)
     epicardial_fraction: float = eqx.field(static=True, default=0.1)
     terminal_radius: float | None = eqx.field(static=True, default=None)
@@ -53,14 +56,19 @@ class GrowthProblem(eqx.Module):
             (not self.root_spacing > 0, f"root_spacing is {self.root_spacing} m", "above 0"),
             (not self.root_reach >= 0, f"root_reach is {self.root_reach} m", "at least 0"),
             (
-                not 0 <= self.epicardial_fraction <= 1,
+                not 0 <= self.epicardial_fraction < 1,
                 f"epicardial_fraction is {self.epicardial_fraction}",
-                "0 to 1",
+                "at least 0 and below 1",
             ),
             (
                 self.terminal_radius is not None and not self.terminal_radius > 0,
                 f"terminal_radius is {self.terminal_radius} m",
                 "above 0",
+            ),
+            (
+                self.mesh.spacing.max() > _ANISOTROPY * self.mesh.spacing.min(),
+                f"the voxels of the wall are {1e3 * self.mesh.spacing} mm wide",
+                f"sides that differ by less than a factor of {_ANISOTROPY}; resample the labels",
             ),
             (
                 self.network.frame != self.mesh.frame,
@@ -73,7 +81,11 @@ class GrowthProblem(eqx.Module):
 
 
 def fingerprint(problem: GrowthProblem) -> str:
-    """SHA-256 over everything a forest depends on: vessels, wall and settings."""
+    """SHA-256 over everything a forest depends on: vessels, wall and settings.
+
+    Lengths count to a nanometre and depths to a millionth, so that the last bits, in which
+    machines differ, do not.
+    """
     network, mesh = problem.network, problem.mesh
     digest = hashlib.sha256()
     for array in (
@@ -88,9 +100,12 @@ def fingerprint(problem: GrowthProblem) -> str:
         problem.depth,
         problem.closed,
     ):
-        value = np.ascontiguousarray(np.asarray(array))
+        value = np.asarray(array)
+        if value.dtype.kind == "f":
+            # adding zero makes one of both zeros
+            value = np.round(value.astype(np.float64), 6 if array is problem.depth else 9) + 0.0
         digest.update(f"{value.dtype}{value.shape}".encode())
-        digest.update(value.tobytes())
+        digest.update(np.ascontiguousarray(value).tobytes())
     digest.update(json.dumps(settings_of(problem), sort_keys=True).encode())
     return digest.hexdigest()
 

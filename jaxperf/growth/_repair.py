@@ -23,22 +23,30 @@ def separate(growth: Growth, grid: Grid, wall: Wall) -> tuple[int, int]:
     **Returns:** pairs that intersected at first and at last.
     """
     cells = np.empty(1 << 16, np.int64)
-    first = -1
-    left = 0
+    every = np.ones(int(growth.used[0]), np.bool_)
+    touched, first, left = every, -1, 0
     for sweep in range(_SWEEPS):
-        left = _sweep(growth, grid, wall, cells, sweep)
+        again = np.zeros_like(every)
+        left = _sweep(growth, grid, wall, cells, sweep, touched, again)
         first = left if first < 0 else first
-        if left == 0:
+        if left == 0 and touched.all():
             break
+        # only what was moved can meet anything new; in the end all are looked at again
+        touched = again if left else every
     return first, left
+
+
+def compile_separation(growth: Growth, grid: Grid, wall: Wall) -> None:
+    """Have `separate` compiled, and nothing moved."""
+    none = np.zeros(int(growth.used[0]), np.bool_)
+    _sweep(growth, grid, wall, np.empty(1, np.int64), 0, none, none)
 
 
 @numba.njit(cache=True)
 @no_type_check
 def _joined(growth, a, b):
     """Whether two vessels share a node; a stub also touches the fixed vessels it leaves."""
-    m = growth.parent.size
-    if b >= m:
+    if b >= growth.parent.size:
         return growth.parent[a] < 0
     pa, pb = growth.parent[a], growth.parent[b]
     return pa == b or pb == a or (pa == pb and pa >= 0)
@@ -46,10 +54,16 @@ def _joined(growth, a, b):
 
 @numba.njit(cache=True)
 @no_type_check
-def _sweep(growth, grid, wall, cells, sweep):
-    """Push every intersecting pair apart once; returns how many there were."""
+def _sweep(growth, grid, wall, cells, sweep, touched, again):
+    """Push every intersecting pair with a touched vessel apart; returns how many there were.
+
+    Vessels of such pairs, and all that are moved, are marked in `again`.
+    """
     n_pairs = 0
-    for a in range(growth.used[0]):
+    used = growth.used[0]
+    for a in range(used):
+        if not touched[a]:
+            continue
         n = cells_of(grid, growth.tail[a], growth.tip[a], growth.radius[a], cells)
         growth.clock[0] += 1
         now = growth.clock[0]
@@ -59,7 +73,9 @@ def _sweep(growth, grid, wall, cells, sweep):
             while entry >= 0:
                 b = grid.item[entry]
                 entry = grid.link[entry]
-                if b <= a or growth.stamp[b] == now or _joined(growth, a, b):
+                if b == a or growth.stamp[b] == now or _joined(growth, a, b):
+                    continue
+                if b < a and touched[b]:
                     continue
                 growth.stamp[b] = now
                 others.append(b)
@@ -70,13 +86,16 @@ def _sweep(growth, grid, wall, cells, sweep):
             apart = growth.radius[a] + growth.radius[b]
             if square < apart * apart:
                 n_pairs += 1
-                _push(growth, grid, wall, a, b, s, t, _APART * apart, cells, sweep)
+                again[a] = True
+                if b < used:
+                    again[b] = True
+                _push(growth, grid, wall, a, b, s, t, _APART * apart, cells, sweep, again)
     return n_pairs
 
 
 @numba.njit(cache=True)
 @no_type_check
-def _push(growth, grid, wall, a, b, s, t, apart, cells, sweep):
+def _push(growth, grid, wall, a, b, s, t, apart, cells, sweep, again):
     m, roots = growth.parent.size, growth.taken.size
     way = np.empty(3)
     for k in range(3):
@@ -116,7 +135,7 @@ def _push(growth, grid, wall, a, b, s, t, apart, cells, sweep):
         way = way + aside * min(1.5, 0.02 * (sweep - _STRAIGHT))
     for k in range(4):
         if weight[k] != 0.0:
-            _move(growth, grid, wall, nodes[k], step * weight[k] * way, cells)
+            _move(growth, grid, wall, nodes[k], step * weight[k] * way, cells, again)
 
 
 @numba.njit(cache=True)
@@ -139,7 +158,7 @@ def _relocate(growth, grid, node, x, cells):
 
 @numba.njit(cache=True)
 @no_type_check
-def _move(growth, grid, wall, node, step, cells):
+def _move(growth, grid, wall, node, step, cells, again):
     before = growth.tip[node].copy()
     _relocate(growth, grid, node, before + step, cells)
     for k in range(3):
@@ -149,3 +168,7 @@ def _move(growth, grid, wall, node, step, cells):
         ):
             _relocate(growth, grid, node, before, cells)
             return
+    for k in range(3):
+        vessel = node if k == 0 else growth.child[node, k - 1]
+        if vessel >= 0:
+            again[vessel] = True

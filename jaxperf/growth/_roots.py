@@ -36,8 +36,9 @@ def forest_roots(
     spacing: float,
     reach: float,
     territory_share: tuple[tuple[str, float], ...] | None,
+    left_out: tuple[int, ...] = (),
 ) -> Roots:
-    """Roots at the outlets, and about every `spacing` along vessels that run over the wall.
+    """Roots at the outlets, and beside vessels that run over the wall, `spacing` from all others.
 
     The share of a territory is given, or follows from the calibres of its vessels. Inside a
     territory the flow of a vessel divides at each fork in proportion to D^(7/3) of the vessels
@@ -47,8 +48,9 @@ def forest_roots(
 
     **Arguments:**
 
-    - `closed`: outlets that carry no tree.
-    - `spacing`, `reach`: of side roots along a vessel, and farthest from the wall, m.
+    - `closed`: outlets that carry no tree; `left_out`: inner nodes that carry none.
+    - `spacing`: least straight distance of a side root from all other roots, m.
+    - `reach`: farthest distance of a side root from the wall, m.
     - `territory_share`: pairs of a territory's name and its share, in any unit.
 
     **Errors:** [`InputError`][] where no outlet is left, and for shares of unknown territories or
@@ -62,7 +64,7 @@ def forest_roots(
             expected="at least one outlet over the left ventricle",
             fix="Take an outlet out of boundary.outlets",
         )
-    side = _side_roots(network, mesh, outlet, spacing, reach)
+    side = _side_roots(network, mesh, outlet, left_out, spacing, reach)
     node = np.concatenate([outlet, side])
     names, territory = vessel_territories(network, node)
     share = _shares_by_calibre(network, node)
@@ -156,6 +158,7 @@ def _side_roots(
     network: VascularNetwork,
     mesh: VoxelMesh,
     outlet: Int[np.ndarray, " o"],
+    left_out: tuple[int, ...],
     spacing: float,
     reach: float,
 ) -> Int[np.ndarray, " k"]:
@@ -165,6 +168,7 @@ def _side_roots(
     """
     node, position = np.asarray(network.segment_node), np.asarray(network.node_position)
     fit = _over_the_wall(network, mesh, reach)
+    fit[list(left_out)] = False
     taken = position[outlet]
     found = []
     for below in node[_downwards(network)[::-1], 1]:

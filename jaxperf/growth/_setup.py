@@ -7,15 +7,15 @@ from jaxtyping import Float, Int
 
 from .._misc import InputError
 from ..geometry import VoxelMesh
-from ..network import downstream_sum, parent_segment, VascularNetwork
+from ..network import downstream_sum, VascularNetwork
 from ._forest import STUB
 from ._insert import enter_all, Growth, Plan
 from ._murray import radius_of
 from ._partition import divide_wall, Partition
-from ._plant import choose_entries, plant_trees
+from ._plant import choose_entries, NoWay, plant_trees
 from ._problem import GrowthProblem
 from ._roots import forest_roots, Roots
-from ._sites import spread_sites, terminal_counts
+from ._sites import spread_sites
 from ._space import empty_grid, Grid
 from ._wall import cell_centres, to_wall, Wall
 
@@ -38,20 +38,38 @@ class Run:
     level: int
     conduit: bool
     waiting: np.ndarray
+    left_out: np.ndarray
     seconds: dict[str, float]
 
 
 def set_up(problem: GrowthProblem, wall: Wall) -> Run:
-    """Roots, territories, calibres, entries into the wall, sites and their order."""
+    """Everything until the first terminal; side roots without a way into the wall are left out.
+
+    **Errors:** [`InputError`][] where an outlet has none.
+    """
+    left_out: tuple[int, ...] = ()
+    while True:
+        roots = forest_roots(
+            problem.network,
+            problem.mesh,
+            closed=problem.closed,
+            spacing=problem.root_spacing,
+            reach=problem.root_reach,
+            territory_share=problem.territory_share,
+            left_out=left_out,
+        )
+        try:
+            return _from_roots(problem, wall, roots, left_out)
+        except NoWay as error:
+            node = int(roots.node[error.tree])
+            if node in np.asarray(problem.network.terminals):
+                raise
+            left_out = (*left_out, node)
+
+
+def _from_roots(problem: GrowthProblem, wall: Wall, roots: Roots, left_out: tuple[int, ...]) -> Run:
+    """Territories, calibres, entries into the wall, sites and their order, first vessels."""
     network, mesh = problem.network, problem.mesh
-    roots = forest_roots(
-        network,
-        mesh,
-        closed=problem.closed,
-        spacing=problem.root_spacing,
-        reach=problem.root_reach,
-        territory_share=problem.territory_share,
-    )
     n_trees = roots.node.size
     if problem.n_terminals < n_trees:
         raise InputError(
@@ -63,14 +81,12 @@ def set_up(problem: GrowthProblem, wall: Wall) -> Run:
     fixed = _fixed_vessels(network, mesh)
     origin = to_wall(mesh, np.asarray(network.node_position)[roots.node])
     expected = np.maximum(1.0, roots.share * problem.n_terminals)
-    branch = np.asarray(network.branch)
-    own = branch[parent_segment(network)[roots.node]][:, None] == branch[None, :]
-    entry = choose_entries(wall, fixed, origin, _radii(problem, roots, expected), own, None)
-    partition = divide_wall(wall, entry, roots.share, roots.territory)
-    planned = terminal_counts(partition.share, problem.n_terminals)
+    entry = choose_entries(wall, fixed, origin, _radii(problem, roots, expected), None)
+    partition = divide_wall(wall, entry, roots.share, roots.territory, problem.n_terminals)
+    planned = partition.count
     law = _law(problem, roots, planned.astype(np.float64))
     radius = _radii(problem, roots, planned.astype(np.float64))
-    entry = choose_entries(wall, fixed, origin, radius, own, partition.cell_tree)
+    entry = choose_entries(wall, fixed, origin, radius, partition.cell_tree)
     stub = np.concatenate([origin, cell_centres(wall)[entry], radius[:, None]], axis=1)
     blocked = np.concatenate([fixed, stub])
     rng = np.random.default_rng(problem.seed)
@@ -89,7 +105,7 @@ def set_up(problem: GrowthProblem, wall: Wall) -> Run:
         spread=np.array([spread]),
     )
     growth, grid = _seedlings(wall, fixed, stub, problem.n_terminals, spread)
-    plant_trees(growth, grid, wall, plan, fixed, own, partition.cell_tree)
+    plant_trees(growth, grid, wall, plan, fixed, partition.cell_tree)
     queue, waiting = _order(problem, wall, site, site_tree, planned, rng)
     queue, waiting = (q[growth.terminal[q] < 0] for q in (queue, waiting))
     return Run(
@@ -104,7 +120,8 @@ def set_up(problem: GrowthProblem, wall: Wall) -> Run:
         level=0,
         conduit=True,
         waiting=waiting,
-        seconds={"setup": 0.0, "growth": 0.0, "settling": 0.0},
+        left_out=np.array(left_out, np.int64),
+        seconds={"setup": 0.0, "compilation": 0.0, "growth": 0.0, "settling": 0.0},
     )
 
 

@@ -13,17 +13,6 @@ _POINTS_PER_SITE = 24
 _ROUNDS = 30
 
 
-def terminal_counts(share: Float[np.ndarray, " r"], n_terminals: int) -> Int[np.ndarray, " r"]:
-    """Terminals of each tree by the largest remainders; at least one each, N together."""
-    exact = share * n_terminals
-    count = np.maximum(1, np.floor(exact)).astype(np.int64)
-    while count.sum() != n_terminals:
-        step = 1 if count.sum() < n_terminals else -1
-        room = np.where((step < 0) & (count == 1), -np.inf, step * (exact - count))
-        count[int(np.argmax(room))] += step
-    return count
-
-
 def spread_sites(
     wall: Wall,
     cell_tree: Int[np.ndarray, " c"],
