@@ -104,8 +104,11 @@ def test_the_wall_is_covered(demo, grown):
     assert audit.variation(audit.territory_volumes(raw)) <= 0.25
     leaf = raw.position[audit.terminals(raw.parent)]
     density = audit.segment_density(leaf, mesh.centre, mesh.volume, segment)
-    # few terminals per segment here; the benchmark holds 0.85 to 1.15 at 6000
-    assert 0.7 <= min(density.values()) <= max(density.values()) <= 1.3
+    # few terminals per segment here, in the apex a handful; the benchmark shows all of them at 6000
+    expected = N * np.bincount(segment, mesh.volume) / mesh.volume.sum()
+    many = [density[k] for k in density if expected[k] >= 20]
+    assert len(many) >= 15
+    assert 0.75 <= min(many) <= max(many) <= 1.25
 
 
 def test_trees_get_what_was_projected(grown):
@@ -160,4 +163,5 @@ def test_growth_goes_on_where_it_was_stopped(demo, tmp_path):
     resumed = grow_forest(asked, checkpoint=file, progress=lambda now, total: later.append(now))
     assert later[0] > done[0]
     assert same(resumed, grow_forest(asked))
-    assert not file.exists()
+    # it stays until the forest is saved, and says that nothing is left to do
+    assert same(grow_forest(asked, checkpoint=file), resumed)

@@ -186,8 +186,12 @@ def _difference(forest: Forest, problem: GrowthProblem) -> str:
     # as a file keeps them: tuples are lists there
     now, then = json.loads(json.dumps(settings_of(problem))), forest.about
     changed = [
-        f"{name} was {then.get(name)} and is {value}"
+        f"{name} was {_shown(then.get(name))} and is {_shown(value)}"
         for name, value in now.items()
         if then.get(name) != value
     ]
     return "; ".join(changed) or "the tree or the ventricle has changed"
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
