@@ -177,7 +177,7 @@ def test_a_lesion_does_not_change_the_forest(grown):
     [
         ({"seed": 3}, "seed was 0 and is 3"),
         ({"root_spacing_mm": 25.0}, "root_spacing_m was 0.009 and is 0.025"),
-        ({"exponent": 3.0}, "exponent_small was 2.7 and is 3.0"),
+        ({"exponent": 3.0}, "exponent_small was 2.7 and is 3"),
         ({"file": "other.npz"}, "other.npz"),
     ],
     ids=["seed", "spacing", "exponent", "no file"],

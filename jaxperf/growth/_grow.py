@@ -11,11 +11,11 @@ import numpy as np
 
 from .._misc import InputError
 from ._forest import Forest, save_arrays
-from ._insert import enter_all, FULL, Growth, insert_sites, outside_wall, Plan, WIDEST
+from ._insert import enter_all, FULL, Growth, insert_sites, Plan, WIDEST
 from ._murray import radius_of
 from ._partition import Partition
 from ._problem import fingerprint, GrowthProblem, settings_of
-from ._repair import compile_separation, separate
+from ._repair import compile_separation, outside_wall, separate
 from ._roots import Roots
 from ._setup import Run, set_up
 from ._space import empty_grid, enlarged, Grid

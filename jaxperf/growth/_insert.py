@@ -6,7 +6,7 @@ import numba
 import numpy as np
 
 from ._murray import radius_of
-from ._space import cells_of, enter, leave, point_segment, segment_segment
+from ._space import cells_of, distance, enter, leave, point_segment, segment_segment
 from ._wall import stays_inside, trilinear
 
 # How a call to `insert_sites` ends.
@@ -145,7 +145,7 @@ def _crowded(growth, plan, own, x, attempt):
     near = plan.spread[0] * (0.9 if attempt < 150 else 0.6)
     node = growth.newest[own]
     while node >= 0:
-        if growth.child[node, 0] < 0 and _length(growth.tip[node], x) < near:
+        if growth.child[node, 0] < 0 and distance(growth.tip[node], x) < near:
             return True
         node = growth.older[node]
     return False
@@ -216,7 +216,7 @@ def plant(growth, grid, wall, plan, sites, conduit, cells):
         entry, x = growth.tip[own], plan.site[site]
         r = radius_of(plan.log[plan.planned[own]], plan.law)
         if (
-            _length(entry, x) >= 2.0 * r
+            distance(entry, x) >= 2.0 * r
             and stays_inside(wall, entry, x, r, conduit)
             and _clear(growth, grid, entry, x, r, own, _NOWHERE, False, cells)
         ):
@@ -236,7 +236,7 @@ def plant_bent(growth, grid, wall, plan, sites, bends, cells):
         best, at = np.inf, -1
         for k in range(bends.shape[0]):
             bend = bends[k]
-            one, two = _length(entry, bend), _length(bend, x)
+            one, two = distance(entry, bend), distance(bend, x)
             ahead = 0.0
             for n in range(3):
                 ahead += (bend[n] - entry[n]) * (x[n] - bend[n])
@@ -270,12 +270,6 @@ def _first(growth, grid, site, parent, x, r, stage, ends, cells):
         growth.taken[own] = 1
         growth.terminal[site] = node
     return node
-
-
-@numba.njit(cache=True)
-@no_type_check
-def _length(a, b):
-    return np.sqrt((a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2 + (a[2] - b[2]) ** 2)
 
 
 @numba.njit(cache=True)
@@ -382,9 +376,28 @@ def _candidates(growth, grid, plan, x, own, wanted, found, near):
                 near[n] = point_segment(x[0], x[1], x[2], growth.tail[other], growth.tip[other])[0]
                 n += 1
             other = growth.older[other]
-    order = np.argsort(near[:n], kind="mergesort")
-    found[:n] = found[:n][order]
-    return min(n, wanted)
+    order = np.empty(wanted, np.int64)
+    n = _least(near, n, order)
+    chosen = found[order[:n]]
+    found[:n] = chosen
+    return n
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _least(value, n, order):
+    """Indices of the least of n values, the first of equal ones first; returns how many."""
+    kept = 0
+    for m in range(n):
+        if kept == order.size and value[m] >= value[order[kept - 1]]:
+            continue
+        k = kept if kept < order.size else kept - 1
+        while k > 0 and value[m] < value[order[k - 1]]:
+            order[k] = order[k - 1]
+            k -= 1
+        order[k] = m
+        kept = min(kept + 1, order.size)
+    return kept
 
 
 @numba.njit(cache=True)
@@ -396,11 +409,11 @@ def _fork(p, c, x, w0, w1, w2, b):
     """
     for k in range(3):
         b[k] = (w0 * p[k] + w1 * c[k] + w2 * x[k]) / (w0 + w1 + w2)
-    scale = _length(p, c) + _length(p, x)
+    scale = distance(p, c) + distance(p, x)
     for _ in range(16):
-        v0 = w0 / (_length(b, p) + 1e-6 * scale)
-        v1 = w1 / (_length(b, c) + 1e-6 * scale)
-        v2 = w2 / (_length(b, x) + 1e-6 * scale)
+        v0 = w0 / (distance(b, p) + 1e-6 * scale)
+        v1 = w1 / (distance(b, c) + 1e-6 * scale)
+        v2 = w2 / (distance(b, x) + 1e-6 * scale)
         moved = 0.0
         for k in range(3):
             new = (v0 * p[k] + v1 * c[k] + v2 * x[k]) / (v0 + v1 + v2)
@@ -420,17 +433,17 @@ def _kept_apart(p, c, x, b, at_p, at_c, at_x):
     for _ in range(3):
         short = False
         for end, least in ((p, at_p), (c, at_c), (x, at_x)):
-            d = _length(b, end)
+            d = distance(b, end)
             if d < least:
                 short = True
-                whole = _length(middle, end)
+                whole = distance(middle, end)
                 if whole <= least:
                     return False
                 for k in range(3):
                     b[k] = end[k] + (middle[k] - end[k]) * (1.01 * least / whole)
         if not short:
             return True
-    return _length(b, p) >= at_p and _length(b, c) >= at_c and _length(b, x) >= at_x
+    return distance(b, p) >= at_p and distance(b, c) >= at_c and distance(b, x) >= at_x
 
 
 @numba.njit(cache=True)
@@ -451,7 +464,7 @@ def _widening(growth, plan, node, scale, known, path):
         below = growth.count[node]
         before = radius_of(plan.log[below] + scale, plan.law)
         after = radius_of(plan.log[below + 1] + scale, plan.law)
-        total += _length(growth.tail[node], growth.tip[node]) * (after * after - before * before)
+        total += distance(growth.tail[node], growth.tip[node]) * (after * after - before * before)
         known[node] = total
     return total
 
@@ -490,14 +503,15 @@ def _branch(growth, grid, wall, plan, site, x, own, level, conduit, found, near,
         if not _kept_apart(p, c, x, b, ratio * r0, ratio * r0, max(1.0, ratio) * 1.2 * r0):
             continue
         cost[m] = (
-            r0 * r0 * _length(p, b)
-            + old * old * (_length(b, c) - _length(p, c))
-            + r2 * r2 * _length(b, x)
+            r0 * r0 * distance(p, b)
+            + old * old * (distance(b, c) - distance(p, c))
+            + r2 * r2 * distance(b, x)
             + _widening(growth, plan, growth.parent[vessel], scale, known, path)
         )
     for m in range(n):
         _forget(growth, growth.parent[found[m]], known)
-    order = np.argsort(cost, kind="mergesort")
+    order = np.empty(n, np.int64)
+    _least(cost, n, order)
     for pull in _PULLS:
         for m in order:
             if cost[m] == np.inf:
@@ -524,7 +538,7 @@ def _pulled(growth, plan, vessel, x, pull, ratio, b):
     scale = plan.log[plan.planned[tree]] - plan.log[growth.taken[tree] + 1]
     least = ratio * radius_of(plan.log[growth.count[vessel] + 1] + scale, plan.law)
     far = max(1.0, ratio) * 1.2 * least / ratio
-    return _length(b, p) >= least and _length(b, c) >= least and _length(b, x) >= far
+    return distance(b, p) >= least and distance(b, c) >= least and distance(b, x) >= far
 
 
 @numba.njit(cache=True)
@@ -581,15 +595,3 @@ def _split(growth, grid, plan, vessel, b, x, site, own, conduit, cells):
             leave_vessel(growth, grid, node, cells)
             enter_vessel(growth, grid, node, cells)
         node = growth.parent[node]
-
-
-@numba.njit(cache=True)
-@no_type_check
-def outside_wall(growth, wall, allowed):
-    """How many vessels, stubs apart, reach out of the wall by more than `allowed` (m)."""
-    n = 0
-    for k in range(growth.taken.size, growth.used[0]):
-        radius = growth.radius[k] - allowed
-        if not stays_inside(wall, growth.tail[k], growth.tip[k], radius, False):
-            n += 1
-    return n

@@ -11,6 +11,7 @@ from ._wall import stays_inside, Wall
 
 _SWEEPS = 200
 _STRAIGHT = 30
+_OTHERS = 1 << 12  # vessels that may lie near one
 _APART = 1.002
 
 
@@ -61,13 +62,14 @@ def _sweep(growth, grid, wall, cells, sweep, touched, again):
     """
     n_pairs = 0
     used = growth.used[0]
+    others = np.empty(_OTHERS, np.int64)
     for a in range(used):
         if not touched[a]:
             continue
         n = cells_of(grid, growth.tail[a], growth.tip[a], growth.radius[a], cells)
         growth.clock[0] += 1
         now = growth.clock[0]
-        others = []
+        n_others = 0
         for c in range(n):
             entry = grid.head[cells[c]]
             while entry >= 0:
@@ -78,8 +80,12 @@ def _sweep(growth, grid, wall, cells, sweep, touched, again):
                 if b < a and touched[b]:
                     continue
                 growth.stamp[b] = now
-                others.append(b)
-        for b in sorted(others):
+                if n_others == others.size:
+                    n_pairs += 1  # no room to look at it: never counted as apart
+                    continue
+                others[n_others] = b
+                n_others += 1
+        for b in others[:n_others]:
             square, s, t = segment_segment(
                 growth.tail[a], growth.tip[a], growth.tail[b], growth.tip[b]
             )
@@ -172,3 +178,15 @@ def _move(growth, grid, wall, node, step, cells, again):
         vessel = node if k == 0 else growth.child[node, k - 1]
         if vessel >= 0:
             again[vessel] = True
+
+
+@numba.njit(cache=True)
+@no_type_check
+def outside_wall(growth, wall, allowed):
+    """How many vessels, stubs apart, reach out of the wall by more than `allowed` (m)."""
+    n = 0
+    for k in range(growth.taken.size, growth.used[0]):
+        radius = growth.radius[k] - allowed
+        if not stays_inside(wall, growth.tail[k], growth.tip[k], radius, False):
+            n += 1
+    return n

@@ -56,6 +56,13 @@ def enlarged(grid: Grid) -> Grid:
 
 @numba.njit(cache=True)
 @no_type_check
+def distance(a, b):
+    """Distance of two points."""
+    return np.sqrt((a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2 + (a[2] - b[2]) ** 2)
+
+
+@numba.njit(cache=True)
+@no_type_check
 def point_segment(px, py, pz, a, b):
     """Square of the distance of a point from a segment, and where on it (0 to 1) it is reached."""
     ux, uy, uz = b[0] - a[0], b[1] - a[1], b[2] - a[2]
