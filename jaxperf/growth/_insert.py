@@ -133,6 +133,10 @@ def _insert(growth, grid, wall, plan, site, level, conduit, found, near, cells):
                 continue
             if trilinear(wall.clearance, wall.spacing, x[0], x[1], x[2]) < radius_of(0.0, plan.law):
                 continue
+        scale = plan.log[plan.planned[own]] - plan.log[growth.taken[own] + 1]
+        r = radius_of(scale, plan.law)
+        if not _clear(growth, grid, x, x, r, _NOWHERE, _NOWHERE, False, cells):
+            continue
         if _branch(growth, grid, wall, plan, site, x, own, level, conduit, found, near, cells):
             return True
     return False
@@ -311,25 +315,27 @@ def _clear(growth, grid, a, b, r, skip_at, split, lenient, cells):
 
 @numba.njit(cache=True)
 @no_type_check
-def _may_take(growth, plan, own, other):
-    """Whether a tree may grow to a neighbour's site: flows keep near the planned ones."""
-    if own == other:
-        return True
-    if plan.territory[own] != plan.territory[other] or growth.taken[other] == 0:
-        return False
-    return (
-        growth.gained[other] + 1 <= plan.planned[other] * EXCHANGE
-        and growth.lost[own] + 1 <= plan.planned[own] * EXCHANGE
-    )
-
-
-@numba.njit(cache=True)
-@no_type_check
 def _candidates(growth, grid, plan, x, own, wanted, found, near):
-    """Vessels near a site that it may branch off, nearest first; returns how many."""
+    """Vessels near a site that it may branch off, nearest first; returns how many.
+
+    These are vessels of its own tree, and of neighbours of the same vessel territory as long as
+    the flows of both stay near the planned ones.
+    """
     growth.clock[0] += 1
     now = growth.clock[0]
     roots = growth.taken.size
+    # the arrays by themselves: passing the whole state around costs more than the search
+    head, item, link, stamp = grid.head, grid.item, grid.link, growth.stamp
+    tail, tip, tree_of = growth.tail, growth.tip, growth.tree
+    open_to = np.zeros(roots, np.bool_)
+    if growth.lost[own] + 1 <= plan.planned[own] * EXCHANGE:
+        for t in range(roots):
+            open_to[t] = (
+                plan.territory[t] == plan.territory[own]
+                and growth.taken[t] > 0
+                and growth.gained[t] + 1 <= plan.planned[t] * EXCHANGE
+            )
+    open_to[own] = True
     n = 0
     size = grid.size[0]
     i = min(grid.shape[0] - 1, max(0, int((x[0] - grid.origin[0]) / size)))
@@ -344,20 +350,18 @@ def _candidates(growth, grid, plan, x, own, wanted, found, near):
                 for c in range(k - ring, k + ring + 1, step):
                     if c < 0 or c >= grid.shape[2]:
                         continue
-                    entry = grid.head[(a * grid.shape[1] + b) * grid.shape[2] + c]
+                    entry = head[(a * grid.shape[1] + b) * grid.shape[2] + c]
                     while entry >= 0:
-                        other = grid.item[entry]
-                        entry = grid.link[entry]
-                        if growth.stamp[other] == now or n == _FOUND:
+                        other = item[entry]
+                        entry = link[entry]
+                        if stamp[other] == now or n == _FOUND:
                             continue
-                        growth.stamp[other] = now
-                        tree = growth.tree[other]
-                        if tree < 0 or other < roots or not _may_take(growth, plan, own, tree):
+                        stamp[other] = now
+                        tree = tree_of[other]
+                        if tree < 0 or other < roots or not open_to[tree]:
                             continue
                         found[n] = other
-                        near[n] = point_segment(
-                            x[0], x[1], x[2], growth.tail[other], growth.tip[other]
-                        )[0]
+                        near[n] = point_segment(x[0], x[1], x[2], tail[other], tip[other])[0]
                         n_own += 1 if tree == own else 0
                         n += 1
         # all vessels nearer than this are found
@@ -365,7 +369,7 @@ def _candidates(growth, grid, plan, x, own, wanted, found, near):
         inside = 0
         for m in range(n):
             inside += 1 if near[m] <= certain else 0
-        if inside >= wanted:
+        if 2 * inside >= wanted and n >= wanted:
             break
     if n_own == 0 or growth.taken[own] < _FEW:
         other = growth.newest[own]
@@ -448,7 +452,7 @@ def _kept_apart(p, c, x, b, at_p, at_c, at_x):
 
 @numba.njit(cache=True)
 @no_type_check
-def _widening(growth, plan, node, scale, known, path):
+def _widening(count, parent, tail, tip, plan_log, law, node, scale, known, path):
     """Increase of the volume (over π) of a vessel and all above it by one more terminal.
 
     What is found on the way up stays in `known` (−1: not yet) for the other candidates.
@@ -457,25 +461,25 @@ def _widening(growth, plan, node, scale, known, path):
     while node >= 0 and known[node] < 0.0:
         path[n] = node
         n += 1
-        node = growth.parent[node]
+        node = parent[node]
     total = known[node] if node >= 0 else 0.0
     for k in range(n - 1, -1, -1):
         node = path[k]
-        below = growth.count[node]
-        before = radius_of(plan.log[below] + scale, plan.law)
-        after = radius_of(plan.log[below + 1] + scale, plan.law)
-        total += distance(growth.tail[node], growth.tip[node]) * (after * after - before * before)
+        below = count[node]
+        before = radius_of(plan_log[below] + scale, law)
+        after = radius_of(plan_log[below + 1] + scale, law)
+        total += distance(tail[node], tip[node]) * (after * after - before * before)
         known[node] = total
     return total
 
 
 @numba.njit(cache=True)
 @no_type_check
-def _forget(growth, node, known):
+def _forget(parent, node, known):
     """Undo what `_widening` has left on the way up."""
     while node >= 0 and known[node] >= 0.0:
         known[node] = -1.0
-        node = growth.parent[node]
+        node = parent[node]
 
 
 @numba.njit(cache=True)
@@ -487,6 +491,7 @@ def _branch(growth, grid, wall, plan, site, x, own, level, conduit, found, near,
     fork = np.empty((n, 3))
     ratio = _LEAST_LENGTH[level]
     known, path = growth.known, growth.path
+    count, parent, tail, tip = growth.count, growth.parent, growth.tail, growth.tip
     for m in range(n):
         vessel = found[m]
         tree = growth.tree[vessel]
@@ -506,10 +511,12 @@ def _branch(growth, grid, wall, plan, site, x, own, level, conduit, found, near,
             r0 * r0 * distance(p, b)
             + old * old * (distance(b, c) - distance(p, c))
             + r2 * r2 * distance(b, x)
-            + _widening(growth, plan, growth.parent[vessel], scale, known, path)
+            + _widening(
+                count, parent, tail, tip, plan.log, plan.law, parent[vessel], scale, known, path
+            )
         )
     for m in range(n):
-        _forget(growth, growth.parent[found[m]], known)
+        _forget(parent, parent[found[m]], known)
     order = np.empty(n, np.int64)
     _least(cost, n, order)
     for pull in _PULLS:
