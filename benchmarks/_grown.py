@@ -251,7 +251,6 @@ def audited(at: Anatomy, n_terminals: int, exponent: float, forest: Forest) -> d
     density = audit.segment_density(
         raw.position[leaf], at.mesh.centre, at.mesh.volume, at.segment
     ).values()
-    each = np.full(len(leaf), 1.0 / n_terminals)
     stub = raw.length[raw.stage == audit.STUB] / M_PER_MM
     taken = np.bincount(forest.tree[leaf], minlength=forest.n_trees) / n_terminals
     deviation = np.abs(forest.root_projected / forest.root_share - 1.0)
@@ -264,10 +263,6 @@ def audited(at: Anatomy, n_terminals: int, exponent: float, forest: Forest) -> d
         "second_neighbours": len(overlap.second) / len(raw.parent),
         "outside_axis": out.share("axis"),
         "outside_surface": out.share("surface"),
-        "flow_error": max(
-            audit.root_flow_error(raw, each),
-            audit.junction_error(raw.parent, audit.flows_below(raw.parent, each)),
-        ),
         "murray_error": audit.murray_error(raw, exponent),
         "calibre_error": audit.calibre_error(raw, exponent),
         "volume_ml": audit.volume(raw) * 1e6,

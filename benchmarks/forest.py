@@ -58,7 +58,7 @@ class ForestReport:
             (axes[0, 1], "element_count", "elements"),
             (axes[0, 2], "element_length_mean_mm", "length of an element, mm"),
             (axes[1, 0], "segments_per_element", "segments per element"),
-            (axes[1, 1], "element_diameter_mean_um", "diameter, µm (matches by construction)"),
+            (axes[1, 1], "element_diameter_mean_um", "diameter, µm"),
         ):
             self._orders(axis, key, label)
         self._fall(axes[1, 2])
@@ -107,8 +107,8 @@ class ForestReport:
             axis.bar(names, value, bottom=bottom, label=part)
             bottom += value
         axis.set_ylabel("part of the fall of pressure")
-        axis.tick_params(axis="x", labelsize=7)
-        axis.legend()
+        axis.tick_params(axis="x", labelsize=7, rotation=90)
+        axis.legend(loc="lower right")
 
 
 @dataclass(frozen=True)
@@ -230,6 +230,8 @@ def _speed_rows(report: Report, composite, sizes, times, log) -> None:
     # the smallest ones are over before a rate can be told
     large = [line for line in times if line["n_terminals"] > sizes[0]] or times
     report.add("forest.terminals_per_s.slowest", min(t["terminals_per_s"] for t in large), "1/s")
+    report.add("forest.setup_seconds.slowest", max(t["setup_s"] for t in times), "s")
+    report.add("forest.total_seconds.slowest", max(t["total_s"] for t in times), "s")
     report.add("forest.late_over_mid", max(t["late_over_mid"] for t in large), "1")
 
 
@@ -247,7 +249,6 @@ def _audit_rows(report: Report, lines: list[dict]) -> None:
     add("outside_fraction_axis", max(column("outside_axis")), "1")
     for name in (
         "second_neighbours",
-        "flow_error",
         "murray_error",
         "calibre_error",
         "volume_error",

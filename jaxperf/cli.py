@@ -214,11 +214,13 @@ def _forest_lines(said: dict[str, Any]) -> list[str]:
     return [
         f"  forest   {said['trees']} trees, {said['terminals']} terminals of "
         f"{said['terminal_diameter_um']:.0f} µm, {said['length_m']:.1f} m of vessels (synthetic)",
-        f"  growth   {said['seconds']:.1f} s, {said['terminals_per_s']:.0f} terminals/s",
+        f"  growth   {said['terminals_per_s']:.0f} terminals/s; {said['seconds']:.1f} s with "
+        "territories, sites and compilation",
         f"  stubs    median {said['stub_length_median_mm']:.1f} mm, "
         f"longest {said['stub_length_max_mm']:.1f} mm",
         f"  targets  {100 * said['projected_within_5_percent']:.0f} % of the trees within 5 %, "
-        f"largest deviation {100 * said['projected_deviation_max']:.0f} %",
+        f"largest deviation {100 * said['projected_deviation_max']:.0f} %; "
+        f"{said['trees_wider_than_their_vessel']} trees wider than the vessel they leave",
         *(
             f"  share    {rich.markup.escape(name)}: "
             + (f"rest {100 * row['share_rest']:.1f} %, " if "share_rest" in row else "")

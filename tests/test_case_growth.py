@@ -184,10 +184,10 @@ def test_a_lesion_does_not_change_the_forest(grown):
 )
 def test_a_run_refuses_the_forest_of_another_case(grown, tmp_path, growth, says):
     path = variant(grown, "other", growth)
-    result = runner.invoke(app, ["run", str(path), "--out", str(tmp_path / "out")])
+    result = runner.invoke(app, ["run", str(path), "--quiet", "--out", str(tmp_path / "out")])
     assert result.exit_code == BAD_INPUT
     assert says in result.stderr and "jaxperf grow" in result.stderr
-    assert result.stderr.count("\n") == 1 or "read" in result.stderr
+    assert result.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
     errors = [f for f in check_case(path, grown[0]) if f.severity == "error"]
     assert len(errors) == 1 and "forest" in errors[0].message + errors[0].where

@@ -51,7 +51,8 @@ def forest_facts(grown: Grown) -> dict[str, Any]:
         "projected_within_5_percent": float(np.mean(deviation <= _WELL_PROJECTED)),
         "territories": _territories(grown),
         "seconds": sum(about["seconds"].values()),
-        "terminals_per_s": forest.n_terminals
+        # every tree has its first terminal before the clock of growth starts
+        "terminals_per_s": (forest.n_terminals - forest.n_trees)
         / max(about["seconds"]["growth"] + about["seconds"]["settling"], 1e-9),
         "settings": {key: about[key] for key in about if key not in ("branch_name", "seconds")},
     }

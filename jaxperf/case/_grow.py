@@ -9,7 +9,7 @@ import numpy as np
 from .._misc import InputError
 from .._units import M_PER_MM
 from ..geometry import terminal_regions, transmural_depth
-from ..growth import grow_forest, GrowthProblem, save_forest
+from ..growth import grow_forest, GrowthProblem, is_checkpoint, save_forest
 from ..io import write_tree
 from ..network import VascularNetwork
 from ._build import build_heart, healthy_tree, Heart
@@ -39,7 +39,7 @@ def grow_case(
 
     - `out`: the file (.npz); the case's `growth.file` where left out.
     - `data`: folder that relative paths of the case start from.
-    - `overwrite`: replace a forest that exists.
+    - `overwrite`: replace a forest that exists, and the checkpoint of another one.
 
     **Returns:** what is known of the forest, for JSON.
 
@@ -51,6 +51,8 @@ def grow_case(
     heart, tree, problem = _problem(case, Path(data), progress)
     refuse_errors(geometry_findings(case, tree, heart))
     partial = path.with_suffix(".partial.npz")
+    if overwrite and partial.is_file() and not is_checkpoint(partial, problem):
+        partial.unlink()
     if partial.is_file():
         progress.say(f"  going on from {partial}")
     else:

@@ -127,11 +127,13 @@ def _refuse_existing(out: Path, overwrite: bool, marker: str) -> None:
                 fix="Choose another name or pass --overwrite",
             )
         # a typing error in --out must not delete someone's data
-        if not (out / marker).is_file():
+        # a report is kept in a run folder too, but is not the whole of it
+        other = marker != "summary.json" and (out / "summary.json").is_file()
+        if other or not (out / marker).is_file():
             raise InputError(
-                f"it is no run folder (there is no {marker} in it)",
+                "it is the folder of a run" if other else f"there is no {marker} in it",
                 where=str(out),
-                expected="a run folder that may be replaced",
+                expected="a folder of the same kind, which may be replaced",
                 fix="Choose another name",
             )
 

@@ -339,7 +339,7 @@ class Growth(Section):
     epicardial_fraction: Fraction = Field(
         default=0.1, description="Share of the terminals grown first, as epicardial conduits."
     )
-    terminal_diameter_um: Positive | None = Field(
+    terminal_diameter_um: Annotated[float, Field(ge=10.0, le=1000.0)] | None = Field(
         default=None, description="Diameter of the terminals; from the inlet's where left out."
     )
     file: str | None = Field(

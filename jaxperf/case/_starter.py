@@ -41,7 +41,8 @@ ventricle:
 
 # growth:                  # synthetic vessels below the resolution of the images
 #   n_terminals: 6000
-#   file: forest.npz       # written once by: jaxperf grow case.yaml
+#   root_spacing_mm: 20    # this tree has many outlets of its own; 9 where there are few
+#   file: forest.npz       # write it first: jaxperf grow case.yaml
 
 lesions:
   - branch: {branch}

@@ -6,7 +6,7 @@ from ._forest import (
     load_forest as load_forest,
     save_forest as save_forest,
 )
-from ._grow import grow_forest as grow_forest
+from ._grow import grow_forest as grow_forest, is_checkpoint as is_checkpoint
 from ._kassab import (
     kassab_order as kassab_order,
     kassab_table as kassab_table,

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,15 @@ def _save(checkpoint: str | os.PathLike | None, mark: str, run: Run) -> None:
     )
 
 
+def is_checkpoint(path: str | os.PathLike, problem: GrowthProblem) -> bool:
+    """Whether a file is a checkpoint of the growth of a problem."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return "fingerprint" in file.files and str(file["fingerprint"]) == fingerprint(problem)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return False
+
+
 def _resumed(checkpoint: str | os.PathLike | None, mark: str) -> Run | None:
     """The state a checkpoint keeps; None without one.
 
@@ -242,7 +252,7 @@ def _resumed(checkpoint: str | os.PathLike | None, mark: str) -> Run | None:
             "it was written while another forest grew",
             where=str(checkpoint),
             expected="a checkpoint of the same vessels, wall and settings",
-            fix="Delete it, or go back to the settings it was written with",
+            fix="Delete it (`jaxperf grow --overwrite` does), or go back to its settings",
         )
 
     def group(kind: Any, prefix: str) -> Any:

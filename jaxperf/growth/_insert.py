@@ -6,6 +6,7 @@ import numba
 import numpy as np
 
 from ._murray import radius_of
+from ._numbers import fraction, least_of, scrambled
 from ._space import cells_of, distance, enter, leave, point_segment, segment_segment
 from ._wall import stays_inside, trilinear
 
@@ -123,12 +124,12 @@ def _insert(growth, grid, wall, plan, site, level, conduit, found, near, cells):
             about = site
             if _ANYWHERE[level]:
                 # another site of the tree: they are numbered tree by tree
-                seed = _scrambled(seed)
+                seed = scrambled(seed)
                 first = np.searchsorted(plan.site_tree, own)
-                about = first + int(_fraction(seed) * plan.planned[own])
+                about = first + int(fraction(seed) * plan.planned[own])
             for k in range(3):
-                seed = _scrambled(seed)
-                x[k] = plan.site[about, k] + _AWAY[level] * plan.spread[0] * (_fraction(seed) - 0.5)
+                seed = scrambled(seed)
+                x[k] = plan.site[about, k] + _AWAY[level] * plan.spread[0] * (fraction(seed) - 0.5)
             if _ANYWHERE[level] and _crowded(growth, plan, own, x, attempt):
                 continue
             if trilinear(wall.clearance, wall.spacing, x[0], x[1], x[2]) < radius_of(0.0, plan.law):
@@ -153,23 +154,6 @@ def _crowded(growth, plan, own, x, attempt):
             return True
         node = growth.older[node]
     return False
-
-
-@numba.njit(cache=True)
-@no_type_check
-def _scrambled(state):
-    """The next of a sequence of uniform 64-bit numbers (S. Vigna's splitmix64)."""
-    z = state + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
-@numba.njit(cache=True)
-@no_type_check
-def _fraction(number):
-    """A 64-bit number as a fraction from 0 to 1."""
-    return (number >> np.uint64(11)) * (1.0 / (1 << 53))
 
 
 @numba.njit(cache=True)
@@ -381,27 +365,10 @@ def _candidates(growth, grid, plan, x, own, wanted, found, near):
                 n += 1
             other = growth.older[other]
     order = np.empty(wanted, np.int64)
-    n = _least(near, n, order)
+    n = least_of(near, n, order)
     chosen = found[order[:n]]
     found[:n] = chosen
     return n
-
-
-@numba.njit(cache=True)
-@no_type_check
-def _least(value, n, order):
-    """Indices of the least of n values, the first of equal ones first; returns how many."""
-    kept = 0
-    for m in range(n):
-        if kept == order.size and value[m] >= value[order[kept - 1]]:
-            continue
-        k = kept if kept < order.size else kept - 1
-        while k > 0 and value[m] < value[order[k - 1]]:
-            order[k] = order[k - 1]
-            k -= 1
-        order[k] = m
-        kept = min(kept + 1, order.size)
-    return kept
 
 
 @numba.njit(cache=True)
@@ -518,7 +485,7 @@ def _branch(growth, grid, wall, plan, site, x, own, level, conduit, found, near,
     for m in range(n):
         _forget(parent, parent[found[m]], known)
     order = np.empty(n, np.int64)
-    _least(cost, n, order)
+    least_of(cost, n, order)
     for pull in _PULLS:
         for m in order:
             if cost[m] == np.inf:

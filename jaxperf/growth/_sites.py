@@ -6,6 +6,7 @@ import numba
 import numpy as np
 from jaxtyping import Float, Int
 
+from .._misc import InputError
 from ._space import point_segment
 from ._wall import trilinear, Wall
 
@@ -41,6 +42,16 @@ def spread_sites(
     order = order[fit[order]]
     point, tree = point[order], tree[order]
     first = np.searchsorted(tree, np.arange(count.size + 1))
+    room = np.diff(first)
+    if np.any(room < count):
+        i = int(np.argmin(room - count))
+        raise InputError(
+            f"tree {i} has room for {room[i]} of its {count[i]} terminals in its territory",
+            where="growth",
+            expected="a part of the wall for every tree, free of the segmented vessels",
+            fix="Give its vessel territory a larger share, or ask for fewer terminals or a larger "
+            "root_spacing_mm",
+        )
     chosen = [
         rng.choice(np.arange(first[i], first[i + 1]), count[i], replace=False)
         for i in range(count.size)

@@ -124,7 +124,7 @@ def _asymmetry(axes: Any, forests: Mapping[str, _Rows]) -> None:
         axes.plot(order, _column(rows, "daughter_ratio_mean"), "o-", color=colour, ms=4, lw=1.2)
     axes.plot([], [], "--", color=MUTED, label="widest daughter / parent")
     axes.plot([], [], "-", color=MUTED, label="narrowest / widest daughter")
-    axes.set_ylim(0.0, 1.05)
+    axes.set_ylim(0.0, max(1.05, axes.get_ylim()[1]))
     axes.legend(fontsize=8, frameon=False, loc="lower left")
 
 
