@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import pyvista
 from scipy.spatial.transform import Rotation
 
 from jaxperf._misc import InputError
@@ -14,6 +15,7 @@ from jaxperf.geometry import (
     ellipsoid_ventricle,
     kuhn_tetrahedra,
     tetrahedra_from_voxels,
+    voxels_from_surface,
 )
 
 
@@ -324,3 +326,21 @@ def test_no_cubes_and_no_level_are_refused(mesh):
         kuhn_tetrahedra((1, 0, 1))
     with pytest.raises(InputError, match="quadrature level"):
         mesh.quadrature(0)
+
+
+@pytest.mark.parametrize("flip", [(False, False), (False, True), (True, True)])
+def test_a_closed_surface_in_any_orientation(flip):
+    """A spherical shell: the volume between two spheres, whichever way their triangles turn."""
+    points, triangles = [], []
+    for radius, turned in zip((0.03, 0.02), flip, strict=True):
+        sphere = pyvista.Sphere(radius=radius, theta_resolution=40, phi_resolution=40)
+        faces = sphere.faces.reshape(-1, 4)[:, 1:].astype(np.int64)
+        triangles.append((faces[:, ::-1] if turned else faces) + sum(map(len, points)))
+        points.append(np.asarray(sphere.points, np.float64))
+    surface = np.concatenate(points), np.concatenate(triangles)
+    mesh = voxels_from_surface(*surface, spacing=2e-3, frame="LPS")
+    exact = 4.0 / 3.0 * np.pi * (0.03**3 - 0.02**3)
+    assert mesh.volume.sum() == pytest.approx(exact, rel=0.02)
+    assert mesh.n_dropped == 0
+    with pytest.raises(InputError, match="open edges"):
+        voxels_from_surface(surface[0], surface[1][1:], spacing=2e-3, frame="LPS")

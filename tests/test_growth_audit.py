@@ -2,16 +2,27 @@
 
 from dataclasses import fields
 
+import equinox as eqx
 import forest_audit as audit
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxperf._misc import InputError
 from jaxperf.case import demo_case
 from jaxperf.case._build import build_heart, healthy_tree
 from jaxperf.geometry import aha17, transmural_depth
-from jaxperf.growth import BranchingLaw, grow_forest, GrowthProblem, join_forest
+from jaxperf.growth import (
+    BranchingLaw,
+    forest_roots,
+    grow_forest,
+    GrowthProblem,
+    is_checkpoint,
+    join_forest,
+)
+from jaxperf.network import build_network, downstream_sum, parent_segment
 
-N = 600
+N = 1000
 LAWS = {
     "7/3": BranchingLaw(exponent_small=7 / 3, exponent_large=7 / 3),
     "2.7": BranchingLaw(),
@@ -165,3 +176,73 @@ def test_growth_goes_on_where_it_was_stopped(demo, tmp_path):
     assert same(resumed, grow_forest(asked))
     # it stays until the forest is saved, and says that nothing is left to do
     assert same(grow_forest(asked, checkpoint=file), resumed)
+
+
+def test_a_finer_centreline_grows_too(demo):
+    """Pieces of the vessel that a tree leaves are no obstacles, however finely it is cut."""
+    network = demo[0]
+    position, segment = np.asarray(network.node_position), np.asarray(network.segment_node)
+    radius = np.asarray(network.radius)
+    middle = len(position) + np.arange(len(segment))
+    halves = np.concatenate(
+        [np.stack([segment[:, 0], middle], axis=1), np.stack([middle, segment[:, 1]], axis=1)]
+    )
+    mean = radius.mean(axis=1)
+    finer = build_network(
+        np.concatenate([position, position[segment].mean(axis=1)]),
+        halves.astype(np.int64),
+        np.concatenate(
+            [np.stack([radius[:, 0], mean], axis=1), np.stack([mean, radius[:, 1]], axis=1)]
+        ),
+        root=np.asarray(network.roots, np.int64),
+        frame=network.frame,
+        branch=np.tile(np.asarray(network.branch, np.int64), 2),
+        branch_name=network.branch_name,
+    )
+    forest = grow_forest(problem((finer, *demo[1:])))
+    raw = audit.raw_forest(forest, finer, demo[1])
+    assert audit.faults(raw, N) == []
+    assert len(audit.overlaps(raw).other) == len(audit.overlaps(raw).fixed) == 0
+
+
+def test_closed_outlets_carry_no_trees_and_nor_do_their_vessels(demo):
+    network = demo[0]
+    closed = np.asarray(network.terminals, np.int64)[::2]
+    given = {"closed": closed, "spacing": 9e-3, "reach": 8e-3, "territory_share": None}
+    roots = forest_roots(network, demo[1], **given)
+    below = downstream_sum(
+        network,
+        np.setdiff1d(np.asarray(network.terminals), closed),
+        np.ones(network.terminals.size - closed.size),
+    )
+    assert roots.node.size > network.terminals.size - closed.size
+    assert np.all(below[parent_segment(network)[roots.node]] >= 1)
+    assert roots.share.sum() == pytest.approx(1.0)
+    with pytest.raises(InputError, match="closed outlets"):
+        problem(demo, closed=np.array([10**6]))
+
+
+def test_what_the_inlet_is_narrowed_to_does_not_count(demo):
+    """An undeclared narrowing at the ostium changes neither calibres nor targets."""
+    network = demo[0]
+    first = np.isin(np.asarray(network.segment_node)[:, 0], np.asarray(network.roots))
+    radius = np.asarray(network.radius).copy()
+    radius[first, 0] *= 0.5
+    narrowed = eqx.tree_at(lambda n: n.radius, network, jnp.asarray(radius))
+    given = {"closed": np.zeros(0, np.int64), "spacing": 20e-3, "reach": 8e-3}
+    a, b = (forest_roots(n, demo[1], territory_share=None, **given) for n in (network, narrowed))
+    assert np.array_equal(a.node, b.node)
+    # of the narrowed segments the distal ends are left to tell the healthy calibre
+    assert np.allclose(a.share, b.share, rtol=0.1)
+
+
+@pytest.mark.parametrize("damage", ["text", "cut", "other"])
+def test_a_damaged_checkpoint_is_refused(demo, tmp_path, damage):
+    file = tmp_path / "checkpoint.npz"
+    if damage == "other":
+        np.savez(file, fingerprint=np.array("of another"))
+    else:
+        file.write_bytes(b"no archive" if damage == "text" else b"PK\x03\x04" + bytes(50))
+    with pytest.raises(InputError, match="another forest grew, or by another version"):
+        grow_forest(problem(demo), checkpoint=file)
+    assert not is_checkpoint(file, problem(demo))

@@ -46,7 +46,7 @@ def voxels_from_surface(
     grid = pv.ImageData(
         dimensions=tuple(int(n) for n in count), spacing=(spacing,) * 3, origin=tuple(low)
     )
-    inside = grid.select_interior_points(surface, method="signed_distance")["selected_points"]
+    inside = grid.select_interior_points(surface, method="cell_locator")["selected_points"]
     label = np.asarray(inside).astype(np.int32).reshape(tuple(count), order="F")
     affine = np.diag([spacing, spacing, spacing, 1.0])
     affine[:3, 3] = low

@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,26 @@ def save_arrays(path: str | os.PathLike, **arrays: Any) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def load_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The arrays of a .npz file.
+
+    **Errors:** `ValueError` for anything that is no complete one.
+    """
+    try:
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        zlib.error,
+        zipfile.BadZipFile,
+    ) as error:
+        raise ValueError(str(error)) from None
+
+
 def save_forest(path: str | os.PathLike, forest: Forest) -> None:
     """Write a forest to a `.npz` file: one array per field of [`Forest`][], SI units.
 
@@ -210,16 +231,19 @@ def load_forest(path: str | os.PathLike) -> Forest:
             fix="Grow it with `jaxperf grow CASE.yaml`",
         )
     try:
-        with np.load(path, allow_pickle=False) as file:
-            stored = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        stored = load_arrays(path)
+    except ValueError as error:
         raise _no_forest(path, str(error)) from None
-    found = int(stored["format"]) if "format" in stored else None
+    found = str(stored.get("format"))
     missing = [
         name for name in (*_ARRAYS, "territory_name", "frame", "settings") if name not in stored
     ]
-    if found != _FORMAT or missing:
+    if found != str(_FORMAT) or missing:
         raise _no_forest(path, f"layout {found}, without {', '.join(missing) or 'nothing'}")
+    m, r = len(stored["position"]), len(stored["root_node"])
+    per_node = all(len(stored[name]) == m for name in ("parent", "radius", "tree", "stage"))
+    if not per_node or stored["parent"].max(initial=-1) >= m or stored["parent"].min() < -r:
+        raise _no_forest(path, "its arrays do not fit each other")
     return Forest(
         **{name: stored[name] for name in _ARRAYS},
         territory_name=tuple(str(name) for name in stored["territory_name"]),

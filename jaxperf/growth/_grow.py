@@ -1,9 +1,9 @@
 """Grows a forest in steps that can be resumed, and settles its final calibres."""
 
+import importlib.metadata
 import json
 import os
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,19 +11,21 @@ from typing import Any
 import numpy as np
 
 from .._misc import InputError
-from ._forest import Forest, save_arrays
-from ._insert import enter_all, FULL, Growth, insert_sites, Plan, WIDEST
+from ._forest import Forest, load_arrays, save_arrays
+from ._insert import filled_grid, FULL, Growth, insert_sites, Plan, WIDEST
 from ._murray import radius_of
 from ._partition import Partition
 from ._problem import fingerprint, GrowthProblem, settings_of
 from ._repair import compile_separation, outside_wall, separate
 from ._roots import Roots
 from ._setup import Run, set_up
-from ._space import empty_grid, enlarged, Grid
+from ._space import enlarged, Grid
 from ._wall import build_wall, from_wall, Wall
 
 # Sites inserted between two looks at the clock.
 _STEP = 256
+# Of the checkpoint's arrays and of what growth does with them.
+_LAYOUT = 1
 # A search is repeated while no more than this part of its sites remains.
 _REPEATED = 0.4
 
@@ -80,7 +82,7 @@ def grow_forest(
             _save(checkpoint, mark, run)
             saved = time.monotonic()
     start = time.perf_counter()
-    crossings = _settle(run, wall, cells)
+    crossings = _settle(run, wall)
     run.seconds["settling"] = time.perf_counter() - start
     return _forest(problem, run, mark, crossings)
 
@@ -137,7 +139,7 @@ def _next_queue(run: Run) -> None:
             f"{', '.join(str(int(t)) for t in trees[:8])}",
             where="growth",
             expected="room in the wall for all vessels",
-            fix="Ask for fewer terminals, a larger exponent or a smaller terminal diameter",
+            fix="Use another seed, a larger root_spacing_mm or a smaller terminal diameter",
         )
 
 
@@ -145,7 +147,7 @@ def _finished(run: Run) -> bool:
     return run.at == run.queue.size and run.failed.size == 0 and run.waiting.size == 0
 
 
-def _settle(run: Run, wall: Wall, cells: np.ndarray) -> tuple[int, int]:
+def _settle(run: Run, wall: Wall) -> tuple[int, int]:
     """Final calibres for the final flows, and vessels that met by widening moved apart.
 
     Vessels that widened beyond half a voxel out of the wall, of which none was ever seen, end
@@ -155,9 +157,8 @@ def _settle(run: Run, wall: Wall, cells: np.ndarray) -> tuple[int, int]:
     growth.radius[:m] = [radius_of(x, run.plan.law) for x in run.plan.log[growth.count[:m]]]
     low = run.grid.origin
     size, shape = float(run.grid.size[0]), run.grid.shape
-    run.grid = empty_grid(low, low + size * shape, size, 2 * run.grid.link.size)
     vessels = np.concatenate([np.arange(m), np.arange(growth.parent.size, growth.tree.size)])
-    enter_all(growth, run.grid, vessels, cells)
+    run.grid = filled_grid(growth, low, low + size * shape, size, vessels)
     first, left = separate(growth, run.grid, wall)
     if left:
         raise InputError(
@@ -215,6 +216,7 @@ def _save(checkpoint: str | os.PathLike | None, mark: str, run: Run) -> None:
     save_arrays(
         checkpoint,
         fingerprint=np.array(mark),
+        program=np.array(_program()),
         territory_name=np.array(run.roots.territory_name),
         queue=run.queue,
         at=np.array(run.at),
@@ -229,13 +231,19 @@ def _save(checkpoint: str | os.PathLike | None, mark: str, run: Run) -> None:
     )
 
 
+def _program() -> str:
+    """The version that a checkpoint belongs to; half an old and half a new forest is neither."""
+    return f"layout {_LAYOUT}, jaxperf {importlib.metadata.version('jaxperf')}"
+
+
 def is_checkpoint(path: str | os.PathLike, problem: GrowthProblem) -> bool:
     """Whether a file is a checkpoint of the growth of a problem."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return "fingerprint" in file.files and str(file["fingerprint"]) == fingerprint(problem)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        stored = load_arrays(path)
+    except ValueError:
         return False
+    said = [str(stored.get(name)) for name in ("fingerprint", "program")]
+    return said == [fingerprint(problem), _program()]
 
 
 def _resumed(checkpoint: str | os.PathLike | None, mark: str) -> Run | None:
@@ -245,11 +253,13 @@ def _resumed(checkpoint: str | os.PathLike | None, mark: str) -> Run | None:
     """
     if checkpoint is None or not Path(checkpoint).is_file():
         return None
-    with np.load(checkpoint, allow_pickle=False) as file:
-        stored = {name: file[name] for name in file.files}
-    if str(stored.get("fingerprint")) != mark:
+    try:
+        stored = load_arrays(checkpoint)
+    except ValueError:
+        stored = {}
+    if str(stored.get("fingerprint")) != mark or str(stored.get("program")) != _program():
         raise InputError(
-            "it was written while another forest grew",
+            "it was written while another forest grew, or by another version, or is damaged",
             where=str(checkpoint),
             expected="a checkpoint of the same vessels, wall and settings",
             fix="Delete it (`jaxperf grow --overwrite` does), or go back to its settings",

@@ -7,7 +7,7 @@ import numpy as np
 
 from ._murray import radius_of
 from ._numbers import fraction, least_of, scrambled
-from ._space import cells_of, distance, enter, leave, point_segment, segment_segment
+from ._space import cells_of, distance, empty_grid, enter, leave, point_segment, segment_segment
 from ._wall import stays_inside, trilinear
 
 # How a call to `insert_sites` ends.
@@ -20,12 +20,12 @@ _ENTERED_WIDER = 1.3
 _APART = 1.05
 # By level of the search: candidates compared, least length of a vessel over its parent's radius,
 # places tried for the terminal, how far they lie about its site over the distance of sites, and
-# whether they may lie about any site of the tree.
-_CANDIDATES = np.array([16, 40, 240, 60])
-_LEAST_LENGTH = np.array([1.0, 0.6, 0.3, 0.3])
-_PLACES = np.array([3, 8, 24, 400])
-_AWAY = np.array([0.4, 0.8, 1.6, 2.0])
-_ANYWHERE = np.array([False, False, False, True])
+# whether they may lie about any site of the tree. In the last one neighbours take any number.
+_CANDIDATES = np.array([16, 40, 240, 60, 240])
+_LEAST_LENGTH = np.array([1.0, 0.6, 0.3, 0.3, 0.3])
+_PLACES = np.array([3, 8, 24, 400, 400])
+_AWAY = np.array([0.4, 0.8, 1.6, 2.0, 2.0])
+_ANYWHERE = np.array([False, False, False, True, True])
 # The fork is first tried where it adds least volume, then nearer to the vessel it splits.
 _PULLS = np.array([1.0, 0.3, 0.05])
 WIDEST = _CANDIDATES.size - 1
@@ -181,6 +181,25 @@ def enter_all(growth, grid, vessels, cells):
 
 @numba.njit(cache=True)
 @no_type_check
+def _count_entries(growth, grid, vessels, cells):
+    total = 0
+    for k in vessels:
+        reach = _ENTERED_WIDER * growth.radius[k]
+        total += cells_of(grid, growth.tail[k], growth.tip[k], reach, cells)
+    return total
+
+
+def filled_grid(growth, low, high, size, vessels):
+    """A grid over a box with some vessels in it, and room for as many entries again and more."""
+    cells = np.empty(1 << 16, np.int64)
+    needed = _count_entries(growth, empty_grid(low, high, size, 1), vessels, cells)
+    grid = empty_grid(low, high, size, 2 * needed + 8 * _HEADROOM)
+    enter_all(growth, grid, vessels, cells)
+    return grid
+
+
+@numba.njit(cache=True)
+@no_type_check
 def _new_node(growth, x, parent, tree, stage, count):
     node = growth.used[0]
     growth.used[0] += 1
@@ -299,11 +318,11 @@ def _clear(growth, grid, a, b, r, skip_at, split, lenient, cells):
 
 @numba.njit(cache=True)
 @no_type_check
-def _candidates(growth, grid, plan, x, own, wanted, found, near):
+def _candidates(growth, grid, plan, x, own, wanted, free, found, near):
     """Vessels near a site that it may branch off, nearest first; returns how many.
 
     These are vessels of its own tree, and of neighbours of the same vessel territory as long as
-    the flows of both stay near the planned ones.
+    the flows of both stay near the planned ones, or without that condition (`free`).
     """
     growth.clock[0] += 1
     now = growth.clock[0]
@@ -312,12 +331,12 @@ def _candidates(growth, grid, plan, x, own, wanted, found, near):
     head, item, link, stamp = grid.head, grid.item, grid.link, growth.stamp
     tail, tip, tree_of = growth.tail, growth.tip, growth.tree
     open_to = np.zeros(roots, np.bool_)
-    if growth.lost[own] + 1 <= plan.planned[own] * EXCHANGE:
+    if free or growth.lost[own] + 1 <= plan.planned[own] * EXCHANGE:
         for t in range(roots):
             open_to[t] = (
                 plan.territory[t] == plan.territory[own]
                 and growth.taken[t] > 0
-                and growth.gained[t] + 1 <= plan.planned[t] * EXCHANGE
+                and (free or growth.gained[t] + 1 <= plan.planned[t] * EXCHANGE)
             )
     open_to[own] = True
     n = 0
@@ -348,7 +367,7 @@ def _candidates(growth, grid, plan, x, own, wanted, found, near):
                         near[n] = point_segment(x[0], x[1], x[2], tail[other], tip[other])[0]
                         n_own += 1 if tree == own else 0
                         n += 1
-        # all vessels nearer than this are found
+        # all vessels nearer than this are found; half of those wanted is enough
         certain = (ring * size) ** 2
         inside = 0
         for m in range(n):
@@ -453,7 +472,7 @@ def _forget(parent, node, known):
 @no_type_check
 def _branch(growth, grid, wall, plan, site, x, own, level, conduit, found, near, cells):
     """Branch off the vessel where that adds the least volume and nothing is in the way."""
-    n = _candidates(growth, grid, plan, x, own, _CANDIDATES[level], found, near)
+    n = _candidates(growth, grid, plan, x, own, _CANDIDATES[level], level == WIDEST, found, near)
     cost = np.empty(n)
     fork = np.empty((n, 3))
     ratio = _LEAST_LENGTH[level]

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.spatial import KDTree
 
 from .._misc import InputError
@@ -14,6 +14,8 @@ from ._wall import cell_centres, Wall
 # Room about an entry and a stub over the vessel's radius.
 _ROOM = 1.1
 _ENTRIES = 400
+# Pieces of its own branch this near the root are what a stub leaves, however finely cut, m.
+_BESIDE = 2.4e-3
 # Other entries are tried this far apart where a tree's first vessel fits nowhere, m.
 _APART = 2e-3
 # The first vessel of a tree leads to one of this part of its sites, the most central ones.
@@ -40,13 +42,14 @@ def choose_entries(
     fixed: Float[np.ndarray, "f 7"],
     origin: Float[np.ndarray, "r 3"],
     radius: Float[np.ndarray, " r"],
+    own_branch: Bool[np.ndarray, "r f"],
     cell_tree: Int[np.ndarray, " c"] | None,
 ) -> Int[np.ndarray, " r"]:
     """The cell in which each tree enters the wall, the widest tree first.
 
     The nearest one in the tree's own territory (anywhere without `cell_tree`) where the vessel
     fits, and which a straight stub reaches that meets neither another stub nor a fixed vessel but
-    those that reach the root itself.
+    those that reach the root itself and pieces of its own branch beside it.
 
     **Errors:** `NoWay` for a tree without such a cell.
     """
@@ -56,7 +59,9 @@ def choose_entries(
     for i in np.argsort(-radius, kind="stable").tolist():
         own = np.arange(len(centre)) if cell_tree is None else np.flatnonzero(cell_tree == i)
         free = np.setdiff1d(own, entry)
-        ways = _ways_in(wall, centre, fixed, stubs, origin[i], float(radius[i]), free)
+        ways = _ways_in(
+            wall, centre, fixed, stubs, origin[i], float(radius[i]), own_branch[i], free
+        )
         cell = next(ways, None)
         if cell is None:
             raise NoWay(int(i), 2.0 * float(radius[i]), "finds no way from its root into the wall")
@@ -73,6 +78,7 @@ def _ways_in(
     stubs: Float[np.ndarray, "k 7"],
     origin: Float[np.ndarray, "3"],
     radius: float,
+    own_branch: Bool[np.ndarray, " f"],
     cells: Int[np.ndarray, " n"],
 ) -> Iterator[int]:
     """Cells that a stub may enter the wall by, the nearest first."""
@@ -80,11 +86,12 @@ def _ways_in(
     fit = cells[wall.clearance[place] >= _ROOM * radius]
     if fit.size == 0:
         return
-    near = np.atleast_1d(KDTree(centre[fit]).query(origin, k=min(_ENTRIES, fit.size))[1])
-    # vessels that reach the place where the stub begins cannot be avoided
+    nearest = np.atleast_1d(KDTree(centre[fit]).query(origin, k=min(_ENTRIES, fit.size))[1])
+    # what reaches the place where the stub begins cannot be avoided, nor the vessel's next pieces
     away = np.array([np.sqrt(segment_segment(origin, origin, f[:3], f[3:6])[0]) for f in fixed])
-    others = np.concatenate([fixed[away > fixed[:, 6] + radius], stubs])
-    for cell in fit[near]:
+    near = np.maximum(fixed[:, 6] + radius, np.where(own_branch, _BESIDE, 0.0))
+    others = np.concatenate([fixed[away >= near], stubs])
+    for cell in fit[nearest]:
         if not _meets(origin, centre[cell], _ROOM * radius, others) and not _meets(
             centre[cell], centre[cell], _ROOM * radius, fixed
         ):
@@ -106,6 +113,7 @@ def plant_trees(
     wall: Wall,
     plan: Plan,
     fixed: Float[np.ndarray, "f 7"],
+    own_branch: Bool[np.ndarray, "r f"],
     cell_tree: Int[np.ndarray, " c"],
 ) -> None:
     """Give every tree its first vessel, the widest first, before others are in the way.
@@ -136,6 +144,7 @@ def plant_trees(
             stubs,
             growth.tail[i].copy(),
             float(growth.radius[i]),
+            own_branch[i],
             own,
         )
         for cell in ways:

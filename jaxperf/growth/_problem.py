@@ -51,7 +51,18 @@ class GrowthProblem(eqx.Module):
 
     def __check_init__(self):
         refuse_lesions(self.network)
+        outlets = np.asarray(self.network.terminals)
         for bad, what, expected in (
+            (
+                self.depth.shape != (self.mesh.n_cells,) or not np.isfinite(self.depth).all(),
+                f"the depth has the shape {self.depth.shape}, or is not finite",
+                f"one number for each of the {self.mesh.n_cells} cells of the wall",
+            ),
+            (
+                not np.isin(self.closed, outlets).all(),
+                f"the closed outlets are {self.closed.tolist()}",
+                "outlets of the network",
+            ),
             (self.n_terminals < 1, f"n_terminals is {self.n_terminals}", "at least 1"),
             (not self.root_spacing > 0, f"root_spacing is {self.root_spacing} m", "above 0"),
             (not self.root_reach >= 0, f"root_reach is {self.root_reach} m", "at least 0"),
@@ -98,7 +109,7 @@ def fingerprint(problem: GrowthProblem) -> str:
         mesh.cell_ijk,
         mesh.affine,
         problem.depth,
-        problem.closed,
+        np.unique(problem.closed).astype(np.int64),
     ):
         value = np.asarray(array)
         if value.dtype.kind == "f":

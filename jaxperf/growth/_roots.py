@@ -105,7 +105,7 @@ def _downwards(network: VascularNetwork) -> Int[np.ndarray, " s"]:
     return sweep[sweep < network.n_segments]
 
 
-def _healthy_radius(network: VascularNetwork) -> Float[np.ndarray, " s"]:
+def healthy_radius(network: VascularNetwork) -> Float[np.ndarray, " s"]:
     """For each segment the widest radius (m) on it or anywhere below it."""
     before = parent_segment(network)[np.asarray(network.segment_node)[:, 0]]
     widest = np.asarray(network.radius).max(axis=1)
@@ -121,7 +121,7 @@ def _shares_by_calibre(
     """The share of each root in the flow of the whole network, from the inlets down."""
     segment_node = np.asarray(network.segment_node)
     to_come = downstream_sum(network, node, np.ones(node.size))
-    weight = np.where(to_come > 0.0, _healthy_radius(network) ** _CALIBRE_EXPONENT, 0.0)
+    weight = np.where(to_come > 0.0, healthy_radius(network) ** _CALIBRE_EXPONENT, 0.0)
     is_root = np.isin(np.arange(network.n_nodes), node)
     leaving = np.bincount(segment_node[:, 0], weight, network.n_nodes)
     inlets = np.asarray(network.roots)
@@ -130,20 +130,19 @@ def _shares_by_calibre(
     below = np.bincount(segment_node[:, 0], to_come, network.n_nodes)
     for s in _downwards(network):
         above = segment_node[s, 0]
-        kept = below[above] / (below[above] + is_root[above])
         if weight[s] > 0.0:
+            kept = below[above] / (below[above] + is_root[above])
             arriving[segment_node[s, 1]] = arriving[above] * kept * weight[s] / leaving[above]
     return arriving[node] / (1.0 + below[node])
 
 
 def _over_the_wall(
-    network: VascularNetwork, mesh: VoxelMesh, reach: float
+    network: VascularNetwork, mesh: VoxelMesh, outlet: Int[np.ndarray, " o"], reach: float
 ) -> Bool[np.ndarray, " n"]:
-    """Inner points of vessels that lie near the wall and above outlets of one territory only."""
+    """Inner points of vessels that lie near the wall, above open outlets of one territory only."""
     node = np.asarray(network.segment_node)
     away = KDTree(mesh.centre).query(np.asarray(network.node_position))[0]
     degree = np.bincount(node.ravel(), minlength=network.n_nodes)
-    outlet = np.asarray(network.terminals)
     _, territory = vessel_territories(network, outlet)
     first, last = np.full(network.n_nodes, len(outlet)), np.full(network.n_nodes, -1)
     first[outlet], last[outlet] = territory, territory
@@ -167,9 +166,9 @@ def _side_roots(
     Distances are straight: where vessels run side by side they share their roots.
     """
     node, position = np.asarray(network.segment_node), np.asarray(network.node_position)
-    fit = _over_the_wall(network, mesh, reach)
-    fit[list(left_out)] = False
-    taken = position[outlet]
+    fit = _over_the_wall(network, mesh, outlet, reach)
+    # a root that finds no way into the wall keeps its place, or its neighbours would follow it
+    taken = position[np.concatenate([outlet, np.array(left_out, np.int64)])]
     found = []
     for below in node[_downwards(network)[::-1], 1]:
         if fit[below] and np.min(np.sum((taken - position[below]) ** 2, axis=1)) >= spacing**2:

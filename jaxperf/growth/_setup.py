@@ -7,16 +7,16 @@ from jaxtyping import Float, Int
 
 from .._misc import InputError
 from ..geometry import VoxelMesh
-from ..network import downstream_sum, VascularNetwork
+from ..network import downstream_sum, parent_segment, VascularNetwork
 from ._forest import STUB
-from ._insert import enter_all, Growth, Plan
+from ._insert import filled_grid, Growth, Plan
 from ._murray import radius_of
 from ._partition import divide_wall, Partition
 from ._plant import choose_entries, NoWay, plant_trees
 from ._problem import GrowthProblem
-from ._roots import forest_roots, Roots
+from ._roots import forest_roots, healthy_radius, Roots
 from ._sites import spread_sites
-from ._space import empty_grid, Grid
+from ._space import Grid
 from ._wall import cell_centres, to_wall, Wall
 
 # Sites of the epicardial stage lie in the outer third of the wall.
@@ -81,12 +81,14 @@ def _from_roots(problem: GrowthProblem, wall: Wall, roots: Roots, left_out: tupl
     fixed = _fixed_vessels(network, mesh)
     origin = to_wall(mesh, np.asarray(network.node_position)[roots.node])
     expected = np.maximum(1.0, roots.share * problem.n_terminals)
-    entry = choose_entries(wall, fixed, origin, _radii(problem, roots, expected), None)
+    branch = np.asarray(network.branch)
+    own = branch[parent_segment(network)[roots.node]][:, None] == branch[None, :]
+    entry = choose_entries(wall, fixed, origin, _radii(problem, roots, expected), own, None)
     partition = divide_wall(wall, entry, roots.share, roots.territory, problem.n_terminals)
     planned = partition.count
     law = _law(problem, roots, planned.astype(np.float64))
     radius = _radii(problem, roots, planned.astype(np.float64))
-    entry = choose_entries(wall, fixed, origin, radius, partition.cell_tree)
+    entry = choose_entries(wall, fixed, origin, radius, own, partition.cell_tree)
     stub = np.concatenate([origin, cell_centres(wall)[entry], radius[:, None]], axis=1)
     blocked = np.concatenate([fixed, stub])
     rng = np.random.default_rng(problem.seed)
@@ -105,7 +107,7 @@ def _from_roots(problem: GrowthProblem, wall: Wall, roots: Roots, left_out: tupl
         spread=np.array([spread]),
     )
     growth, grid = _seedlings(wall, fixed, stub, problem.n_terminals, spread)
-    plant_trees(growth, grid, wall, plan, fixed, partition.cell_tree)
+    plant_trees(growth, grid, wall, plan, fixed, own, partition.cell_tree)
     queue, waiting = _order(problem, wall, site, site_tree, planned, rng)
     queue, waiting = (q[growth.terminal[q] < 0] for q in (queue, waiting))
     return Run(
@@ -146,7 +148,7 @@ def _law(
     below = downstream_sum(network, roots.node, terminals)
     first = np.isin(np.asarray(network.segment_node)[:, 0], np.asarray(network.roots))
     inlet = np.flatnonzero(first & (below > 0.0))
-    radius = np.asarray(network.radius)[inlet, 0]
+    radius = healthy_radius(network)[inlet]
     widest = inlet[int(np.argmax(radius))]
     return problem.law.coefficients(float(radius.max()), float(below[widest]))
 
@@ -214,7 +216,5 @@ def _seedlings(
     # the margin of one voxel is part of the grid, so its first voxel's centre lies at zero
     low = -0.5 * wall.spacing
     high = (np.array(wall.cell.shape) - 0.5) * wall.spacing
-    grid = empty_grid(low, high, spread, 1 << 17)
     vessels = np.concatenate([np.arange(n_trees), np.arange(m, a)])
-    enter_all(growth, grid, vessels, np.empty(1 << 16, np.int64))
-    return growth, grid
+    return growth, filled_grid(growth, low, high, spread, vessels)
