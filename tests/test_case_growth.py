@@ -76,7 +76,7 @@ BAD = [
     ({"territory_share_percent": {"LAD": 145, "LCx": -45}}, "greater than 0"),
     ({"territory_share_percent": "area"}, "'calibre'"),
     ({"epicardial_fraction": 1.0}, "less than 1"),
-    ({"terminal_diameter_um": 0}, "greater than 0"),
+    ({"terminal_diameter_um": 0}, "greater than or equal to 10"),
     ({"file": "forest.vtp"}, "must end in .npz"),
     ({"root_spacing": 11}, "Extra inputs"),
 ]
