@@ -108,7 +108,7 @@ class ForestReport:
             bottom += value
         axis.set_ylabel("part of the fall of pressure")
         axis.tick_params(axis="x", labelsize=7, rotation=90)
-        axis.legend(loc="lower right")
+        axis.legend(loc="center")
 
 
 @dataclass(frozen=True)
