@@ -2,6 +2,7 @@
 
 import json
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -158,18 +159,7 @@ def grow(
     quiet: _Quiet = False,
 ) -> None:
     """Grow the forest of a case into a file; goes on where a stopped growth left off."""
-    _enable_x64()
-    try:
-        said = cases.grow_case(
-            cases.load_case(case_file),
-            out=out,
-            data=data or case_file.parent,
-            overwrite=overwrite,
-            progress=_progress(quiet, as_json),
-        )
-    except InputError as error:
-        raise _fail(str(error), BAD_INPUT) from None
-    _say_forest(said, as_json, quiet)
+    _forest_work(cases.grow_case, case_file, data, as_json, quiet, out=out, overwrite=overwrite)
 
 
 @app.command()
@@ -185,15 +175,34 @@ def growth_report(
     quiet: _Quiet = False,
 ) -> None:
     """Draw a grown forest, and its morphometry beside Kassab's table."""
+    _forest_work(
+        cases.report_growth,
+        case_file,
+        data,
+        as_json,
+        quiet,
+        out=out,
+        forest=forest,
+        overwrite=overwrite,
+    )
+
+
+def _forest_work(
+    work: Callable[..., dict[str, Any]],
+    case_file: Path,
+    data: Path | None,
+    as_json: bool,
+    quiet: bool,
+    **given: Any,
+) -> None:
+    """Do something with the forest of a case, and say what came of it."""
     _enable_x64()
     try:
-        said = cases.report_growth(
+        said = work(
             cases.load_case(case_file),
-            out=out,
-            forest=forest,
             data=data or case_file.parent,
-            overwrite=overwrite,
             progress=_progress(quiet, as_json),
+            **given,
         )
     except InputError as error:
         raise _fail(str(error), BAD_INPUT) from None

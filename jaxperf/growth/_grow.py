@@ -129,7 +129,8 @@ def _next_queue(run: Run) -> None:
         run.queue = left
         run.level += 0 if left.size < _REPEATED * tried else 1
     elif run.waiting.size:
-        run.queue, run.waiting, run.level = np.concatenate([left, run.waiting]), run.failed, 0
+        run.queue, run.level = np.concatenate([left, run.waiting]), 0
+        run.waiting = np.empty(0, np.int64)
     elif left.size < tried:
         run.queue = left
     else:
@@ -150,8 +151,7 @@ def _finished(run: Run) -> bool:
 def _settle(run: Run, wall: Wall) -> tuple[int, int]:
     """Final calibres for the final flows, and vessels that met by widening moved apart.
 
-    Vessels that widened beyond half a voxel out of the wall, of which none was ever seen, end
-    the growth.
+    Vessels that widened beyond half a voxel out of the wall end the growth.
     """
     growth, m = run.growth, int(run.growth.used[0])
     growth.radius[:m] = [radius_of(x, run.plan.law) for x in run.plan.log[growth.count[:m]]]

@@ -134,7 +134,7 @@ def _insert(growth, grid, wall, plan, site, level, conduit, found, near, cells):
                 continue
             if trilinear(wall.clearance, wall.spacing, x[0], x[1], x[2]) < radius_of(0.0, plan.law):
                 continue
-        scale = plan.log[plan.planned[own]] - plan.log[growth.taken[own] + 1]
+        scale = _share(plan.log, plan.planned, growth.taken, own)
         r = radius_of(scale, plan.law)
         if not _clear(growth, grid, x, x, r, _NOWHERE, _NOWHERE, False, cells):
             continue
@@ -470,6 +470,16 @@ def _forget(parent, node, known):
 
 @numba.njit(cache=True)
 @no_type_check
+def _share(log, planned, taken, tree):
+    """ln of the planned terminals that each one stands for once there is one more.
+
+    Vessels so have about their final calibre from the start.
+    """
+    return log[planned[tree]] - log[taken[tree] + 1]
+
+
+@numba.njit(cache=True)
+@no_type_check
 def _branch(growth, grid, wall, plan, site, x, own, level, conduit, found, near, cells):
     """Branch off the vessel where that adds the least volume and nothing is in the way."""
     n = _candidates(growth, grid, plan, x, own, _CANDIDATES[level], level == WIDEST, found, near)
@@ -481,9 +491,7 @@ def _branch(growth, grid, wall, plan, site, x, own, level, conduit, found, near,
     for m in range(n):
         vessel = found[m]
         tree = growth.tree[vessel]
-        # every terminal stands for its share of the tree's final flow, so that vessels have about
-        # their final calibre from the start
-        scale = plan.log[plan.planned[tree]] - plan.log[growth.taken[tree] + 1]
+        scale = _share(plan.log, plan.planned, growth.taken, tree)
         below = growth.count[vessel]
         old = radius_of(plan.log[below] + scale, plan.law)
         r0 = radius_of(plan.log[below + 1] + scale, plan.law)
@@ -491,7 +499,7 @@ def _branch(growth, grid, wall, plan, site, x, own, level, conduit, found, near,
         p, c, b = growth.tail[vessel], growth.tip[vessel], fork[m]
         _fork(p, c, x, r0 * r0, old * old, r2 * r2, b)
         cost[m] = np.inf
-        if not _kept_apart(p, c, x, b, ratio * r0, ratio * r0, max(1.0, ratio) * 1.2 * r0):
+        if not _kept_apart(p, c, x, b, ratio * r0, ratio * r0, 1.2 * r0):
             continue
         cost[m] = (
             r0 * r0 * distance(p, b)
@@ -528,17 +536,17 @@ def _pulled(growth, plan, vessel, x, pull, ratio, b):
         on = p[k] + t * (c[k] - p[k])
         b[k] = on + pull * (b[k] - on)
     tree = growth.tree[vessel]
-    scale = plan.log[plan.planned[tree]] - plan.log[growth.taken[tree] + 1]
-    least = ratio * radius_of(plan.log[growth.count[vessel] + 1] + scale, plan.law)
-    far = max(1.0, ratio) * 1.2 * least / ratio
-    return distance(b, p) >= least and distance(b, c) >= least and distance(b, x) >= far
+    scale = _share(plan.log, plan.planned, growth.taken, tree)
+    r0 = radius_of(plan.log[growth.count[vessel] + 1] + scale, plan.law)
+    least = ratio * r0
+    return distance(b, p) >= least and distance(b, c) >= least and distance(b, x) >= 1.2 * r0
 
 
 @numba.njit(cache=True)
 @no_type_check
 def _fits(growth, grid, wall, plan, vessel, b, x, conduit, lenient, cells):
     tree = growth.tree[vessel]
-    scale = plan.log[plan.planned[tree]] - plan.log[growth.taken[tree] + 1]
+    scale = _share(plan.log, plan.planned, growth.taken, tree)
     below = growth.count[vessel]
     r0 = radius_of(plan.log[below + 1] + scale, plan.law)
     r1 = radius_of(plan.log[below] + scale, plan.law)

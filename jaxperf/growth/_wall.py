@@ -14,7 +14,7 @@ CONDUIT_DEPTH = 0.5
 
 
 class Wall(NamedTuple):
-    """The wall on its grid, in coordinates along the grid's axes (m, voxel 0 0 0 at `margin`).
+    """The wall on its grid, in coordinates (m) along its axes; voxel 0 of the mesh is 1 here.
 
     A plain tuple of arrays, which the compiled functions take.
 
