@@ -6,8 +6,12 @@ from ._boundary import (
     CoronaryOutletSvOneD as CoronaryOutletSvOneD,
     CoronaryOutletSvZeroD as CoronaryOutletSvZeroD,
     FlowBoundary as FlowBoundary,
+    FlowWaveform as FlowWaveform,
+    PerfusedBed as PerfusedBed,
     PressureBoundary as PressureBoundary,
+    PressureWaveform as PressureWaveform,
     ResistanceOutlet as ResistanceOutlet,
+    WindkesselOutlet as WindkesselOutlet,
 )
 from ._lesion import (
     branch_course as branch_course,
@@ -28,3 +32,4 @@ from ._territory import (
     vessel_territories as vessel_territories,
 )
 from ._topology import Topology as Topology
+from ._waveform import Waveform as Waveform

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from .._misc import InputError, is_traced
 from ._network import VascularNetwork
+from ._waveform import Waveform
 
 
 class AbstractBoundary(eqx.Module):
@@ -19,9 +20,15 @@ class AbstractBoundary(eqx.Module):
     node: eqx.AbstractVar[Int[Array, " b"]]
 
     def __check_init__(self):
-        shapes = {name: np.shape(value) for name, value in vars(self).items()}
+        shapes = {name: _entries(value) for name, value in vars(self).items()}
         if len(set(shapes.values())) > 1:
             raise ValueError(f"expected one value for each node, got the shapes {shapes}")
+
+
+def _entries(value) -> tuple[int, ...]:
+    """How many nodes a field speaks of: a waveform has its knots, a matrix its columns besides."""
+    shape = np.shape(value.value)[:-1] if isinstance(value, Waveform) else np.shape(value)
+    return shape[:1] if len(shape) == 2 and shape[0] == shape[1] else shape
 
 
 class PressureBoundary(AbstractBoundary):
@@ -38,6 +45,20 @@ class FlowBoundary(AbstractBoundary):
     flow: Float[Array, " b"]
 
 
+class PressureWaveform(AbstractBoundary):
+    """Prescribed pressure (Pa) over the cycle, at a root or at a leaf; steady flow takes its mean."""
+
+    node: Int[Array, " b"]
+    pressure: Waveform
+
+
+class FlowWaveform(AbstractBoundary):
+    """Prescribed flow (m³/s) into the network over the cycle; steady flow takes its mean."""
+
+    node: Int[Array, " b"]
+    flow: Waveform
+
+
 class ResistanceOutlet(AbstractBoundary):
     """Outflow Q = (P − pressure_ref)/resistance; resistance in Pa·s/m³."""
 
@@ -46,11 +67,27 @@ class ResistanceOutlet(AbstractBoundary):
     pressure_ref: Float[Array, " b"]
 
 
-class CoronaryOutletSvOneD(AbstractBoundary):
-    """Open-loop coronary outlet in svOneDSolver's convention.
+class WindkesselOutlet(AbstractBoundary):
+    r"""Three-element windkessel (RCR): $Q = (P-P_C)/R_1$, $C\,\dot P_C = Q-(P_C-P_{ref})/R_2$.
 
-    That solver drives the outlet by P + `P_ref`: blood drains to a sink of pressure −`P_ref`. SI
-    units.
+    Resistances in Pa·s/m³, compliance in m³/Pa.
+    """
+
+    node: Int[Array, " b"]
+    R1: Float[Array, " b"]
+    R2: Float[Array, " b"]
+    C: Float[Array, " b"]
+    pressure_ref: Float[Array, " b"]
+
+
+class CoronaryOutletSvOneD(AbstractBoundary):
+    r"""Open-loop coronary outlet in svOneDSolver's convention.
+
+    $Q=(P-P_a)/R_a$, $C_a\dot P_a = Q-(P_a-P_i)/R_{a,micro}$,
+    $C_{im}(\dot P_i-\dot p_{im}) = (P_a-P_i)/R_{a,micro}-(P_i+P_{ref})/R_v$. That solver drives the
+    outlet by P + `P_ref`: blood drains to a sink of pressure −`P_ref`. SI units.
+
+    `pressure_im` is the intramyocardial pressure p_im (Pa) over the cycle; None holds it constant.
     """
 
     node: Int[Array, " b"]
@@ -60,12 +97,14 @@ class CoronaryOutletSvOneD(AbstractBoundary):
     Ca: Float[Array, " b"]
     Cim: Float[Array, " b"]
     P_ref: Float[Array, " b"]
+    pressure_im: Waveform | None = None
 
 
 class CoronaryOutletSvZeroD(AbstractBoundary):
     """Open-loop coronary outlet in svZeroDSolver's convention: Ra1–Ca–Ra2–Cc–Rv1 to `P_v`.
 
-    SI units.
+    The circuit of `CoronaryOutletSvOneD` with the sink at `P_v`; `Cc` is the compliance under the
+    intramyocardial pressure. SI units.
     """
 
     node: Int[Array, " b"]
@@ -75,9 +114,38 @@ class CoronaryOutletSvZeroD(AbstractBoundary):
     Ca: Float[Array, " b"]
     Cc: Float[Array, " b"]
     P_v: Float[Array, " b"]
+    pressure_im: Waveform | None = None
 
 
-_RESISTANCES = ("resistance", "Ra", "Ra_micro", "Rv", "Ra1", "Ra2", "Rv1")
+class PerfusedBed(AbstractBoundary):
+    r"""Vessels and tissue below a set of outlets, condensed: what feeds them jointly.
+
+    For each outlet an arterial pressure $a$ and the pressure $\pi$ of the tissue it feeds,
+
+    $$Q_i = \frac{P_i-a_i}{R_{1,i}},\qquad C_{a,i}\dot a_i = Q_i-\frac{a_i-\pi_i}{R_{2,i}},\qquad
+    C_{t,i}(\dot\pi_i-\dot p_{im,i}) = \frac{a_i-\pi_i}{R_{2,i}}-\sum_jM_{ij}\pi_j+m_i.$$
+
+    M is dense: tissue pressure spreads from one outlet's region into its neighbours', and drains
+    to the sink, which `inflow` m stands for. The mean over a cycle is the steady flow of the
+    vessels and the tissue, without regard to the compliances.
+
+    **Attributes:** `R1`, `R2` Pa·s/m³; `Ca`, `Ct` m³/Pa; `conductance` M, m³/(Pa·s); `inflow`
+    m³/s; `pressure_im`, intramyocardial pressure (Pa) over the cycle, None where constant.
+    """
+
+    node: Int[Array, " b"]
+    R1: Float[Array, " b"]
+    R2: Float[Array, " b"]
+    Ca: Float[Array, " b"]
+    Ct: Float[Array, " b"]
+    conductance: Float[Array, "b b"]
+    inflow: Float[Array, " b"]
+    pressure_im: Waveform | None = None
+
+
+# What must be positive for an outlet to mean anything.
+_POSITIVE = ("resistance", "Ra", "Ra_micro", "Rv", "Ra1", "Ra2", "Rv1", "R1", "R2")
+_STORAGE = ("C", "Ca", "Cim", "Cc", "Ct")
 
 
 def check_boundary(network: VascularNetwork, boundary: tuple[AbstractBoundary, ...]) -> None:
@@ -93,17 +161,19 @@ def check_boundary(network: VascularNetwork, boundary: tuple[AbstractBoundary, .
     other: list[int] = []
     for condition in boundary:
         kind = type(condition).__name__
-        for name in ("node", *_RESISTANCES):
+        for name in ("node", *_POSITIVE, *_STORAGE):
             value = getattr(condition, name, None)
             if value is None or is_traced(value):
                 continue
             number = np.asarray(value)
             if name == "node":
                 bad = (number < 0) | (number >= network.n_nodes)
-                (held if isinstance(condition, PressureBoundary) else other).extend(number.tolist())
+                prescribed = isinstance(condition, PressureBoundary | PressureWaveform)
+                (held if prescribed else other).extend(number.tolist())
                 expected = f"a node from 0 to {network.n_nodes - 1}"
             else:
-                bad, expected = ~(number > 0), "a positive resistance in Pa s/m3"
+                unit = "compliance in m3/Pa" if name in _STORAGE else "resistance in Pa s/m3"
+                bad, expected = ~(number > 0), f"a positive {unit}"
             if bad.any():
                 raise InputError(
                     f"{name} is {number[bad][0]}",

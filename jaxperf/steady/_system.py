@@ -12,9 +12,13 @@ from ..network import (
     CoronaryOutletSvOneD,
     CoronaryOutletSvZeroD,
     FlowBoundary,
+    FlowWaveform,
     PressureBoundary,
+    PressureWaveform,
     ResistanceOutlet,
     VascularNetwork,
+    Waveform,
+    WindkesselOutlet,
 )
 from ..vessel import AbstractWall, Blood, resistance_integral, stenosis_coefficients
 from ._elimination import factor_network, NetworkFactor, SegmentLinearisation, solve_network
@@ -44,10 +48,16 @@ def _outlet(boundary: AbstractBoundary) -> tuple[Array, Array]:
         return boundary.Ra + boundary.Ra_micro + boundary.Rv, -boundary.P_ref
     if isinstance(boundary, CoronaryOutletSvZeroD):
         return boundary.Ra1 + boundary.Ra2 + boundary.Rv1, boundary.P_v
+    if isinstance(boundary, WindkesselOutlet):
+        return boundary.R1 + boundary.R2, boundary.pressure_ref
     raise ValueError(
         f"no steady meaning is known for {type(boundary).__name__}; expected a boundary type of "
         "jaxperf.network"
     )
+
+
+def _cycle_mean(value: Array | Waveform) -> Array:
+    return value.mean if isinstance(value, Waveform) else value
 
 
 def node_closure(network: VascularNetwork, boundary: Boundary) -> NodeClosure:
@@ -55,11 +65,11 @@ def node_closure(network: VascularNetwork, boundary: Boundary) -> NodeClosure:
     zero = jnp.zeros(network.n_nodes, network.length.dtype)
     fixed, pressure, inflow, conductance = jnp.zeros(network.n_nodes, bool), zero, zero, zero
     for condition in boundary:
-        if isinstance(condition, PressureBoundary):
+        if isinstance(condition, PressureBoundary | PressureWaveform):
             fixed = fixed.at[condition.node].set(True)
-            pressure = pressure.at[condition.node].set(condition.pressure)
-        elif isinstance(condition, FlowBoundary):
-            inflow = inflow.at[condition.node].add(condition.flow)
+            pressure = pressure.at[condition.node].set(_cycle_mean(condition.pressure))
+        elif isinstance(condition, FlowBoundary | FlowWaveform):
+            inflow = inflow.at[condition.node].add(_cycle_mean(condition.flow))
         else:
             resistance, reference = _outlet(condition)
             conductance = conductance.at[condition.node].add(1.0 / resistance)
