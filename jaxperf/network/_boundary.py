@@ -20,7 +20,8 @@ class AbstractBoundary(eqx.Module):
     node: eqx.AbstractVar[Int[Array, " b"]]
 
     def __check_init__(self):
-        shapes = {name: _entries(value) for name, value in vars(self).items()}
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        shapes = {name: _entries(value) for name, value in given.items()}
         if len(set(shapes.values())) > 1:
             raise ValueError(f"expected one value for each node, got the shapes {shapes}")
 
@@ -46,7 +47,7 @@ class FlowBoundary(AbstractBoundary):
 
 
 class PressureWaveform(AbstractBoundary):
-    """Prescribed pressure (Pa) over the cycle, at a root or at a leaf; steady flow takes its mean."""
+    """Prescribed pressure (Pa) over the cycle, at a root or a leaf; steady flow takes its mean."""
 
     node: Int[Array, " b"]
     pressure: Waveform
