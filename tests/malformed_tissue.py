@@ -105,6 +105,7 @@ SVONED = [
     Case("svoned table open", svoned("ENDDATATABLE\nSOLVER", "SOLVER"), "case.in", "SOLVEROPTIONS"),
     Case("svoned table odd", svoned("0.0 5000.0", "0.0"), line("ENDDATATABLE"), "3 numbers"),
     Case("svoned table times", svoned("0.25 140000", "1.25 140000"), "case.in", "increasing"),
+    Case("svoned table before 0", svoned("0.0 100000", "-0.1 100000"), "case.in", "negative"),
     Case("svoned inlet type", svoned("PRESSURE_WAVE", "AREA"), line("SOLVEROPTIONS"), "AREA"),
     Case("svoned inlet table", svoned("2 INLET", "2 INFLOW"), line("SOLVEROPTIONS"), "INFLOW"),
     Case("svoned wall law", svoned("OLUFSEN", "LINEAR"), line("MATERIAL"), "LINEAR"),

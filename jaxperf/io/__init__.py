@@ -1,4 +1,4 @@
-"""Readers and writers: trees, tissue meshes, svOneDSolver cases, results."""
+"""Readers and writers: trees, tissue meshes, svOneDSolver and openBF cases, results."""
 
 from ._centerlines import read_centerlines as read_centerlines
 from ._frames import (
@@ -7,12 +7,12 @@ from ._frames import (
     to_frame as to_frame,
 )
 from ._images import read_voxel_labels as read_voxel_labels, write_nifti as write_nifti
+from ._openbf import OpenBFCase as OpenBFCase, read_openbf as read_openbf
 from ._resample import sample_on_grid as sample_on_grid
 from ._svoned import (
     read_svoned as read_svoned,
     SvOneDCase as SvOneDCase,
     SvOneDMaterial as SvOneDMaterial,
-    TimeTable as TimeTable,
 )
 from ._swc import read_swc as read_swc
 from ._tets import (

@@ -24,33 +24,17 @@ from ..network import (
     build_network,
     CoronaryOutletSvOneD,
     FlowBoundary,
+    FlowWaveform,
     PressureBoundary,
+    PressureWaveform,
     ResistanceOutlet,
     VascularNetwork,
+    Waveform,
 )
 from ._svoned_cards import Card, Cards, EXPECTED, read_cards
 
 _INLET = ("PRESSURE", "PRESSURE_WAVE", "FLOW")
 _OUTLET = ("NOBOUND", "RESISTANCE", "CORONARY")
-
-
-@dataclass(frozen=True)
-class TimeTable:
-    """A periodic table of values, linear between its entries; `period` is its last time."""
-
-    time: Float[np.ndarray, " t"]
-    value: Float[np.ndarray, " t"]
-
-    @property
-    def period(self) -> float:
-        return float(self.time[-1])
-
-    @property
-    def mean(self) -> float:
-        """The time average over the table, exact for values linear in between."""
-        if len(self.time) == 1:
-            return float(self.value[0])
-        return float(np.trapezoid(self.value, self.time) / (self.time[-1] - self.time[0]))
 
 
 @dataclass(frozen=True)
@@ -81,10 +65,8 @@ class SvOneDCase:
     - `ostium_offset`: (s,) m, how far the first node of each segment lies from the node it is
       joined to. svOneDSolver ignores these gaps, and so do the lengths.
     - `segment_name`: the names on the cards.
-    - `boundary`: inlet and outlets. The inlet holds the cycle mean.
-    - `inlet_kind`: `pressure` (static, Pa) or `flow` (m³/s), and `inlet`, its table.
-    - `intramyocardial_pressure`: the table (Pa) of each CORONARY outlet, by segment name, in the
-      order of the outlets of the boundary.
+    - `boundary`: inlet and outlets, with their tables as waveforms. svOneDSolver means static
+      pressures.
     - `material`: the materials, and `segment_material`, (s,), an index into them.
     - `time_step` (s), `n_steps`: of the reference run.
     """
@@ -94,9 +76,6 @@ class SvOneDCase:
     ostium_offset: Float[np.ndarray, " s"]
     segment_name: tuple[str, ...]
     boundary: tuple[AbstractBoundary, ...]
-    inlet_kind: str
-    inlet: TimeTable
-    intramyocardial_pressure: dict[str, TimeTable]
     material: tuple[SvOneDMaterial, ...]
     segment_material: Int[np.ndarray, " s"]
     time_step: float
@@ -142,19 +121,13 @@ def read_svoned(
     parent = _parents(cards, index)
     network, offset = _network(cards, segments, parent, frame, branch_name or {}, where)
     material = tuple(_material(card) for card in cards.material.values())
-    kind, inlet = _inlet(cards)
-    outlets, pim = _outlets(cards, segments, network, index)
-    boundary = (_inlet_boundary(kind, inlet, network), *outlets)
     names = [m.name for m in material]
     return SvOneDCase(
         name=cards.model,
         network=network,
         ostium_offset=offset,
         segment_name=tuple(card.field[0] for card in segments),
-        boundary=boundary,
-        inlet_kind=kind,
-        inlet=inlet,
-        intramyocardial_pressure=pim,
+        boundary=(_inlet(cards, network), *_outlets(cards, segments, network, where)),
         material=material,
         segment_material=np.array(
             [names.index(_known(card, 9, names, "material")) for card in segments], np.int64
@@ -330,40 +303,58 @@ def _material(card: Card) -> SvOneDMaterial:
     )
 
 
-def _table(entries, unit: float, card: Card) -> TimeTable:
-    time, value = np.array(entries, np.float64).T
-    if (np.diff(time) <= 0).any():
+def _table(entries, unit: float, card: Card) -> Float[np.ndarray, "m 2"]:
+    """Times (s) and values in SI of a table over one cycle; its last time is the period."""
+    table = np.array(entries, np.float64) * np.array([1.0, unit])
+    if table[0, 0] < 0 or (np.diff(table[:, 0]) <= 0).any():
         raise InputError(
-            "the times of its table do not increase",
+            "the times of its table are negative or do not increase",
             where=card.where,
-            expected="increasing times",
+            expected="increasing times from 0 on",
             fix="Correct the table",
         )
-    return TimeTable(time, value * unit)
+    return table
 
 
-def _inlet(cards: Cards) -> tuple[str, TimeTable]:
+def _inlet(cards: Cards, network: VascularNetwork) -> AbstractBoundary:
     options = cards.options
     assert options is not None
     kind = _supported(options, 5, _INLET, "inlet boundary condition")
     entries = cards.table[_known(options, 4, list(cards.table), "table")]
-    if kind == "FLOW":
-        return "flow", _table(entries, M3_S_PER_CM3_S, options)
-    return "pressure", _table(entries, PA_PER_DYN_CM2, options)
+    is_flow, node = kind == "FLOW", jnp.asarray(network.roots)
+    table = _table(entries, M3_S_PER_CM3_S if is_flow else PA_PER_DYN_CM2, options)
+    if len(table) == 1:
+        value = jnp.asarray(table[:, 1])
+        return FlowBoundary(node, value) if is_flow else PressureBoundary(node, value)
+    waveform = Waveform(table[:, 0], table[None, :, 1], table[-1, 0])
+    return FlowWaveform(node, waveform) if is_flow else PressureWaveform(node, waveform)
 
 
-def _inlet_boundary(kind, inlet, network) -> AbstractBoundary:
-    node, value = jnp.asarray(network.roots), jnp.asarray([inlet.mean])
-    if kind == "flow":
-        return FlowBoundary(node, value)
-    return PressureBoundary(node, value)
+def _on_common_knots(tables: list[Float[np.ndarray, "_ 2"]], where: str) -> Waveform | None:
+    """The tables as one waveform, each exactly; None where each is one entry, a constant."""
+    end = sorted({float(table[-1, 0]) for table in tables if len(table) > 1})
+    if not end:
+        return None
+    if len(end) > 1:
+        raise InputError(
+            f"the tables of its CORONARY outlets end at {end[0]:g} and {end[-1]:g} s",
+            where=where,
+            expected="intramyocardial pressures of one period",
+            fix="Give every table the same last time",
+        )
+    time = np.unique(np.concatenate([table[:, 0] for table in tables if len(table) > 1]))
+    # A table that starts after 0 goes there from its last value, which is that of time 0.
+    value = [np.interp(time, t[:, 0], t[:, 1]) for t in map(_from_zero, tables)]
+    return Waveform(time, np.stack(value), end[0])
 
 
-def _outlets(
-    cards, segments, network, index
-) -> tuple[list[AbstractBoundary], dict[str, TimeTable]]:
+def _from_zero(table: Float[np.ndarray, "_ 2"]) -> Float[np.ndarray, "_ 2"]:
+    return table if table[0, 0] == 0.0 else np.concatenate([[[0.0, table[-1, 1]]], table])
+
+
+def _outlets(cards, segments, network, where) -> list[AbstractBoundary]:
     distal = np.asarray(network.segment_node)[:, 1]
-    resistance, coronary, pim = [], [], {}
+    resistance, coronary, pim = [], [], []
     for i, card in enumerate(segments):
         if card.field[14] == "NOBOUND":
             continue
@@ -382,7 +373,7 @@ def _outlets(
                 "pressure",
             )
         coronary.append((distal[i], *(v for _, v in entries[:6])))
-        pim[card.field[0]] = _table(entries[6:], PA_PER_DYN_CM2, card)
+        pim.append(_table(entries[6:], PA_PER_DYN_CM2, card))
     boundary: list[AbstractBoundary] = []
     if resistance:
         node, r, p = _columns(resistance)
@@ -391,8 +382,11 @@ def _outlets(
         node, ra, micro, ca, cim, rv, p = _columns(coronary)
         ra, micro, rv = (x * PA_S_M3_PER_DYN_S_CM5 for x in (ra, micro, rv))
         ca, cim = (x * M3_PA_PER_CM5_DYN for x in (ca, cim))
-        boundary.append(CoronaryOutletSvOneD(node, ra, micro, rv, ca, cim, p * PA_PER_DYN_CM2))
-    return boundary, pim
+        wave = _on_common_knots(pim, where)
+        boundary.append(
+            CoronaryOutletSvOneD(node, ra, micro, rv, ca, cim, p * PA_PER_DYN_CM2, wave)
+        )
+    return boundary
 
 
 def _columns(rows):

@@ -1,0 +1,242 @@
+"""The shape of an openBF case: its keys, what each may hold, and messages that name the vessel."""
+
+import difflib
+import os
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import yaml
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, model_validator, ValidationError
+
+from .._misc import InputError
+from ._files import read_lines
+
+_EXPECTED = "an openBF case: YAML with the sections blood, solver and network"
+_EXPECTED_INLET = "an openBF inlet file: lines of a time (s) and a value"
+
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+# From a capillary to an aorta, in m: millimetres are caught.
+Radius = Annotated[float, Field(ge=1.5e-6, le=25e-3)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+
+class BloodSection(_Section):
+    """`blood`: density (kg/m³) and viscosity (Pa·s)."""
+
+    rho: Annotated[float, Field(ge=800.0, le=1300.0)]
+    mu: Annotated[float, Field(ge=0.3e-3, le=30e-3)]
+
+
+class SolverSection(_Section):
+    """`solver`: Courant number, most cycles, change from cycle to cycle that ends the run."""
+
+    Ccfl: Annotated[float, Field(gt=0.0, le=1.0)]
+    cycles: Annotated[int, Field(ge=1)]
+    convergence_tolerance: Positive
+    jump: Annotated[int, Field(ge=1)] = 100
+
+
+class VesselSection(_Section):
+    """One entry of `network`, in SI."""
+
+    label: Annotated[str, Field(min_length=1)]
+    sn: Annotated[int, Field(ge=1)]
+    tn: Annotated[int, Field(ge=1)]
+    L: Annotated[float, Field(gt=0.0, le=2.0)]
+    E: Positive
+    R0: Radius | None = None
+    Rp: Radius | None = None
+    Rd: Radius | None = None
+    h0: Positive | None = None
+    Pext: Finite = 0.0
+    gamma_profile: Positive | None = None
+    phi: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+    visco_elastic: bool = False
+    M: Annotated[int, Field(ge=1)] | None = None
+    to_save: bool = True
+    initial_pressure: Finite = 0.0
+    initial_flow: Finite = 0.0
+    inlet: Literal["Q", "P"] | None = None
+    inlet_file: str | None = None
+    inlet_number: int | None = None
+    outlet: Literal["wk2", "wk3", "reflection"] | None = None
+    Rt: Annotated[float, Field(ge=-1.0, le=1.0)] | None = None
+    R1: Positive | None = None
+    R2: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] | None = None
+    Cc: Positive | None = None
+    Pout: Finite | None = None
+    inlet_impedance_matching: bool = False
+
+    @property
+    def has_outlet(self) -> bool:
+        given = (self.outlet, self.Rt, self.R1, self.R2, self.Cc, self.Pout)
+        return self.inlet_impedance_matching or any(x is not None for x in given)
+
+    @property
+    def end_radius(self) -> tuple[float, float]:
+        """Reference radius at `sn` and at `tn`, m."""
+        proximal = self.R0 if self.R0 is not None else self.Rp
+        assert proximal is not None
+        return proximal, proximal if self.Rd is None else self.Rd
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "VesselSection":
+        if self.sn == self.tn:
+            raise ValueError(f"two different nodes; sn and tn are both {self.sn}")
+        if (self.R0 is None) == (self.Rp is None) or (self.R0 is not None and self.Rd is not None):
+            raise ValueError("either R0, or Rp with Rd where the vessel tapers")
+        if self.visco_elastic:
+            raise ValueError(
+                "visco-elastic: false; openBF does not document that wall, and its solver applies "
+                "the coefficient twice. State phi (Pa s) instead"
+            )
+        if self.outlet == "reflection" or self.Rt is not None:
+            raise ValueError(
+                "a windkessel outlet (R1, R2, Cc); the reflection coefficient Rt acts on Riemann "
+                "invariants counted from openBF's initial state, and no pressure or flow says that"
+            )
+        if self.has_outlet and (self.R1 is None or self.Cc is None):
+            raise ValueError("R1 and Cc for a windkessel outlet, and R2 for three elements")
+        if self.outlet == "wk2" and self.R2:
+            raise ValueError("no R2 where outlet is wk2")
+        if (self.inlet is None) != (self.inlet_file is None):
+            raise ValueError("inlet and inlet_file together")
+        return self
+
+
+class OpenBFFile(_Section):
+    """An openBF case. Version 1 names the inlet in its vessel, version 2 for the whole file."""
+
+    project_name: str
+    inlet_file: str | None = None
+    write_results: list[Literal["P", "Q", "A", "u", "c"]] = Field(default_factory=list)
+    output_directory: str | None = None
+    results_folder: str | None = None
+    blood: BloodSection
+    solver: SolverSection
+    network: Annotated[list[VesselSection], Field(min_length=1)]
+
+    @property
+    def version(self) -> int:
+        return 1 if any(v.inlet is not None for v in self.network) else 2
+
+
+def read_openbf_file(path: str | os.PathLike) -> OpenBFFile:
+    """Read and validate an openBF case; keys written with spaces or hyphens are the same keys.
+
+    **Errors:** [`InputError`][] naming the file, the vessel and the key.
+    """
+    where = str(path)
+    try:
+        raw = yaml.safe_load("\n".join(read_lines(path, _EXPECTED)))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" in line {mark.line + 1}" if mark else ""
+        raise InputError(
+            f"it is no YAML{line}: {getattr(error, 'problem', None) or type(error).__name__}",
+            where=where,
+            expected=_EXPECTED,
+            fix="Correct the line",
+        ) from None
+    if not isinstance(raw, dict):
+        raise InputError(
+            f"it holds a {type(raw).__name__}",
+            where=where,
+            expected=_EXPECTED,
+            fix="Check that this is the right file",
+        )
+    raw = _plain_keys(raw, where)
+    try:
+        return OpenBFFile.model_validate(raw)
+    except ValidationError as error:
+        raise _refusal(error.errors()[0], raw, where) from None
+
+
+def _plain_keys(raw: Any, where: str) -> Any:
+    """`gamma profile` and `visco-elastic` as `gamma_profile` and `visco_elastic`."""
+    if isinstance(raw, list):
+        return [_plain_keys(item, where) for item in raw]
+    if not isinstance(raw, dict):
+        return raw
+    plain: dict[str, Any] = {}
+    for key, value in raw.items():
+        name = str(key).replace(" ", "_").replace("-", "_")
+        if name in plain:
+            raise InputError(
+                f"the key {name} is given twice, in two spellings",
+                where=where,
+                expected="each key once",
+                fix="Remove one of them",
+            )
+        plain[name] = _plain_keys(value, where)
+    return plain
+
+
+def _refusal(error: Any, raw: dict[str, Any], where: str) -> InputError:
+    """The first complaint of pydantic as a sentence that names file, vessel and key."""
+    location = [str(part) for part in error["loc"]]
+    section: type[BaseModel] = OpenBFFile
+    if location and location[0] == "network" and len(location) > 1:
+        entry = raw["network"][int(location[1])]
+        label = entry.get("label") if isinstance(entry, dict) else None
+        name = f"vessel {label}" if label else f"vessel number {int(location[1]) + 1}"
+        where, location, section = f"{where}, {name}", location[2:], VesselSection
+    elif len(location) > 1:
+        section = {"blood": BloodSection, "solver": SolverSection}.get(location[0], section)
+    key = location[-1] if location else "the entry"
+    if error["type"] == "extra_forbidden":
+        known = sorted(section.model_fields)
+        close = difflib.get_close_matches(key, known, 1)
+        return InputError(
+            f"the key {key} is unknown",
+            where=where,
+            expected=f"one of {', '.join(known)}",
+            fix=f"Did you mean {close[0]}?" if close else "Remove the key",
+        )
+    if error["type"] == "missing":
+        return InputError(
+            f"the key {key} is missing", where=where, expected=f"{key}", fix=f"Add {key}"
+        )
+    expected = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    found = "has keys that do not fit" if error["type"] == "value_error" else "is"
+    value = "" if error["type"] == "value_error" else f" {error['input']!r:.60}"
+    return InputError(
+        f"{key} {found}{value}", where=where, expected=expected, fix="Correct it; units are SI"
+    )
+
+
+def read_inlet_table(path: str | os.PathLike) -> Float[np.ndarray, "m 2"]:
+    """Times (s) from 0 to the period, increasing, and the values at them.
+
+    **Errors:** [`InputError`][] naming file and line.
+    """
+    where, rows = str(path), []
+    for number, line in enumerate(read_lines(path, _EXPECTED_INLET), 1):
+        if not line.strip():
+            continue
+        try:
+            row = [float(field) for field in line.split()]
+        except ValueError:
+            row = []
+        if len(row) != 2 or not np.isfinite(row).all():
+            raise InputError(
+                f"the line is {line.strip()[:40]!r}",
+                where=f"{where}:{number}",
+                expected="two finite numbers, time (s) and value",
+                fix="Correct the line",
+            )
+        rows.append(row)
+    table = np.array(rows, np.float64).reshape(-1, 2)
+    if len(table) < 2 or table[0, 0] != 0.0 or (np.diff(table[:, 0]) <= 0).any():
+        raise InputError(
+            f"it has {len(table)} lines with the times {table[:3, 0].tolist()}, ...",
+            where=where,
+            expected="at least two lines with increasing times from 0 to the period",
+            fix="Give one cycle, each time once",
+        )
+    return table
