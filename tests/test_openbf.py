@@ -116,6 +116,14 @@ def test_network(tmp_path):
     assert len(np.unique(np.asarray(network.node_position), axis=0)) == 6
 
 
+def test_vessel_towards_the_inlet_is_turned_round(tmp_path):
+    back = "  - {label: back, sn: 4, tn: 2, L: 0.1, E: 5e5, Rp: 3e-3, Rd: 2e-3}\n"
+    case = read(tmp_path, CASE + back)
+    assert case.network.segment_node[-1].tolist() == [1, 3]
+    assert case.network.radius[-1].tolist() == [2e-3, 3e-3]
+    assert case.stiffness_segment[-1] == pytest.approx(5e5 * law(np.array([2e-3, 3e-3])))
+
+
 def test_wall(tmp_path):
     case = read(tmp_path)
     stiffness = case.stiffness_segment
@@ -220,8 +228,13 @@ MALFORMED = [
      "case.yaml", "gamma_profile is given twice"),
     ("missing key", change("    L: 0.2\n", ""), "vessel carotid", "the key L is missing"),
     ("no number", change("E: 700.0e3", "E: stiff"), "vessel carotid", "E is 'stiff'"),
+    ("truth for a number", change("E: 700.0e3", "E: true"), "vessel carotid", "E is True"),
+    ("vessel without keys", change("  - label: iliac", "  - thin\n  - label: iliac"),
+     "vessel number 3", "a mapping"),
+    ("unknown quantity", change('"P", "Q"', '"P", "V"'), "case.yaml", "write_results is 'V'"),
+    ("pressure in mbar", change("Pout: 500.0", "Pout: 5e6"), "vessel carotid", "Pout is '5e6'"),
     ("NaN", change("Pext: 9000.0", "Pext: .nan"), "vessel aorta", "Pext is nan"),
-    ("negative length", change("L: 0.2", "L: -0.2"), "vessel carotid", "greater than 0"),
+    ("negative length", change("L: 0.2", "L: -0.2"), "vessel carotid", "greater than or equal"),
     ("length in mm", change("L: 0.2", "L: 200.0"), "vessel carotid", "less than or equal to 2"),
     ("radius in mm", change("R0: 4.0e-3", "R0: 4.0"), "vessel carotid", "R0 is 4.0"),
     ("no radius", change("    R0: 4.0e-3\n", ""), "vessel carotid", "either R0, or Rp"),
@@ -280,7 +293,7 @@ def test_refused_with_a_sentence(name, text, names, says, tmp_path):
 
 
 def test_version_1_refusals(tmp_path):
-    with pytest.raises(InputError, match="inlet and inlet_file together"):
+    with pytest.raises(InputError, match=r"aorta: .* do not fit .* inlet and inlet_file together"):
         read(tmp_path, OLD_CASE.replace("    inlet file: beat.dat\n", ""))
     second = "  - {label: second, sn: 7, tn: 2, L: 0.1, E: 4e5, R0: 0.01, inlet: Q, "
     (tmp_path / "other.dat").write_text("0 0\n1 0\n")

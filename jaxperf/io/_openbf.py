@@ -1,7 +1,7 @@
 """openBF cases: network, boundary data, wall and blood."""
 
 import os
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +39,8 @@ class OpenBFCase:
     + \frac{\Gamma}{A_0\sqrt A}\partial_tA$ with the reference area at `pressure_external`.
 
     - `network`: one segment for each vessel, in the order of the file, with its label as branch.
-      openBF knows no positions; these only spread the nodes out.
+      A vessel that closes a loop towards the inlet is turned round, and its flow with it. openBF
+      knows no positions; these only spread the nodes out.
     - `boundary`: the inlet's waveform and the windkessels. openBF keeps the *static* pressure at
       inlets, outlets and branchings; where two vessels join in line it keeps the total pressure.
     - `blood`: momentum coefficient 1, as openBF's flux Q²/A has it, whatever the profile.
@@ -89,7 +90,8 @@ def read_openbf(path: str | os.PathLike) -> OpenBFCase:
 
     **Source:** openBF, *Configuration* and its source. Deviations: openBF adapts a matched
     impedance in time, counts the resistance of a two-element windkessel twice in version 2, and
-    there shrinks the taper by the length of a cell in m; what its documentation says is kept.
+    there shrinks the taper by the length of a cell in m and does not see keys written with
+    spaces; what its documentation and the file say is kept.
     """
     where = str(path)
     file = read_openbf_file(path)
@@ -133,11 +135,11 @@ def _fed(file: OpenBFFile) -> list[VesselSection]:
 
 def _check_topology(file: OpenBFFile, where: str) -> None:
     """Labels used once, and at every end of the network exactly one vessel with a condition."""
-    labels = [v.label for v in file.network]
+    labels = Counter(v.label for v in file.network)
     leaving: dict[int, list[VesselSection]] = {}
     entering: dict[int, list[VesselSection]] = {}
     for v in file.network:
-        if labels.count(v.label) > 1:
+        if labels[v.label] > 1:
             _refuse(v, "the label is used twice", where, "one vessel of that label", "Rename one")
         leaving.setdefault(v.sn, []).append(v)
         entering.setdefault(v.tn, []).append(v)

@@ -7,7 +7,14 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import yaml
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, model_validator, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+    ValidationError,
+)
 
 from .._misc import InputError
 from ._files import read_lines
@@ -15,10 +22,20 @@ from ._files import read_lines
 _EXPECTED = "an openBF case: YAML with the sections blood, solver and network"
 _EXPECTED_INLET = "an openBF inlet file: lines of a time (s) and a value"
 
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-# From a capillary to an aorta, in m: millimetres are caught.
-Radius = Annotated[float, Field(ge=1.5e-6, le=25e-3)]
+
+def _number(value: Any) -> Any:
+    """YAML's `true` is no number, though Python would count it."""
+    if isinstance(value, bool):
+        raise ValueError("a number")
+    return value
+
+
+# Wide enough for any vessel in SI, narrow enough to catch millimetres and kilopascal.
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Whole = Annotated[int, BeforeValidator(_number), Field(ge=1, le=10**9)]
+Positive = Annotated[Number, Field(gt=0.0)]
+Pressure = Annotated[Number, Field(ge=-1e5, le=1e5)]
+Radius = Annotated[Number, Field(ge=1.5e-6, le=25e-3)]
 
 
 class _Section(BaseModel):
@@ -28,48 +45,48 @@ class _Section(BaseModel):
 class BloodSection(_Section):
     """`blood`: density (kg/m³) and viscosity (Pa·s)."""
 
-    rho: Annotated[float, Field(ge=800.0, le=1300.0)]
-    mu: Annotated[float, Field(ge=0.3e-3, le=30e-3)]
+    rho: Annotated[Number, Field(ge=800.0, le=1300.0)]
+    mu: Annotated[Number, Field(ge=0.3e-3, le=30e-3)]
 
 
 class SolverSection(_Section):
     """`solver`: Courant number, most cycles, change from cycle to cycle that ends the run."""
 
-    Ccfl: Annotated[float, Field(gt=0.0, le=1.0)]
-    cycles: Annotated[int, Field(ge=1)]
+    Ccfl: Annotated[Number, Field(gt=0.0, le=1.0)]
+    cycles: Whole
     convergence_tolerance: Positive
-    jump: Annotated[int, Field(ge=1)] = 100
+    jump: Whole = 100
 
 
 class VesselSection(_Section):
     """One entry of `network`, in SI."""
 
     label: Annotated[str, Field(min_length=1)]
-    sn: Annotated[int, Field(ge=1)]
-    tn: Annotated[int, Field(ge=1)]
-    L: Annotated[float, Field(gt=0.0, le=2.0)]
-    E: Positive
+    sn: Whole
+    tn: Whole
+    L: Annotated[Number, Field(ge=1e-5, le=2.0)]
+    E: Annotated[Number, Field(ge=1e3, le=1e10)]
     R0: Radius | None = None
     Rp: Radius | None = None
     Rd: Radius | None = None
-    h0: Positive | None = None
-    Pext: Finite = 0.0
+    h0: Annotated[Number, Field(ge=1e-7, le=1e-2)] | None = None
+    Pext: Pressure = 0.0
     gamma_profile: Positive | None = None
-    phi: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+    phi: Annotated[Number, Field(ge=0.0, le=1e8)] = 0.0
     visco_elastic: bool = False
-    M: Annotated[int, Field(ge=1)] | None = None
+    M: Whole | None = None
     to_save: bool = True
-    initial_pressure: Finite = 0.0
-    initial_flow: Finite = 0.0
+    initial_pressure: Number = 0.0
+    initial_flow: Number = 0.0
     inlet: Literal["Q", "P"] | None = None
     inlet_file: str | None = None
-    inlet_number: int | None = None
+    inlet_number: Whole | None = None
     outlet: Literal["wk2", "wk3", "reflection"] | None = None
-    Rt: Annotated[float, Field(ge=-1.0, le=1.0)] | None = None
+    Rt: Number | None = None
     R1: Positive | None = None
-    R2: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] | None = None
+    R2: Annotated[Number, Field(ge=0.0)] | None = None
     Cc: Positive | None = None
-    Pout: Finite | None = None
+    Pout: Pressure | None = None
     inlet_impedance_matching: bool = False
 
     @property
@@ -188,7 +205,8 @@ def _refusal(error: Any, raw: dict[str, Any], where: str) -> InputError:
         where, location, section = f"{where}, {name}", location[2:], VesselSection
     elif len(location) > 1:
         section = {"blood": BloodSection, "solver": SolverSection}.get(location[0], section)
-    key = location[-1] if location else "the entry"
+    # An entry of a list is named by its list; no key at all is a complaint about several.
+    key = next((part for part in reversed(location) if not part.isdigit()), "the entry")
     if error["type"] == "extra_forbidden":
         known = sorted(section.model_fields)
         close = difflib.get_close_matches(key, known, 1)
@@ -202,12 +220,21 @@ def _refusal(error: Any, raw: dict[str, Any], where: str) -> InputError:
         return InputError(
             f"the key {key} is missing", where=where, expected=f"{key}", fix=f"Add {key}"
         )
-    expected = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
-    found = "has keys that do not fit" if error["type"] == "value_error" else "is"
-    value = "" if error["type"] == "value_error" else f" {error['input']!r:.60}"
+    found = f"is {error['input']!r:.60}"
+    if error["type"] == "value_error" and not location:
+        found = "has keys that do not fit each other"
     return InputError(
-        f"{key} {found}{value}", where=where, expected=expected, fix="Correct it; units are SI"
+        f"{key} {found}",
+        where=where,
+        expected=_expected(error),
+        fix="Correct it; units are SI",
     )
+
+
+def _expected(error: Any) -> str:
+    if error["type"] == "model_type":
+        return "a mapping of keys to values"
+    return str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
 
 
 def read_inlet_table(path: str | os.PathLike) -> Float[np.ndarray, "m 2"]:
