@@ -1,6 +1,8 @@
 """Network and tissue as one problem: the only room that knows both sides."""
 
+from ._bed import condense_bed as condense_bed, CondensedBed as CondensedBed
 from ._calibrate import calibrate as calibrate, Calibration as Calibration
+from ._part import transient_segments as transient_segments
 from ._problem import (
     Autoregulation as Autoregulation,
     Microcirculation as Microcirculation,

@@ -1,0 +1,382 @@
+r"""Everything below the 1-D vessels, condensed exactly to their boundary condition.
+
+The vessels of the bed are rigid, the dilation is given and no lesion lies among them, so the bed
+is linear. With the pressures P of its b outlets and p of the tissue, eliminating its vessels gives
+
+    q_i = G_i (P_i − Σ_c Φ_ci p_c),    S p = Φ G P + s,    Σ_c Φ_ci = 1,
+
+G_i the conductance from outlet i to its tissue, Φ_ci the share of its flow that control volume c
+receives at uniform tissue pressure, s the sink's part, and S the Schur complement of the coupled
+solve, symmetric positive definite. What an outlet feels of the tissue is π = Φᵀ p, so that
+
+    q = G (P − π),    π = X (q + G π) + X m,    X = Φᵀ S⁻¹ Φ,    q = M π − m,    M = X⁻¹ − G.
+
+A bed at the pressure of the sink does not flow, hence m = p_snk M 1. M is symmetric positive
+definite: no energy comes out of the tissue. X takes one solve of the coupled system for each
+outlet.
+"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from .._misc import by_precision, InputError, is_traced
+from .._results import RESULTS
+from .._units import PA_PER_MMHG
+from ..darcy import AbstractDarcySolver, ConjugateGradient
+from ..network import PerfusedBed, VascularNetwork, vessel_label, Waveform
+from ..steady import Boundary, NetworkState, NodeClosure, solve_network
+from ..vessel import AbstractElasticWall
+from ._part import Cut, cut_network, node_label, transient_boundary, transient_part
+from ._problem import PerfusionProblem
+from ._solve import perfusion_system, PerfusionSolution, solve_perfusion
+from ._system import PerfusionState, PerfusionSystem
+
+# R1 and R2 are never less than this share of 1/G. An outlet that is itself a terminal has no
+# vessel to take R1 from, and with R1 = 0 the arterial capacitor would hang directly on the 1-D
+# vessel and reflect every fast wave; the characteristic impedance of coronary vessels is a few
+# per cent of the resistance below them.
+_LEAST_SHARE = 0.05
+# Of Ct, added to the vessels' Ca: the arterioles in R2 are none of the vessels and yet hold blood.
+# Vessels alone (1 % of Ct in a whole forest) would leave a short bed with R1 Ca of some 10 µs.
+_ARTERIOLAR_SHARE = 0.02
+# Below this smallest eigenvalue of X scaled to ones on its diagonal, two outlets are one.
+_SINGULAR = 1e-7
+# 1 ml/mmHg/100 g in m3/(Pa kg)
+_COMPLIANCE_UNIT = 1e-6 / PA_PER_MMHG / 0.1
+# p_im over p_LV at the endocardium: 1.2·(0.167, 0.5, 0.833) in the middle of three layers is linear
+# in the depth.
+_LV_FACTOR = 1.2
+
+
+class CondensedBed(eqx.Module):
+    """The pulsatile 1-D part of a perfusion problem with the rest as its boundary condition.
+
+    **Attributes:**
+
+    - `network`, of the 1-D part, with `node` (n,) and `segment` (s,), the numbers its nodes and
+      segments have in the whole network.
+    - `boundary`: the problem's, in the numbers of the 1-D part, and the [`PerfusedBed`][] last.
+    - `terminal_outlet`: (t,), the outlet that feeds each terminal, an index into the bed's nodes.
+    - `state`: steady total pressures and flows of the 1-D part.
+    - `outlet_flow` (b,) m³/s, `arterial_pressure`, `tissue_pressure` (b,) Pa: the steady state of
+      the bed, q, a and π of [`PerfusedBed`][].
+    - `relative_error`: max |q − (Mπ − m)| / max |q| in that state.
+    """
+
+    network: VascularNetwork
+    node: Int[np.ndarray, " n"]
+    segment: Int[np.ndarray, " s"]
+    boundary: Boundary
+    terminal_outlet: Int[np.ndarray, " t"]
+    state: NetworkState
+    outlet_flow: Float[Array, " b"]
+    arterial_pressure: Float[Array, " b"]
+    tissue_pressure: Float[Array, " b"]
+    relative_error: Float[Array, ""]
+
+    @property
+    def bed(self) -> PerfusedBed:
+        """The condensed bed, the last of the boundary conditions."""
+        bed = self.boundary[-1]
+        assert isinstance(bed, PerfusedBed)
+        return bed
+
+
+class _Outlets(eqx.Module):
+    """G, the terminals' share of the pressure, and Φ as pairs of a control volume and an outlet."""
+
+    conductance: Float[Array, " b"]
+    terminal_share: Float[Array, " b"]
+    cell: Int[Array, " k"]
+    outlet: Int[Array, " k"]
+    weight: Float[Array, " k"]
+
+    def mean(self, values: Float[Array, " c"]) -> Float[Array, " b"]:
+        """Φᵀ values."""
+        carried = self.weight * values[self.cell]
+        return jax.ops.segment_sum(carried, self.outlet, self.conductance.shape[0])
+
+
+def condense_bed(
+    problem: PerfusionProblem,
+    is_transient: Bool[np.ndarray, " s"],
+    *,
+    wall: AbstractElasticWall,
+    pressure_lv: Waveform | None = None,
+    depth: Float[np.ndarray, " c"] | None = None,
+    tissue_compliance_ml_mmHg_100g: float = 0.05,
+    solution: PerfusionSolution | None = None,
+    method: AbstractDarcySolver = ConjugateGradient(),
+    rtol: float | None = None,
+    max_linear_steps: int = 20_000,
+    chunk: int = 8,
+    progress: Callable[[int, int], None] | None = None,
+) -> CondensedBed:
+    r"""Condense everything below the given vessels to a [`PerfusedBed`][].
+
+    The steady flows are exact, $q_i = G_i(P_i-\pi_i) = (M\pi-m)_i$ with M = X⁻¹ − diag G (see the
+    head of this file); the storage is lumped, two capacitors for each outlet:
+
+    - $R_1+R_2 = 1/G_i$. $R_1$ takes the share of the pressure that is lost, at uniform tissue
+      pressure, between the outlet and the flow-weighted mean of its terminals, which is that of
+      the vessels; $R_2$ is the arterioles'. Each is at least 5 % of $1/G_i$: an outlet that is
+      itself a terminal still needs a proximal resistance of the order of the characteristic
+      impedance in front of its compliance.
+    - $C_{a,i} = \sum\int A/(\rho c^2)\,dx + 0.02\,C_{t,i}$: the bed's vessels at the steady
+      pressure, and the arterioles, which are none of them. The 2 % is a choice: it keeps $C_a$
+      positive below an outlet without vessels, and all of $C_a$ a few per cent of $C_t$.
+    - $C_{t,i}$, compliance per mass times the mass that the outlet's terminals perfuse. Default
+      0.05 ml/mmHg/100 g, the upper end of the 0.01 to 0.05 that Lee et al. (1984) measured as
+      intramural capacitance, since theirs is what the arteries see; lumped models of the left
+      coronary tree use 0.048 ml/mmHg in all (3.6e-5 cm⁵/dyn).
+    - $p_{im}(t) = 1.2\,(1-d)\,p_{LV}(t)$ at depth d, which is 1.2·(0.167, 0.5, 0.833)·p_LV in three
+      layers, averaged with the weights Φ: a sudden change of p_im moves the pressure of each
+      control volume by as much, and so π by exactly that mean.
+
+    **Arguments:**
+
+    - `is_transient`: (s,), the segments of the 1-D part, closed towards the roots; see
+      [`transient_segments`][].
+    - `wall`: the wall law of the vessels, for $C_a$. The problem's own wall is rigid.
+    - `pressure_lv`: left-ventricular pressure (Pa), one row; `depth`: (c,) 0 at the endocardium,
+      1 at the epicardium. Without them the intramyocardial pressure is constant.
+    - `solution`: the steady solution of `problem`, solved for where left out. The bed keeps its
+      dilation: one that regulates itself is condensed at the dilation it has found (and a
+      derivative with respect to the dilation runs through the solution).
+    - `method`: a Darcy solver, used as preconditioner; `rtol`, on each tissue solve, 1e-10 in
+      double and 1e-5 in single precision where left out; `max_linear_steps` as in
+      `solve_perfusion`.
+    - `chunk`: outlets solved for at once. `progress` is called with (done, all) outlets.
+
+    **Returns:** a [`CondensedBed`][]; differentiable in the parameters that `problem` holds as
+    floating-point arrays (those of `solve_perfusion`), in either mode. Not to be jitted: the cut
+    runs on the host. One outlet takes about as long as one Newton step of the steady solve.
+
+    **Errors:** [`InputError`][] naming the vessel or the node: an elastic wall in the problem, a
+    1-D part that is not closed towards the roots, a loop, a lesion or a boundary condition in the
+    bed, an outlet that feeds no tissue, two outlets that the mesh cannot tell apart, a vessel
+    without lumen, a pressure waveform without depth.
+
+    **Source:** J. Lee, D. E. Chambers, S. Akizuki, J. M. Downey, Circ Res 55:751 (1984), abstract;
+    the circuit is that of `CoronaryOutletSvOneD` (Kim et al. 2010), its venous part coupled.
+    """
+    _refuse_arguments(problem, pressure_lv, depth, tissue_compliance_ml_mmHg_100g)
+    cut = cut_network(problem, is_transient)
+    if solution is None:
+        solution = solve_perfusion(problem, method, max_linear_steps=max_linear_steps)
+    system = _held_system(problem, solution, cut, method, max_linear_steps)
+    at = PerfusionState(NetworkState(solution.pressure, solution.flow), solution.pressure_tissue)
+    outlets = _outlets(system, at, cut)
+    if rtol is None:
+        rtol = by_precision(solution.pressure, float64=1e-10, float32=1e-5)
+    tolerance = jnp.asarray(rtol, solution.pressure.dtype)
+    interaction = _interaction(system, at, outlets, cut, tolerance, chunk, progress)
+    _refuse_twins(problem.network, cut, interaction)
+    inverse = jnp.linalg.inv(interaction)
+    matrix = 0.5 * (inverse + inverse.T) - jnp.diag(outlets.conductance)
+    sink = problem.microcirculation.pressure_sink
+    proximal = jnp.clip(1.0 - outlets.terminal_share, _LEAST_SHARE, 1.0 - _LEAST_SHARE)
+    per_mass = tissue_compliance_ml_mmHg_100g * _COMPLIANCE_UNIT
+    mass = problem.tissue.density * _per_outlet(problem.tissue.terminal_volume, cut)
+    bed = PerfusedBed(
+        node=jnp.asarray(np.searchsorted(cut.node, cut.outlet), jnp.int32),
+        R1=proximal / outlets.conductance,
+        R2=(1.0 - proximal) / outlets.conductance,
+        Ca=_arterial_compliance(problem, solution, cut, wall) + _ARTERIOLAR_SHARE * per_mass * mass,
+        Ct=per_mass * mass,
+        conductance=matrix,
+        inflow=sink * jnp.sum(matrix, axis=1),
+        pressure_im=_intramyocardial(outlets, pressure_lv, depth),
+    )
+    return _condensed(problem, solution, cut, outlets, bed)
+
+
+def _per_outlet(values: Float[Array, " t"], cut: Cut) -> Float[Array, " b"]:
+    return jax.ops.segment_sum(values, jnp.asarray(cut.terminal_outlet), cut.outlet.size)
+
+
+def _refuse_arguments(problem, pressure_lv, depth, compliance):
+    if not problem.wall.is_rigid:
+        raise InputError(
+            f"the wall of the problem is {type(problem.wall).__name__}",
+            where="problem.wall",
+            expected="RigidWall: the bed is condensed as a linear one",
+            fix="Give the elastic law as the argument wall, and solve the steady problem rigid",
+        )
+    if (pressure_lv is None) != (depth is None):
+        raise InputError(
+            "one of pressure_lv and depth is missing",
+            where="condense_bed",
+            expected="both, or neither for a constant intramyocardial pressure",
+            fix="Give the left-ventricular pressure and the transmural depth of every cell",
+        )
+    if pressure_lv is not None and pressure_lv.value.shape[0] != 1:
+        raise InputError(
+            f"pressure_lv has {pressure_lv.value.shape[0]} rows",
+            where="pressure_lv",
+            expected="one: there is one left ventricle",
+            fix="Give one row of values",
+        )
+    if not compliance > 0:
+        raise InputError(
+            f"tissue_compliance_ml_mmHg_100g is {compliance}",
+            where="condense_bed",
+            expected="a positive number, 0.01 to 0.2",
+            fix="Leave it out for the default",
+        )
+
+
+def _held_system(problem, solution, cut, method, max_linear_steps) -> PerfusionSystem:
+    """The coupled equations at the dilation found, the whole 1-D part at given pressures."""
+    frozen = eqx.tree_at(
+        lambda p: (p.autoregulation, p.microcirculation.dilation),
+        problem,
+        (None, solution.dilation),
+        is_leaf=lambda x: x is None,
+    )
+    system = perfusion_system(frozen, method, max_linear_steps)
+    zero = jnp.zeros_like(solution.pressure)
+    held = jnp.zeros(zero.shape, bool).at[cut.node].set(True)
+    return eqx.tree_at(lambda s: s.closure, system, NodeClosure(held, zero, zero, zero))
+
+
+@eqx.filter_jit
+def _terminal_share(system: PerfusionSystem, at: PerfusionState) -> Float[Array, " t"]:
+    """Pressure at the terminals for 1 at every outlet and 0 in the tissue.
+
+    One sweep over the network answers for all outlets: below them the trees are apart.
+    """
+    factor, _, _ = system.schur(at)
+    held = jnp.where(system.closure.fixed, 1.0, 0.0).astype(at.network.pressure.dtype)
+    pressure, _ = solve_network(factor, jnp.zeros_like(at.network.flow), held)
+    return pressure[system.tissue.terminal_node]
+
+
+def _outlets(system: PerfusionSystem, at: PerfusionState, cut: Cut) -> _Outlets:
+    tissue, bed = system.tissue, system.bed
+    share = _terminal_share(system, at)[tissue.terminal]
+    beta = jnp.broadcast_to(bed.beta_source, (tissue.n_cells,))[tissue.cell]
+    carried = tissue.overlap * beta * bed.dilation[tissue.terminal] * share
+    outlet = jnp.asarray(cut.terminal_outlet, jnp.int32)[tissue.terminal]
+    total = lambda values: jax.ops.segment_sum(values, outlet, cut.outlet.size)
+    conductance = total(carried)
+    if not is_traced(conductance) and not (np.asarray(conductance) > 0).all():
+        bad = int(cut.outlet[np.argmin(np.asarray(conductance))])
+        raise InputError(
+            f"the terminals below {node_label(system.law.network, bad)} perfuse no tissue",
+            where="outlet",
+            expected="an outlet that feeds tissue",
+            fix="Give its terminals a region, or remove the vessels below it",
+        )
+    return _Outlets(
+        conductance=conductance,
+        terminal_share=total(carried * share) / conductance,
+        cell=tissue.cell,
+        outlet=outlet,
+        weight=carried / conductance[outlet],
+    )
+
+
+@eqx.filter_jit
+def _responses(
+    system: PerfusionSystem, at: PerfusionState, node: Int[Array, " m"], rtol: Float[Array, ""]
+) -> Float[Array, "m c"]:
+    """Tissue pressure for 1 at each of some outlets, 0 at the others and in the sink.
+
+    Nothing here depends on the number of outlets: another cut is the same program.
+    """
+    rest = jax.tree.map(jnp.zeros_like, at)
+
+    def one(outlet):
+        unit = rest.network.pressure.at[outlet].set(1.0)
+        right = PerfusionState(NetworkState(unit, rest.network.flow), rest.tissue)
+        found = system.linear_solve(at, right, rtol)
+        return found.value.tissue, found.converged
+
+    value, converged = jax.vmap(one)(node)
+    return RESULTS.linear_solver_failed.error_if(value, ~converged.all())
+
+
+def _interaction(system, at, outlets, cut, rtol, chunk, progress) -> Float[Array, "b b"]:
+    """X = Φᵀ S⁻¹ Φ, in blocks of columns of one size so that they share one program."""
+    n_outlets = cut.outlet.size
+    rows = []
+    for first in range(0, n_outlets, chunk):
+        number = np.minimum(np.arange(first, first + chunk), n_outlets - 1)
+        tissue = _responses(system, at, jnp.asarray(cut.outlet[number], jnp.int32), rtol)
+        rows += [outlets.mean(row) for row in tissue[: n_outlets - first]]
+        if progress is not None:
+            progress(min(first + chunk, n_outlets), n_outlets)
+    matrix = jnp.stack(rows) / outlets.conductance[:, None]
+    return 0.5 * (matrix + matrix.T)
+
+
+def _refuse_twins(network: VascularNetwork, cut: Cut, interaction: Float[Array, "b b"]):
+    if is_traced(interaction):
+        return
+    matrix = np.asarray(interaction, np.float64)
+    size = np.sqrt(np.diagonal(matrix))
+    alike = matrix / size[:, None] / size[None, :]
+    if np.linalg.eigvalsh(alike)[0] > _SINGULAR:
+        return
+    pair = np.unravel_index(np.argmax(alike - np.eye(len(alike))), alike.shape)
+    first, second = (node_label(network, int(cut.outlet[i])) for i in pair)
+    raise InputError(
+        f"{first} and {second} feed the same tissue, as far as the mesh can tell",
+        where="outlet",
+        expected="outlets with tissue of their own",
+        fix="Refine the mesh, or let 1-D vessels end further up",
+    )
+
+
+def _arterial_compliance(problem, solution, cut, wall) -> Float[Array, " b"]:
+    """∫A/(ρc²)dx of the vessels below each outlet, by the trapezoidal rule on each segment."""
+    network, density = problem.network, problem.blood.density
+    segment = cut.bed_segment
+    pressure, radius = solution.pressure_static[segment], network.radius[segment]
+    is_open = wall.is_open(pressure, radius)
+    if not is_traced(is_open) and not np.asarray(is_open).all():
+        closed = int(segment[np.flatnonzero(~np.asarray(is_open).all(axis=1))[0]])
+        raise InputError(
+            f"{vessel_label(network, closed)} has no lumen at its steady pressure",
+            where="wall",
+            expected="a wall law that is open there",
+            fix="Raise the stiffness, or the inlet pressure",
+        )
+    area = wall.area(pressure, radius)
+    per_length = area / (density * wall.wave_speed(area, radius, density) ** 2)
+    compliance = network.length[segment] * jnp.mean(per_length, axis=1)
+    return jax.ops.segment_sum(compliance, jnp.asarray(cut.bed_outlet), cut.outlet.size)
+
+
+def _intramyocardial(outlets: _Outlets, pressure_lv, depth) -> Waveform | None:
+    if pressure_lv is None:
+        return None
+    inward = jnp.asarray(1.0 - depth, outlets.weight.dtype)
+    share = _LV_FACTOR * outlets.mean(inward)
+    return Waveform(pressure_lv.time, share[:, None] * pressure_lv.value, pressure_lv.period)
+
+
+def _condensed(problem, solution, cut, outlets, bed) -> CondensedBed:
+    network, flipped = transient_part(problem.network, cut)
+    flow = _per_outlet(solution.terminal_flow, cut)
+    tissue = outlets.mean(solution.pressure_tissue)
+    error = jnp.max(jnp.abs(flow - (bed.conductance @ tissue - bed.inflow)))
+    direction = jnp.where(flipped, -1.0, 1.0).astype(flow.dtype)
+    return CondensedBed(
+        network=network,
+        node=cut.node,
+        segment=cut.segment,
+        boundary=(*transient_boundary(problem.boundary, cut), bed),
+        terminal_outlet=cut.terminal_outlet,
+        state=NetworkState(solution.pressure[cut.node], direction * solution.flow[cut.segment]),
+        outlet_flow=flow,
+        arterial_pressure=solution.pressure[cut.outlet] - bed.R1 * flow,
+        tissue_pressure=tissue,
+        relative_error=error / jnp.max(jnp.abs(flow)),
+    )
