@@ -22,7 +22,7 @@ from jaxperf.network import (
     Waveform,
     WindkesselOutlet,
 )
-from jaxperf.vessel import Blood, ConstantViscosity
+from jaxperf.vessel import Blood, ConstantStiffness, ConstantViscosity, SqrtAreaWall
 
 # ρ 1060 kg/m³, µ 4 mPa·s, T 1.1 s, outlet pressure 0: README, text and last column of the table.
 _DENSITY, _VISCOSITY, PERIOD = 1060.0, 4e-3, 1.1
@@ -54,6 +54,12 @@ class BoileauCase:
     pressure_reference: float
     period: float
     finite_volume: dict[str, Series]
+
+    @property
+    def wall(self) -> SqrtAreaWall:
+        """The wall of all segments, with the stiffness of each at its two ends."""
+        stiffness = ConstantStiffness(jnp.asarray(self.stiffness_segment))
+        return SqrtAreaWall(stiffness, self.pressure_reference)
 
 
 def missing_boileau() -> str | None:

@@ -132,8 +132,7 @@ def test_wall(tmp_path):
     assert case.pressure_external.tolist() == [9000.0, 0, 0, 0, 0, 0]
     # Γ = 2/3 √π φ h
     gamma = 2.0 / 3.0 * np.sqrt(np.pi) * 4e4 * law(3e-3) * 3e-3
-    assert case.viscoelasticity[3] == pytest.approx([gamma, gamma])
-    assert not case.viscoelasticity[[0, 1, 2, 4, 5]].any()
+    assert case.wall_viscosity == pytest.approx([0, 0, 0, gamma, 0, 0])
 
 
 def test_thickness_follows_the_local_radius_or_the_mean_one(tmp_path):

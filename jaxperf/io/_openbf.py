@@ -46,7 +46,7 @@ class OpenBFCase:
     - `blood`: momentum coefficient 1, as openBF's flux Q²/A has it, whatever the profile.
     - `stiffness_segment`: (s, 2), E h / r at the proximal and distal end, Pa.
     - `pressure_external`: (s,), Pa.
-    - `viscoelasticity`: (s, 2), Γ at the two ends, Pa·s·m; 0 is elastic.
+    - `wall_viscosity`: (s,), Γ, Pa·s·m, with the mean thickness of the vessel; 0 is elastic.
     - `period`: s, the last time of the inlet file. `n_cycles`: openBF stops there at the latest.
     - `convergence_tolerance`: Pa, root mean square change of the pressure between two cycles at
       which openBF stops; None in a case of version 1, which states per cent.
@@ -59,7 +59,7 @@ class OpenBFCase:
     blood: Blood
     stiffness_segment: Float[np.ndarray, "s 2"]
     pressure_external: Float[np.ndarray, " s"]
-    viscoelasticity: Float[np.ndarray, "s 2"]
+    wall_viscosity: Float[np.ndarray, " s"]
     period: float
     n_cycles: int
     convergence_tolerance: float | None
@@ -109,8 +109,8 @@ def read_openbf(path: str | os.PathLike) -> OpenBFCase:
         blood=_blood(file, where),
         stiffness_segment=stiffness,
         pressure_external=np.array([v.Pext for v in file.network]),
-        viscoelasticity=np.array([v.phi for v in file.network])[:, None]
-        * thickness
+        wall_viscosity=np.array([v.phi for v in file.network])
+        * thickness.mean(axis=1)
         * (np.sqrt(np.pi) / (2.0 * _PLANE_STRAIN)),
         period=period,
         n_cycles=file.solver.cycles,
