@@ -111,15 +111,59 @@ class AbstractWall(eqx.Module):
 
 
 class AbstractElasticWall(AbstractWall):
-    """A wall with a pressure law that can be inverted, and so a wave speed."""
+    r"""A wall with a pressure law that can be inverted, and so a wave speed.
+
+    Every law here relates the *load* $x = (p-p_0)/M$, with the wall's modulus
+    $M = \tfrac43 Eh/r$, to the relative area $a = A/A_0$ by a shape of its own, $a = a(x)$.
+    """
+
+    stiffness: eqx.AbstractVar[AbstractStiffness]
+    is_rigid: ClassVar[bool] = False
+
+    @property
+    @abc.abstractmethod
+    def pressure_unloaded(self) -> Parameter:
+        """Static pressure $p_0$ (Pa) at which the lumen has its reference area."""
 
     @abc.abstractmethod
+    def relative_area(self, load: Float[Array, "*s"]) -> Float[Array, "*s"]:
+        """a(x)."""
+
+    @abc.abstractmethod
+    def relative_stiffness(self, load: Float[Array, "*s"]) -> Float[Array, "*s"]:
+        r"""a dx/da, so that $\rho c^2 = A\,\partial p/\partial A$ is M times it."""
+
+    @abc.abstractmethod
+    def load(self, relative_area: Float[Array, "*s"]) -> Float[Array, "*s"]:
+        """x(a), the inverse of `relative_area`."""
+
+    @abc.abstractmethod
+    def bears(self, load: Float[Array, "*s"]) -> Bool[Array, "*s"]:
+        """Whether the law has an area under this load."""
+
+    def modulus(self, reference_radius: Float[Array, "*s"]) -> Float[Array, "*s"]:
+        """M = (4/3) E h / r, Pa."""
+        return 4.0 / 3.0 * self.stiffness(reference_radius)
+
+    def area(
+        self, pressure_static: Float[Array, "*s"], reference_radius: Float[Array, "*s"]
+    ) -> Float[Array, "*s"]:
+        load = self._load(pressure_static, reference_radius)
+        load = jnp.where(self.bears(load), load, 0.0)
+        return _disc(reference_radius) * self.relative_area(load)
+
+    def is_open(
+        self, pressure_static: Float[Array, "*s"], reference_radius: Float[Array, "*s"]
+    ) -> Bool[Array, "*s"]:
+        return self.bears(self._load(pressure_static, reference_radius))
+
     def pressure(
         self, area: Float[Array, "*s"], reference_radius: Float[Array, "*s"]
     ) -> Float[Array, "*s"]:
         """Static pressure, Pa, at a lumen area (m²)."""
+        load = self.load(area / _disc(reference_radius))
+        return cast_like(self.pressure_unloaded, area) + self.modulus(reference_radius) * load
 
-    @abc.abstractmethod
     def wave_speed(
         self,
         area: Float[Array, "*s"],
@@ -127,6 +171,13 @@ class AbstractElasticWall(AbstractWall):
         density: ScalarLike,
     ) -> Float[Array, "*s"]:
         r"""Speed of pressure waves $c = \sqrt{(A/\rho)\,\partial p/\partial A}$, m/s."""
+        load = self.load(area / _disc(reference_radius))
+        stiffness = self.modulus(reference_radius) * self.relative_stiffness(load)
+        return jnp.sqrt(stiffness / cast_like(density, area))
+
+    def _load(self, pressure_static: Array, reference_radius: Array) -> Array:
+        unloaded = cast_like(self.pressure_unloaded, pressure_static)
+        return (pressure_static - unloaded) / self.modulus(reference_radius)
 
 
 class RigidWall(AbstractWall):
@@ -184,40 +235,22 @@ class SqrtAreaWall(AbstractElasticWall):
     stiffness: AbstractStiffness
     pressure_reference: Parameter = eqx.field(converter=float_leaf)
     pressure_external: Parameter = eqx.field(default=0.0, converter=float_leaf)
-    is_rigid: ClassVar[bool] = False
 
-    def _stretch(self, pressure_static: Array, reference_radius: Array) -> Array:
-        """√(A/A_d) as the law has it, non-positive where the vessel is shut."""
-        at_rest = cast_like(self.pressure_reference + self.pressure_external, pressure_static)
-        return 1.0 + (pressure_static - at_rest) / _modulus(self.stiffness, reference_radius)
+    @property
+    def pressure_unloaded(self) -> Parameter:
+        return self.pressure_reference + self.pressure_external
 
-    def area(
-        self, pressure_static: Float[Array, "*s"], reference_radius: Float[Array, "*s"]
-    ) -> Float[Array, "*s"]:
-        stretch = self._stretch(pressure_static, reference_radius)
-        return _disc(reference_radius) * jnp.where(stretch > 0.0, stretch, 1.0) ** 2
+    def relative_area(self, load: Float[Array, "*s"]) -> Float[Array, "*s"]:
+        return (1.0 + load) ** 2
 
-    def is_open(
-        self, pressure_static: Float[Array, "*s"], reference_radius: Float[Array, "*s"]
-    ) -> Bool[Array, "*s"]:
-        return self._stretch(pressure_static, reference_radius) > 0.0
+    def relative_stiffness(self, load: Float[Array, "*s"]) -> Float[Array, "*s"]:
+        return 0.5 * (1.0 + load)
 
-    def pressure(
-        self, area: Float[Array, "*s"], reference_radius: Float[Array, "*s"]
-    ) -> Float[Array, "*s"]:
-        at_rest = cast_like(self.pressure_reference + self.pressure_external, area)
-        stretch = jnp.sqrt(area / _disc(reference_radius))
-        return at_rest + _modulus(self.stiffness, reference_radius) * (stretch - 1.0)
+    def load(self, relative_area: Float[Array, "*s"]) -> Float[Array, "*s"]:
+        return jnp.sqrt(relative_area) - 1.0
 
-    def wave_speed(
-        self,
-        area: Float[Array, "*s"],
-        reference_radius: Float[Array, "*s"],
-        density: ScalarLike,
-    ) -> Float[Array, "*s"]:
-        modulus = _modulus(self.stiffness, reference_radius)
-        stretch = jnp.sqrt(area / _disc(reference_radius))
-        return jnp.sqrt(modulus * stretch / (2.0 * cast_like(density, area)))
+    def bears(self, load: Float[Array, "*s"]) -> Bool[Array, "*s"]:
+        return load > -1.0
 
     def area_from_total(
         self,
@@ -227,8 +260,8 @@ class SqrtAreaWall(AbstractElasticWall):
         density: ScalarLike,
         alpha: ScalarLike,
     ) -> Float[Array, "*s"]:
-        start = self._stretch(pressure_total, reference_radius)
-        head = _dynamic_share(self.stiffness, flow, reference_radius, density, alpha)
+        start = 1.0 + self._load(pressure_total, reference_radius)
+        head = _dynamic_share(self.modulus(reference_radius), flow, reference_radius, density, alpha)
         is_open = _sqrt_is_open(start, head)
         start = jnp.where(is_open, start, 1.0)
         head = jnp.where(is_open, head, 0.0)
@@ -247,8 +280,8 @@ class SqrtAreaWall(AbstractElasticWall):
         density: ScalarLike,
         alpha: ScalarLike,
     ) -> Bool[Array, "*s"]:
-        head = _dynamic_share(self.stiffness, flow, reference_radius, density, alpha)
-        return _sqrt_is_open(self._stretch(pressure_total, reference_radius), head)
+        head = _dynamic_share(self.modulus(reference_radius), flow, reference_radius, density, alpha)
+        return _sqrt_is_open(1.0 + self._load(pressure_total, reference_radius), head)
 
 
 class SvOneDWall(AbstractElasticWall):
@@ -262,38 +295,22 @@ class SvOneDWall(AbstractElasticWall):
     """
 
     stiffness: AbstractStiffness
-    is_rigid: ClassVar[bool] = False
 
-    def _narrowness(self, pressure_static: Array, reference_radius: Array) -> Array:
-        """√(S0/S) as the law has it, non-positive where there is no area."""
-        return 1.0 - pressure_static / _modulus(self.stiffness, reference_radius)
+    @property
+    def pressure_unloaded(self) -> Parameter:
+        return jnp.zeros(())
 
-    def area(
-        self, pressure_static: Float[Array, "*s"], reference_radius: Float[Array, "*s"]
-    ) -> Float[Array, "*s"]:
-        narrowness = self._narrowness(pressure_static, reference_radius)
-        return _disc(reference_radius) / jnp.where(narrowness > 0.0, narrowness, 1.0) ** 2
+    def relative_area(self, load: Float[Array, "*s"]) -> Float[Array, "*s"]:
+        return (1.0 - load) ** -2
 
-    def is_open(
-        self, pressure_static: Float[Array, "*s"], reference_radius: Float[Array, "*s"]
-    ) -> Bool[Array, "*s"]:
-        return self._narrowness(pressure_static, reference_radius) > 0.0
+    def relative_stiffness(self, load: Float[Array, "*s"]) -> Float[Array, "*s"]:
+        return 0.5 * (1.0 - load)
 
-    def pressure(
-        self, area: Float[Array, "*s"], reference_radius: Float[Array, "*s"]
-    ) -> Float[Array, "*s"]:
-        narrowness = jnp.sqrt(_disc(reference_radius) / area)
-        return _modulus(self.stiffness, reference_radius) * (1.0 - narrowness)
+    def load(self, relative_area: Float[Array, "*s"]) -> Float[Array, "*s"]:
+        return 1.0 - jnp.sqrt(1.0 / relative_area)
 
-    def wave_speed(
-        self,
-        area: Float[Array, "*s"],
-        reference_radius: Float[Array, "*s"],
-        density: ScalarLike,
-    ) -> Float[Array, "*s"]:
-        modulus = _modulus(self.stiffness, reference_radius)
-        narrowness = jnp.sqrt(_disc(reference_radius) / area)
-        return jnp.sqrt(modulus * narrowness / (2.0 * cast_like(density, area)))
+    def bears(self, load: Float[Array, "*s"]) -> Bool[Array, "*s"]:
+        return load < 1.0
 
     def area_from_total(
         self,
@@ -303,8 +320,8 @@ class SvOneDWall(AbstractElasticWall):
         density: ScalarLike,
         alpha: ScalarLike,
     ) -> Float[Array, "*s"]:
-        start = self._narrowness(pressure_total, reference_radius)
-        head = _dynamic_share(self.stiffness, flow, reference_radius, density, alpha)
+        start = 1.0 - self._load(pressure_total, reference_radius)
+        head = _dynamic_share(self.modulus(reference_radius), flow, reference_radius, density, alpha)
         is_open = _sv_is_open(start, head)
         start = jnp.where(is_open, start, 1.0)
         head = jnp.where(is_open, head, 0.0)
@@ -323,21 +340,16 @@ class SvOneDWall(AbstractElasticWall):
         density: ScalarLike,
         alpha: ScalarLike,
     ) -> Bool[Array, "*s"]:
-        head = _dynamic_share(self.stiffness, flow, reference_radius, density, alpha)
-        return _sv_is_open(self._narrowness(pressure_total, reference_radius), head)
+        head = _dynamic_share(self.modulus(reference_radius), flow, reference_radius, density, alpha)
+        return _sv_is_open(1.0 - self._load(pressure_total, reference_radius), head)
 
 
 def _disc(radius: Array) -> Array:
     return math.pi * radius**2
 
 
-def _modulus(stiffness: AbstractStiffness, reference_radius: Array) -> Array:
-    """β√A_d = (4/3) E h / r, the pressure scale of both elastic laws."""
-    return 4.0 / 3.0 * stiffness(reference_radius)
-
-
 def _dynamic_share(
-    stiffness: AbstractStiffness,
+    modulus: Array,
     flow: Array,
     reference_radius: Array,
     density: ScalarLike,
@@ -346,7 +358,7 @@ def _dynamic_share(
     """Dynamic pressure on the reference area, over the wall's pressure scale."""
     weight = 0.5 * cast_like(alpha, flow) * cast_like(density, flow)
     velocity = flow / _disc(reference_radius)
-    return weight * velocity**2 / _modulus(stiffness, reference_radius)
+    return weight * velocity**2 / modulus
 
 
 def _sqrt_is_open(start: Array, head: Array) -> Array:

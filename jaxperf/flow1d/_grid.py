@@ -1,0 +1,296 @@
+"""The cells of the one-dimensional vessels: where a network is cut, and how it is filled."""
+
+import math
+from dataclasses import dataclass
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from .._misc import InputError
+from ..network import AbstractBoundary, VascularNetwork, vessel_label
+from ..vessel import AbstractElasticWall, AbstractWall, Blood
+
+
+class Grid(eqx.Module):
+    """Cells of every vessel in one row, a gap before, between and behind the vessels.
+
+    With one row every difference of neighbours is one slice of one array. A *slot* is a cell or a
+    gap, face f lies between the slots f and f + 1, and the two faces beside a gap are the *ends*
+    of vessels. A vessel here is an unbranched course between two nodes at which something
+    happens: a junction, a boundary, the middle of a lesion.
+
+    **Attributes:**
+
+    - slots (k): `cell_segment`, `cell_fraction` say where the middle of each cell lies on the
+      network; `inertia` is the factor on the density in the momentum equation, above 1 only in
+      vessels shorter than a cell.
+    - faces (f): `face_segment`, `face_fraction`.
+    - pieces (p): the part of a segment, from `piece_fraction[:, 0]` to `[:, 1]`, that lies in
+      slot `piece_slot`.
+    - ends (e), first those at the vessels' distal, then those at their proximal ends: `end_face`,
+      `end_node`; `end_lesion`, the lesion whose loss lies at this end, or −1.
+    - nodes (n): `node_network`, the network's node, or −1 in the middle of a lesion; `node_end`
+      (n, w), the ends that meet there, padded with the number of ends.
+    - vessels (v): `vessel_slot` (v, 2), its first and last slot; `vessel_segment`, one of its
+      segments, for its name.
+    """
+
+    cell_segment: Int[Array, " k"]
+    cell_fraction: Float[Array, " k"]
+    inertia: Float[Array, " k"]
+    is_cell: Float[Array, " k"]
+    face_segment: Int[Array, " f"]
+    face_fraction: Float[Array, " f"]
+    piece_slot: Int[Array, " p"]
+    piece_segment: Int[Array, " p"]
+    piece_fraction: Float[Array, "p 2"]
+    end_face: Int[Array, " e"]
+    end_node: Int[Array, " e"]
+    end_lesion: Int[Array, " e"]
+    node_network: Int[Array, " n"]
+    node_end: Int[Array, "n w"]
+    vessel_slot: Int[Array, "v 2"]
+    vessel_segment: Int[Array, " v"]
+
+    @property
+    def n_slots(self) -> int:
+        return self.cell_segment.shape[0]
+
+    @property
+    def n_vessels(self) -> int:
+        return self.vessel_slot.shape[0]
+
+    @property
+    def n_cells(self) -> int:
+        return self.n_slots - self.n_vessels - 1
+
+    @property
+    def n_nodes(self) -> int:
+        return self.node_network.shape[0]
+
+
+@dataclass
+class _Course:
+    """One vessel as a chain of pieces of segments: (segment, from, to), proximal to distal."""
+
+    pieces: list[tuple[int, float, float]]
+    proximal: int
+    distal: int
+    proximal_lesion: int = -1
+
+
+def make_grid(
+    network: VascularNetwork,
+    boundary: tuple[AbstractBoundary, ...],
+    blood: Blood,
+    wall: AbstractWall,
+    *,
+    cell_time: float = 1.5e-4,
+) -> Grid:
+    r"""Fill a network with cells of equal travel time; runs on the host.
+
+    A wave at the speed $c$ of the unloaded vessel crosses every cell in `cell_time` or somewhat
+    more, so that all cells allow the same time step. A vessel that a wave crosses in less gets one
+    cell and a larger inertia, $m = (\tau/T)^2$ with $T$ its own travel time: its resistance, its
+    compliance and all steady flows stay exact, its inertance is enlarged.
+
+    **Arguments:**
+
+    - `boundary`: nodes of a boundary end a vessel, also in the middle of a course.
+    - `blood`, `wall`: give the wave speed.
+    - `cell_time`: τ, s.
+
+    **Errors:** [`InputError`][] for a wall without a wave speed and a `cell_time` that is not
+    positive.
+    """
+    if not cell_time > 0:
+        raise InputError(
+            f"cell_time is {cell_time}",
+            where="make_grid",
+            expected="a positive time in s",
+            fix="Give the time a wave may take through one cell, such as 1.5e-4",
+        )
+    courses, node_network, lesion_of_node = _courses(network, boundary)
+    slowness = 1.0 / segment_wave_speed(network, blood, wall)
+    filled = [_fill(network, course, slowness, cell_time) for course in courses]
+    return _assemble(courses, filled, node_network, lesion_of_node)
+
+
+def segment_wave_speed(
+    network: VascularNetwork, blood: Blood, wall: AbstractWall
+) -> Float[np.ndarray, "s 2"]:
+    """Wave speed (m/s) of the unloaded vessel at both ends of every segment."""
+    radius = jnp.asarray(network.radius)
+    speed = elastic(wall).wave_speed(math.pi * radius**2, radius, blood.density)
+    return np.asarray(speed, np.float64)
+
+
+def elastic(wall: AbstractWall) -> AbstractElasticWall:
+    """The wall, if it lets waves pass."""
+    if isinstance(wall, AbstractElasticWall):
+        return wall
+    raise InputError(
+        f"the wall is a {type(wall).__name__}, in which pressure travels at infinite speed",
+        where="wall",
+        expected="an elastic wall",
+        fix="Use SqrtAreaWall or SvOneDWall, or rigid_limit_wall for a wall of given wave speed",
+    )
+
+
+def _courses(network: VascularNetwork, boundary: tuple[AbstractBoundary, ...]):
+    """The vessels, the network node of every grid node, and the lesion of those without one."""
+    node = np.asarray(network.segment_node)
+    incoming = np.bincount(node[:, 1], minlength=network.n_nodes)
+    outgoing = np.bincount(node[:, 0], minlength=network.n_nodes)
+    stops = (incoming != 1) | (outgoing != 1)
+    for condition in boundary:
+        stops[np.asarray(condition.node)] = True
+    middle = _lesion_middles(network)
+    after = dict(zip(node[:, 0].tolist(), range(len(node)), strict=True))
+    number = np.full(network.n_nodes, -1)
+    number[stops] = np.arange(stops.sum())
+    node_network, lesion_of_node = list(np.flatnonzero(stops)), [-1] * int(stops.sum())
+    courses: list[_Course] = []
+    for first in np.flatnonzero(stops[node[:, 0]]):
+        segment, course = int(first), _Course([], int(number[node[first, 0]]), -1)
+        while True:
+            start = 0.0
+            for fraction, lesion in middle.get(segment, []):
+                course.pieces.append((segment, start, fraction))
+                course.distal = len(node_network)
+                courses.append(course)
+                node_network.append(-1)
+                lesion_of_node.append(lesion)
+                course, start = _Course([], course.distal, -1, lesion), fraction
+            course.pieces.append((segment, start, 1.0))
+            end = int(node[segment, 1])
+            if stops[end]:
+                course.distal = int(number[end])
+                courses.append(course)
+                break
+            segment = after[end]
+    return courses, np.asarray(node_network), lesion_of_node
+
+
+def _lesion_middles(network: VascularNetwork) -> dict[int, list[tuple[float, int]]]:
+    """For each segment that holds the middle of a lesion: where, and which lesion."""
+    pair_lesion = np.asarray(network.lesion.lesion)
+    found: dict[int, list[tuple[float, int]]] = {}
+    for lesion in range(len(network.lesion.length)):
+        of_it = np.flatnonzero(pair_lesion == lesion)
+        segment = np.asarray(network.lesion.segment)[of_it]
+        share = np.asarray(network.lesion.fraction)[of_it]
+        order = _downstream_order(np.asarray(network.segment_node)[segment])
+        before = np.concatenate([[0.0], np.cumsum(share[order])])
+        k = int(np.clip(np.searchsorted(before, 0.5) - 1, 0, len(order) - 1))
+        inside = (0.5 - before[k]) / share[order][k]
+        found.setdefault(int(segment[order][k]), []).append((float(inside), lesion))
+    return {segment: sorted(entries) for segment, entries in found.items()}
+
+
+def _downstream_order(segment_node: Int[np.ndarray, "k 2"]) -> Int[np.ndarray, " k"]:
+    """A chain of segments from its proximal end."""
+    start = dict(zip(segment_node[:, 0].tolist(), range(len(segment_node)), strict=True))
+    k = int(np.flatnonzero(~np.isin(segment_node[:, 0], segment_node[:, 1]))[0])
+    order = []
+    while k is not None:
+        order.append(k)
+        k = start.get(int(segment_node[k, 1]))
+    return np.asarray(order)
+
+
+@dataclass
+class _Filled:
+    """Cells of one vessel: faces as (piece, fraction of its segment), and the inertia."""
+
+    face: list[tuple[int, float]]
+    middle: list[tuple[int, float]]
+    overlap: list[tuple[int, int, float, float]]
+    inertia: float
+
+
+def _fill(network, course: _Course, slowness, cell_time: float) -> _Filled:
+    """Cells of equal travel time on one course."""
+    segment = np.array([p[0] for p in course.pieces])
+    span = np.array([p[1:] for p in course.pieces])
+    length = np.asarray(network.length)[segment] * (span[:, 1] - span[:, 0])
+    edge = np.concatenate([[0.0], np.cumsum(length)])
+    at = lambda f: slowness[segment, 0] * (1 - f) + slowness[segment, 1] * f
+    duration = 0.5 * (at(span[:, 0]) + at(span[:, 1])) * length
+    time = np.concatenate([[0.0], np.cumsum(duration)])
+    n = max(1, int(time[-1] / cell_time * (1 + 1e-9)))
+    inertia = max(1.0, (n * cell_time / time[-1]) ** 2)
+    face = np.interp(np.linspace(0.0, time[-1], n + 1), time, edge)
+    face[0], face[-1] = 0.0, edge[-1]
+
+    def place(x):
+        k = np.clip(np.searchsorted(edge, x, side="right") - 1, 0, len(segment) - 1)
+        inside = np.clip((x - edge[k]) / length[k], 0.0, 1.0)
+        return list(zip(segment[k], span[k, 0] + inside * (span[k, 1] - span[k, 0]), strict=True))
+
+    cut = np.unique(np.concatenate([face, edge]))
+    cut = cut[np.concatenate([[True], np.diff(cut) > 1e-12 * edge[-1]])]
+    cut[-1] = edge[-1]
+    middle = 0.5 * (cut[1:] + cut[:-1])
+    cell = np.clip(np.searchsorted(face, middle) - 1, 0, n - 1)
+    k = np.clip(np.searchsorted(edge, middle) - 1, 0, len(segment) - 1)
+    width = span[k, 1] - span[k, 0]
+    low = span[k, 0] + (cut[:-1] - edge[k]) / length[k] * width
+    high = span[k, 0] + (cut[1:] - edge[k]) / length[k] * width
+    overlap = list(zip(cell, segment[k], low, high, strict=True))
+    return _Filled(place(face), place(0.5 * (face[1:] + face[:-1])), overlap, inertia)
+
+
+def _assemble(courses, filled, node_network, lesion_of_node) -> Grid:
+    """All vessels in one row."""
+    cell, face, inertia, is_cell = [(int(courses[0].pieces[0][0]), 0.0)], [], [1.0], [0.0]
+    overlap, vessel_slot = [], []
+    for course, parts in zip(courses, filled, strict=True):
+        first = len(cell)
+        n = len(parts.middle)
+        vessel_slot.append((first, first + n - 1))
+        overlap += [(first + c, s, low, high) for c, s, low, high in parts.overlap]
+        # The gap behind a vessel repeats its last place: nothing there is ever used.
+        cell += [*parts.middle, parts.middle[-1]]
+        inertia += [parts.inertia] * n + [1.0]
+        is_cell += [1.0] * n + [0.0]
+        face += parts.face
+    slot = np.asarray(vessel_slot)
+    end_face = np.concatenate([slot[:, 1], slot[:, 0] - 1])
+    end_node = np.asarray([c.distal for c in courses] + [c.proximal for c in courses])
+    n_ends, n_nodes = len(end_node), len(node_network)
+    lesion = [-1] * len(courses) + [c.proximal_lesion for c in courses]
+    degree = np.bincount(end_node, minlength=n_nodes)
+    node_end = np.full((n_nodes, degree.max()), n_ends)
+    filling = np.zeros(n_nodes, int)
+    for e, n in enumerate(end_node):
+        node_end[n, filling[n]] = e
+        filling[n] += 1
+    index, number = (lambda x: jnp.asarray(np.asarray(x), jnp.int32)), jnp.asarray
+    return Grid(
+        cell_segment=index([c[0] for c in cell]),
+        cell_fraction=number(np.array([c[1] for c in cell], float)),
+        inertia=number(np.array(inertia)),
+        is_cell=number(np.array(is_cell)),
+        face_segment=index([f[0] for f in face]),
+        face_fraction=number(np.array([f[1] for f in face], float)),
+        piece_slot=index([o[0] for o in overlap]),
+        piece_segment=index([o[1] for o in overlap]),
+        piece_fraction=number(np.array([o[2:] for o in overlap], float)),
+        end_face=index(end_face),
+        end_node=index(end_node),
+        end_lesion=index(lesion),
+        node_network=index(node_network),
+        node_end=index(node_end),
+        vessel_slot=index(slot),
+        vessel_segment=index([c.pieces[0][0] for c in courses]),
+    )
+
+
+def grid_vessel_label(network: VascularNetwork, grid: Grid, slot: int) -> str:
+    """The name of the vessel a slot lies in."""
+    first = np.asarray(grid.vessel_slot)[:, 0]
+    vessel = int(np.clip(np.searchsorted(first, slot, side="right") - 1, 0, len(first) - 1))
+    return vessel_label(network, int(np.asarray(grid.vessel_segment)[vessel]))

@@ -1,0 +1,153 @@
+"""What the boundary conditions mean to transient flow: their states, their laws at a node."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..network import (
+    AbstractBoundary,
+    CoronaryOutletSvOneD,
+    CoronaryOutletSvZeroD,
+    FlowBoundary,
+    FlowWaveform,
+    PerfusedBed,
+    PressureBoundary,
+    PressureWaveform,
+    ResistanceOutlet,
+    Waveform,
+    WindkesselOutlet,
+)
+
+
+class NodeLaw(NamedTuple):
+    """A condition at its nodes: flow into the network `inflow − conductance·P`, or P = `held`."""
+
+    inflow: Float[Array, " b"] | None = None
+    conductance: Float[Array, " b"] | None = None
+    held: Float[Array, " b"] | None = None
+
+
+class _Ladder(NamedTuple):
+    r"""An outlet as two compartments behind two resistances.
+
+    $Q=(P-a)/R_1$, $C_a\dot a=Q-(a-\pi)/R_2$, $C_t(\dot\pi-\dot p_{im})=(a-\pi)/R_2-(M\pi-m)$.
+    """
+
+    R1: Array
+    R2: Array
+    Ca: Array
+    Ct: Array
+    conductance: Array
+    inflow: Array
+    pressure_im: Waveform | None
+
+
+def _ladder(c: AbstractBoundary) -> _Ladder | None:
+    if isinstance(c, CoronaryOutletSvOneD):
+        drain, at = 1.0 / c.Rv, -c.P_ref / c.Rv
+        return _Ladder(c.Ra, c.Ra_micro, c.Ca, c.Cim, drain, at, c.pressure_im)
+    if isinstance(c, CoronaryOutletSvZeroD):
+        drain, at = 1.0 / c.Rv1, c.P_v / c.Rv1
+        return _Ladder(c.Ra1, c.Ra2, c.Ca, c.Cc, drain, at, c.pressure_im)
+    if isinstance(c, PerfusedBed):
+        return _Ladder(c.R1, c.R2, c.Ca, c.Ct, c.conductance, c.inflow, c.pressure_im)
+    return None
+
+
+def _apply(conductance: Array, pressure: Array) -> Array:
+    """M π for a matrix or its diagonal."""
+    return conductance @ pressure if conductance.ndim == 2 else conductance * pressure
+
+
+def _drain(conductance: Array, flow: Array) -> Array:
+    """M⁻¹ flow."""
+    return jnp.linalg.solve(conductance, flow) if conductance.ndim == 2 else flow / conductance
+
+
+def _around(ladder: _Ladder, t: Array) -> Array | float:
+    """Intramyocardial pressure; its constant part moves nothing and is left out."""
+    return 0.0 if ladder.pressure_im is None else ladder.pressure_im(t)
+
+
+def outlet_start(
+    c: AbstractBoundary, flow: Float[Array, " b"], pressure: Float[Array, " b"], t: Array
+) -> Float[Array, "b q"]:
+    """The state of an outlet through which this flow has long been passing.
+
+    A windkessel holds the pressure of its capacitor. A ladder holds a, and π − p_im: as a
+    transmural pressure it needs no derivative of p_im, which has steps.
+    """
+    if isinstance(c, WindkesselOutlet):
+        return (pressure - c.R1 * flow)[:, None]
+    if (ladder := _ladder(c)) is not None:
+        tissue = _drain(ladder.conductance, flow + ladder.inflow)
+        artery = tissue + ladder.R2 * flow
+        return jnp.stack([artery, tissue - _around(ladder, t)], axis=1)
+    return jnp.zeros((c.node.shape[0], 0), flow.dtype)
+
+
+def outlet_law(c: AbstractBoundary, state: Float[Array, "b q"], t: Array) -> NodeLaw:
+    """What a condition says at its nodes at one moment."""
+    if isinstance(c, PressureBoundary):
+        return NodeLaw(held=c.pressure)
+    if isinstance(c, PressureWaveform):
+        return NodeLaw(held=c.pressure(t))
+    if isinstance(c, FlowBoundary):
+        return NodeLaw(inflow=c.flow)
+    if isinstance(c, FlowWaveform):
+        return NodeLaw(inflow=c.flow(t))
+    if isinstance(c, ResistanceOutlet):
+        return NodeLaw(c.pressure_ref / c.resistance, 1.0 / c.resistance)
+    if isinstance(c, WindkesselOutlet):
+        return NodeLaw(state[:, 0] / c.R1, 1.0 / c.R1)
+    if (ladder := _ladder(c)) is not None:
+        return NodeLaw(state[:, 0] / ladder.R1, 1.0 / ladder.R1)
+    raise ValueError(
+        f"no transient meaning is known for {type(c).__name__}; expected a boundary type of "
+        "jaxperf.network"
+    )
+
+
+def outlet_rate(
+    c: AbstractBoundary, state: Float[Array, "b q"], t: Array, flow: Float[Array, " b"]
+) -> Float[Array, "b q"]:
+    """Time derivative of an outlet's state under this flow out of the network."""
+    if isinstance(c, WindkesselOutlet):
+        return ((flow - (state[:, 0] - c.pressure_ref) / c.R2) / c.C)[:, None]
+    if (ladder := _ladder(c)) is not None:
+        tissue = state[:, 1] + _around(ladder, t)
+        through = (state[:, 0] - tissue) / ladder.R2
+        drained = _apply(ladder.conductance, tissue) - ladder.inflow
+        artery = (flow - through) / ladder.Ca
+        return jnp.stack([artery, (through - drained) / ladder.Ct], axis=1)
+    return jnp.zeros_like(state)
+
+
+def outlet_damping(c: AbstractBoundary) -> Float[Array, "b q"]:
+    """Rates (1/s) at which an outlet's states relax by themselves, at most."""
+    if isinstance(c, WindkesselOutlet):
+        return ((1.0 / c.R1 + 1.0 / c.R2) / c.C)[:, None]
+    if (ladder := _ladder(c)) is not None:
+        matrix = ladder.conductance
+        drain = jnp.diagonal(matrix) if matrix.ndim == 2 else matrix
+        artery = (1.0 / ladder.R1 + 1.0 / ladder.R2) / ladder.Ca
+        return jnp.stack([artery, (1.0 / ladder.R2 + drain) / ladder.Ct], axis=1)
+    return jnp.zeros((c.node.shape[0], 0), matrix_dtype(c))
+
+
+def matrix_dtype(c: AbstractBoundary):
+    """The floating-point type of a condition's data."""
+    value = next(v for name, v in vars(c).items() if name != "node")
+    return (value.value if isinstance(value, Waveform) else value).dtype
+
+
+def drained_flow(
+    c: AbstractBoundary, state: Float[Array, "b q"], t: Array, flow: Float[Array, " b"]
+) -> Float[Array, " b"]:
+    """Flow that leaves an outlet's last compartment for the veins, m³/s."""
+    if isinstance(c, WindkesselOutlet):
+        return (state[:, 0] - c.pressure_ref) / c.R2
+    if (ladder := _ladder(c)) is not None:
+        return _apply(ladder.conductance, state[:, 1] + _around(ladder, t)) - ladder.inflow
+    return flow
