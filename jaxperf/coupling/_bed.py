@@ -27,14 +27,26 @@ from jaxtyping import Array, Bool, Float, Int
 from .._misc import by_precision, InputError, is_traced
 from .._results import RESULTS
 from .._units import PA_PER_MMHG
-from ..darcy import AbstractDarcySolver, ConjugateGradient
+from ..darcy import (
+    AbstractDarcySolver,
+    ConjugateGradient,
+    darcy_operator,
+    DarcyOperator,
+    solve_krylov,
+)
 from ..network import PerfusedBed, VascularNetwork, vessel_label, Waveform
-from ..steady import Boundary, NetworkState, NodeClosure, solve_network
+from ..steady import (
+    Boundary,
+    NetworkFactor,
+    NetworkLaw,
+    NetworkState,
+    NodeClosure,
+    solve_network,
+)
 from ..vessel import AbstractElasticWall
 from ._part import Cut, cut_network, node_label, transient_boundary, transient_part
-from ._problem import PerfusionProblem
-from ._solve import perfusion_system, PerfusionSolution, solve_perfusion
-from ._system import PerfusionState, PerfusionSystem
+from ._problem import PerfusionProblem, Tissue
+from ._solve import PerfusionSolution, solve_perfusion
 
 # R1 and R2 are never less than this share of 1/G. An outlet that is itself a terminal has no
 # vessel to take R1 from, and with R1 = 0 the arterial capacitor would hang directly on the 1-D
@@ -87,18 +99,49 @@ class CondensedBed(eqx.Module):
         return bed
 
 
+class _Linear(eqx.Module):
+    """The coupled equations at the dilation found, the whole 1-D part at given pressures.
+
+    `operator` is the tissue's with source and sink, `link` (k,) the conductance (m³/(Pa·s)) from a
+    terminal to a control volume, `factor` the network with the links at its terminals. Written
+    out, as in `PerfusionSystem.schur`, a product takes half as long as by linearising: what ties a
+    control volume to the pressures held is summed up once.
+    """
+
+    tissue: Tissue
+    link: Float[Array, " k"]
+    operator: DarcyOperator
+    factor: NetworkFactor
+
+    def terminal_pressure(
+        self, at_node: Float[Array, " n"], from_tissue: Float[Array, " t"]
+    ) -> Float[Array, " t"]:
+        """Terminal pressures for pressures of the 1-D part and flows from the tissue."""
+        node = self.tissue.terminal_node
+        right = at_node.at[node].add(-from_tissue)
+        right = jnp.where(self.factor.fixed, at_node, right)
+        return solve_network(self.factor, jnp.zeros_like(self.factor.y), right)[0][node]
+
+    def schur(self, pressure: Float[Array, " c"]) -> Float[Array, " c"]:
+        """S p."""
+        tissue = self.tissue
+        from_tissue = tissue.to_terminals(self.link * pressure[tissue.cell])
+        nothing = jnp.zeros_like(self.factor.conductance)
+        terminal = self.terminal_pressure(nothing, from_tissue)
+        return self.operator(pressure) - tissue.to_cells(self.link * terminal[tissue.terminal])
+
+
 class _Outlets(eqx.Module):
     """G, the terminals' share of the pressure, and Φ as pairs of a control volume and an outlet."""
 
     conductance: Float[Array, " b"]
     terminal_share: Float[Array, " b"]
-    cell: Int[Array, " k"]
     outlet: Int[Array, " k"]
     weight: Float[Array, " k"]
 
-    def mean(self, values: Float[Array, " c"]) -> Float[Array, " b"]:
+    def mean(self, tissue: Tissue, values: Float[Array, " c"]) -> Float[Array, " b"]:
         """Φᵀ values."""
-        carried = self.weight * values[self.cell]
+        carried = self.weight * values[tissue.cell]
         return jax.ops.segment_sum(carried, self.outlet, self.conductance.shape[0])
 
 
@@ -114,7 +157,7 @@ def condense_bed(
     method: AbstractDarcySolver = ConjugateGradient(),
     rtol: float | None = None,
     max_linear_steps: int = 20_000,
-    chunk: int = 8,
+    chunk: int = 4,
     progress: Callable[[int, int], None] | None = None,
 ) -> CondensedBed:
     r"""Condense everything below the given vessels to a [`PerfusedBed`][].
@@ -148,14 +191,14 @@ def condense_bed(
     - `solution`: the steady solution of `problem`, solved for where left out. The bed keeps its
       dilation: one that regulates itself is condensed at the dilation it has found (and a
       derivative with respect to the dilation runs through the solution).
-    - `method`: a Darcy solver, used as preconditioner; `rtol`, on each tissue solve, 1e-10 in
-      double and 1e-5 in single precision where left out; `max_linear_steps` as in
-      `solve_perfusion`.
+    - `method`: a Darcy solver, used as preconditioner; `rtol`, on each tissue solve, 1e-6 in
+      double and 1e-4 in single precision where left out: M errs by about its square.
+      `max_linear_steps` as in `solve_perfusion`.
     - `chunk`: outlets solved for at once. `progress` is called with (done, all) outlets.
 
     **Returns:** a [`CondensedBed`][]; differentiable in the parameters that `problem` holds as
     floating-point arrays (those of `solve_perfusion`), in either mode. Not to be jitted: the cut
-    runs on the host. One outlet takes about as long as one Newton step of the steady solve.
+    runs on the host. 16 bytes of memory are held for each outlet and control volume.
 
     **Errors:** [`InputError`][] naming the vessel or the node: an elastic wall in the problem, a
     1-D part that is not closed towards the roots, a loop, a lesion or a boundary condition in the
@@ -169,13 +212,15 @@ def condense_bed(
     cut = cut_network(problem, is_transient)
     if solution is None:
         solution = solve_perfusion(problem, method, max_linear_steps=max_linear_steps)
-    system = _held_system(problem, solution, cut, method, max_linear_steps)
-    at = PerfusionState(NetworkState(solution.pressure, solution.flow), solution.pressure_tissue)
-    outlets = _outlets(system, at, cut)
+    held = np.isin(np.arange(problem.network.n_nodes), cut.node)
+    linear = _linear(problem, solution, jnp.asarray(held))
+    outlets = _outlets(problem.network, linear, cut)
     if rtol is None:
-        rtol = by_precision(solution.pressure, float64=1e-10, float32=1e-5)
+        rtol = by_precision(solution.pressure, float64=1e-6, float32=1e-4)
     tolerance = jnp.asarray(rtol, solution.pressure.dtype)
-    interaction = _interaction(system, at, outlets, cut, tolerance, chunk, progress)
+    interaction = _interaction(
+        linear, method, outlets, cut, tolerance, max_linear_steps, chunk, progress
+    )
     _refuse_twins(problem.network, cut, interaction)
     inverse = jnp.linalg.inv(interaction)
     matrix = 0.5 * (inverse + inverse.T) - jnp.diag(outlets.conductance)
@@ -191,7 +236,7 @@ def condense_bed(
         Ct=per_mass * mass,
         conductance=matrix,
         inflow=sink * jnp.sum(matrix, axis=1),
-        pressure_im=_intramyocardial(outlets, pressure_lv, depth),
+        pressure_im=_intramyocardial(problem.tissue, outlets, pressure_lv, depth),
     )
     return _condensed(problem, solution, cut, outlets, bed)
 
@@ -231,44 +276,47 @@ def _refuse_arguments(problem, pressure_lv, depth, compliance):
         )
 
 
-def _held_system(problem, solution, cut, method, max_linear_steps) -> PerfusionSystem:
-    """The coupled equations at the dilation found, the whole 1-D part at given pressures."""
-    frozen = eqx.tree_at(
-        lambda p: (p.autoregulation, p.microcirculation.dilation),
-        problem,
-        (None, solution.dilation),
-        is_leaf=lambda x: x is None,
-    )
-    system = perfusion_system(frozen, method, max_linear_steps)
+@eqx.filter_jit
+def _linear(
+    problem: PerfusionProblem, solution: PerfusionSolution, node: Bool[Array, " n"]
+) -> _Linear:
+    tissue, bed = problem.tissue, problem.microcirculation
+    on_pairs = lambda beta: jnp.broadcast_to(beta, (tissue.n_cells,))[tissue.cell]
+    dilated = tissue.overlap * solution.dilation[tissue.terminal]
+    link = dilated * on_pairs(bed.beta_source)
+    taken = tissue.to_cells(link + dilated * on_pairs(bed.beta_sink))
+    transmissibility = tissue.mesh.transmissibility(bed.permeability)
+    law = NetworkLaw(problem.network, problem.blood, problem.wall)
     zero = jnp.zeros_like(solution.pressure)
-    held = jnp.zeros(zero.shape, bool).at[cut.node].set(True)
-    return eqx.tree_at(lambda s: s.closure, system, NodeClosure(held, zero, zero, zero))
+    factor = law.factor(
+        NetworkState(solution.pressure, solution.flow),
+        NodeClosure(node, zero, zero, zero),
+        zero.at[tissue.terminal_node].add(tissue.to_terminals(link)),
+    )
+    return _Linear(tissue, link, darcy_operator(tissue.mesh.graph, transmissibility, taken), factor)
 
 
 @eqx.filter_jit
-def _terminal_share(system: PerfusionSystem, at: PerfusionState) -> Float[Array, " t"]:
+def _terminal_share(linear: _Linear) -> Float[Array, " t"]:
     """Pressure at the terminals for 1 at every outlet and 0 in the tissue.
 
     One sweep over the network answers for all outlets: below them the trees are apart.
     """
-    factor, _, _ = system.schur(at)
-    held = jnp.where(system.closure.fixed, 1.0, 0.0).astype(at.network.pressure.dtype)
-    pressure, _ = solve_network(factor, jnp.zeros_like(at.network.flow), held)
-    return pressure[system.tissue.terminal_node]
+    held = jnp.where(linear.factor.fixed, 1.0, 0.0).astype(linear.link.dtype)
+    return linear.terminal_pressure(held, jnp.zeros(linear.tissue.n_terminals, held.dtype))
 
 
-def _outlets(system: PerfusionSystem, at: PerfusionState, cut: Cut) -> _Outlets:
-    tissue, bed = system.tissue, system.bed
-    share = _terminal_share(system, at)[tissue.terminal]
-    beta = jnp.broadcast_to(bed.beta_source, (tissue.n_cells,))[tissue.cell]
-    carried = tissue.overlap * beta * bed.dilation[tissue.terminal] * share
-    outlet = jnp.asarray(cut.terminal_outlet, jnp.int32)[tissue.terminal]
+def _outlets(network: VascularNetwork, linear: _Linear, cut: Cut) -> _Outlets:
+    terminal = linear.tissue.terminal
+    share = _terminal_share(linear)[terminal]
+    carried = linear.link * share
+    outlet = jnp.asarray(cut.terminal_outlet, jnp.int32)[terminal]
     total = lambda values: jax.ops.segment_sum(values, outlet, cut.outlet.size)
     conductance = total(carried)
     if not is_traced(conductance) and not (np.asarray(conductance) > 0).all():
         bad = int(cut.outlet[np.argmin(np.asarray(conductance))])
         raise InputError(
-            f"the terminals below {node_label(system.law.network, bad)} perfuse no tissue",
+            f"the terminals below {node_label(network, bad)} perfuse no tissue",
             where="outlet",
             expected="an outlet that feeds tissue",
             fix="Give its terminals a region, or remove the vessels below it",
@@ -276,7 +324,6 @@ def _outlets(system: PerfusionSystem, at: PerfusionState, cut: Cut) -> _Outlets:
     return _Outlets(
         conductance=conductance,
         terminal_share=total(carried * share) / conductance,
-        cell=tissue.cell,
         outlet=outlet,
         weight=carried / conductance[outlet],
     )
@@ -284,36 +331,70 @@ def _outlets(system: PerfusionSystem, at: PerfusionState, cut: Cut) -> _Outlets:
 
 @eqx.filter_jit
 def _responses(
-    system: PerfusionSystem, at: PerfusionState, node: Int[Array, " m"], rtol: Float[Array, ""]
-) -> Float[Array, "m c"]:
-    """Tissue pressure for 1 at each of some outlets, 0 at the others and in the sink.
+    linear: _Linear,
+    method: AbstractDarcySolver,
+    outlet: Int[Array, " k"],
+    weight: Float[Array, " k"],
+    number: Int[Array, " m"],
+    rtol: Float[Array, ""],
+    max_linear_steps: int,
+) -> tuple[Float[Array, "m c"], Float[Array, "m c"]]:
+    """z = S⁻¹ φ of some outlets, and the residuals φ − S z.
 
     Nothing here depends on the number of outlets: another cut is the same program.
     """
-    rest = jax.tree.map(jnp.zeros_like, at)
+    prepared = method.init(jax.lax.stop_gradient(linear.operator))
+    if method.is_linear_symmetric:
+        kind, precondition = "conjugate_gradient", lambda r: method.precondition(prepared, r)
+    else:
+        kind, precondition = "defect_correction", lambda r: method.solve(prepared, r).pressure
 
-    def one(outlet):
-        unit = rest.network.pressure.at[outlet].set(1.0)
-        right = PerfusionState(NetworkState(unit, rest.network.flow), rest.tissue)
-        found = system.linear_solve(at, right, rtol)
-        return found.value.tissue, found.converged
+    def one(i):
+        share = linear.tissue.to_cells(jnp.where(outlet == i, weight, jnp.zeros_like(weight)))
+        found = solve_krylov(
+            linear.schur, precondition, share, method=kind, rtol=rtol, max_steps=max_linear_steps
+        )
+        return found.value, share - linear.schur(found.value), found.converged
 
-    value, converged = jax.vmap(one)(node)
-    return RESULTS.linear_solver_failed.error_if(value, ~converged.all())
+    value, residual, converged = jax.vmap(one)(number)
+    return RESULTS.linear_solver_failed.error_if(value, ~converged.all()), residual
 
 
-def _interaction(system, at, outlets, cut, rtol, chunk, progress) -> Float[Array, "b b"]:
-    """X = Φᵀ S⁻¹ Φ, in blocks of columns of one size so that they share one program."""
+def _interaction(
+    linear, method, outlets, cut, rtol, max_linear_steps, chunk, progress
+) -> Float[Array, "b b"]:
+    r"""X = Φᵀ S⁻¹ Φ, in blocks of columns of one size so that they share one program.
+
+    From solutions z and residuals r, $X_{ij} = \phi_i^Tz_j + r_i^Tz_j$ errs by $e_i^TSe_j$ only: by
+    the square of the solves' error.
+    """
     n_outlets = cut.outlet.size
-    rows = []
+    solutions, residuals = [], []
     for first in range(0, n_outlets, chunk):
         number = np.minimum(np.arange(first, first + chunk), n_outlets - 1)
-        tissue = _responses(system, at, jnp.asarray(cut.outlet[number], jnp.int32), rtol)
-        rows += [outlets.mean(row) for row in tissue[: n_outlets - first]]
+        value, residual = _responses(
+            linear,
+            method,
+            outlets.outlet,
+            outlets.weight,
+            jnp.asarray(number, jnp.int32),
+            rtol,
+            max_linear_steps,
+        )
+        solutions.append(value[: n_outlets - first])
+        residuals.append(residual[: n_outlets - first])
         if progress is not None:
+            if not is_traced(value):
+                value.block_until_ready()
             progress(min(first + chunk, n_outlets), n_outlets)
-    matrix = jnp.stack(rows) / outlets.conductance[:, None]
+    solution, residual = jnp.concatenate(solutions), jnp.concatenate(residuals)
+    matrix = _means(linear.tissue, outlets, solution) + solution @ residual.T
     return 0.5 * (matrix + matrix.T)
+
+
+@eqx.filter_jit
+def _means(tissue: Tissue, outlets: _Outlets, values: Float[Array, "b c"]) -> Float[Array, "b b"]:
+    return jax.lax.map(lambda row: outlets.mean(tissue, row), values)
 
 
 def _refuse_twins(network: VascularNetwork, cut: Cut, interaction: Float[Array, "b b"]):
@@ -354,18 +435,18 @@ def _arterial_compliance(problem, solution, cut, wall) -> Float[Array, " b"]:
     return jax.ops.segment_sum(compliance, jnp.asarray(cut.bed_outlet), cut.outlet.size)
 
 
-def _intramyocardial(outlets: _Outlets, pressure_lv, depth) -> Waveform | None:
+def _intramyocardial(tissue: Tissue, outlets: _Outlets, pressure_lv, depth) -> Waveform | None:
     if pressure_lv is None:
         return None
     inward = jnp.asarray(1.0 - depth, outlets.weight.dtype)
-    share = _LV_FACTOR * outlets.mean(inward)
+    share = _LV_FACTOR * outlets.mean(tissue, inward)
     return Waveform(pressure_lv.time, share[:, None] * pressure_lv.value, pressure_lv.period)
 
 
 def _condensed(problem, solution, cut, outlets, bed) -> CondensedBed:
     network, flipped = transient_part(problem.network, cut)
     flow = _per_outlet(solution.terminal_flow, cut)
-    tissue = outlets.mean(solution.pressure_tissue)
+    tissue = outlets.mean(problem.tissue, solution.pressure_tissue)
     error = jnp.max(jnp.abs(flow - (bed.conductance @ tissue - bed.inflow)))
     direction = jnp.where(flipped, -1.0, 1.0).astype(flow.dtype)
     return CondensedBed(
