@@ -222,23 +222,47 @@ def condense_bed(
         linear, method, outlets, cut, tolerance, max_linear_steps, chunk, progress
     )
     _refuse_twins(problem.network, cut, interaction)
-    inverse = jnp.linalg.inv(interaction)
-    matrix = 0.5 * (inverse + inverse.T) - jnp.diag(outlets.conductance)
-    sink = problem.microcirculation.pressure_sink
-    proximal = jnp.clip(1.0 - outlets.terminal_share, _LEAST_SHARE, 1.0 - _LEAST_SHARE)
-    per_mass = tissue_compliance_ml_mmHg_100g * _COMPLIANCE_UNIT
-    mass = problem.tissue.density * _per_outlet(problem.tissue.terminal_volume, cut)
-    bed = PerfusedBed(
+    bed = _perfused_bed(
+        outlets,
+        interaction,
         node=jnp.asarray(np.searchsorted(cut.node, cut.outlet), jnp.int32),
-        R1=proximal / outlets.conductance,
-        R2=(1.0 - proximal) / outlets.conductance,
-        Ca=_arterial_compliance(problem, solution, cut, wall) + _ARTERIOLAR_SHARE * per_mass * mass,
-        Ct=per_mass * mass,
-        conductance=matrix,
-        inflow=sink * jnp.sum(matrix, axis=1),
+        arterial=_arterial_compliance(problem, solution, cut, wall),
+        storage=_storage(problem, cut, tissue_compliance_ml_mmHg_100g),
+        pressure_sink=problem.microcirculation.pressure_sink,
         pressure_im=_intramyocardial(problem.tissue, outlets, pressure_lv, depth),
     )
     return _condensed(problem, solution, cut, outlets, bed)
+
+
+def _perfused_bed(
+    outlets: _Outlets,
+    interaction: Float[Array, "b b"],
+    *,
+    node: Int[Array, " b"],
+    arterial: Float[Array, " b"],
+    storage: Float[Array, " b"],
+    pressure_sink: Float[Array, ""],
+    pressure_im: Waveform | None,
+) -> PerfusedBed:
+    inverse = jnp.linalg.inv(interaction)
+    matrix = 0.5 * (inverse + inverse.T) - jnp.diag(outlets.conductance)
+    proximal = jnp.clip(1.0 - outlets.terminal_share, _LEAST_SHARE, 1.0 - _LEAST_SHARE)
+    return PerfusedBed(
+        node=node,
+        R1=proximal / outlets.conductance,
+        R2=(1.0 - proximal) / outlets.conductance,
+        Ca=arterial + _ARTERIOLAR_SHARE * storage,
+        Ct=storage,
+        conductance=matrix,
+        inflow=pressure_sink * jnp.sum(matrix, axis=1),
+        pressure_im=pressure_im,
+    )
+
+
+def _storage(problem: PerfusionProblem, cut: Cut, compliance: float) -> Float[Array, " b"]:
+    """Ct, of the tissue that the outlets' terminals perfuse."""
+    mass = problem.tissue.density * _per_outlet(problem.tissue.terminal_volume, cut)
+    return compliance * _COMPLIANCE_UNIT * mass
 
 
 def _per_outlet(values: Float[Array, " t"], cut: Cut) -> Float[Array, " b"]:
