@@ -14,7 +14,7 @@ from ..vessel import AbstractElasticWall, AbstractWall, Blood
 
 
 class Grid(eqx.Module):
-    """Cells of every vessel in one row, a gap before, between and behind the vessels.
+    """Cells of every vessel in one row, with a gap between vessels and two at either end.
 
     With one row every difference of neighbours is one slice of one array. A *slot* is a cell or a
     gap, face f lies between the slots f and f + 1, and the two faces beside a gap are the *ends*
@@ -25,32 +25,33 @@ class Grid(eqx.Module):
 
     - slots (k): `cell_segment`, `cell_fraction` say where the middle of each cell lies on the
       network; `inertia` is the factor on the density in the momentum equation, above 1 only in
-      vessels shorter than a cell.
+      vessels shorter than a cell, None where there are none.
     - faces (f): `face_segment`, `face_fraction`.
     - pieces (p): the part of a segment, from `piece_fraction[:, 0]` to `[:, 1]`, that lies in
       slot `piece_slot`.
-    - ends (e), first those at the vessels' distal, then those at their proximal ends: `end_face`,
-      `end_node`; `end_lesion`, the lesion whose loss lies at this end, or −1.
-    - nodes (n): `node_network`, the network's node, or −1 in the middle of a lesion; `node_end`
-      (n, w), the ends that meet there, padded with the number of ends.
+    - ends of vessels by the node they lie at (w, n), padded: `end_sign`, +1 for a vessel's distal
+      end, −1 for its proximal one and 0 for none; `end_slot` and `end_neighbour`, the last cell
+      and the one before it; `end_face`; `end_lesion`, the lesion whose loss lies there, or −1.
+    - nodes (n): `node_network`, the network's node, or −1 in the middle of a lesion.
     - vessels (v): `vessel_slot` (v, 2), its first and last slot; `vessel_segment`, one of its
       segments, for its name.
     """
 
     cell_segment: Int[Array, " k"]
     cell_fraction: Float[Array, " k"]
-    inertia: Float[Array, " k"]
+    inertia: Float[Array, " k"] | None
     is_cell: Float[Array, " k"]
     face_segment: Int[Array, " f"]
     face_fraction: Float[Array, " f"]
     piece_slot: Int[Array, " p"]
     piece_segment: Int[Array, " p"]
     piece_fraction: Float[Array, "p 2"]
-    end_face: Int[Array, " e"]
-    end_node: Int[Array, " e"]
-    end_lesion: Int[Array, " e"]
+    end_sign: Int[Array, "w n"]
+    end_slot: Int[Array, "w n"]
+    end_neighbour: Int[Array, "w n"]
+    end_face: Int[Array, "w n"]
+    end_lesion: Int[Array, "w n"]
     node_network: Int[Array, " n"]
-    node_end: Int[Array, "n w"]
     vessel_slot: Int[Array, "v 2"]
     vessel_segment: Int[Array, " v"]
 
@@ -64,7 +65,7 @@ class Grid(eqx.Module):
 
     @property
     def n_cells(self) -> int:
-        return self.n_slots - self.n_vessels - 1
+        return self.n_slots - self.n_vessels - 3
 
     @property
     def n_nodes(self) -> int:
@@ -245,9 +246,11 @@ def _fill(network, course: _Course, slowness, cell_time: float) -> _Filled:
 
 def _assemble(courses, filled, node_network, lesion_of_node) -> Grid:
     """All vessels in one row."""
-    cell, face, inertia, is_cell = [(int(courses[0].pieces[0][0]), 0.0)], [], [1.0], [0.0]
+    # Two gaps at either end of the row: every face of a vessel then lies between inner slots.
+    first_place = (int(courses[0].pieces[0][0]), 0.0)
+    cell, face, inertia, is_cell = [first_place] * 2, [first_place], [1.0] * 2, [0.0] * 2
     overlap, vessel_slot = [], []
-    for course, parts in zip(courses, filled, strict=True):
+    for _, parts in zip(courses, filled, strict=True):
         first = len(cell)
         n = len(parts.middle)
         vessel_slot.append((first, first + n - 1))
@@ -257,36 +260,63 @@ def _assemble(courses, filled, node_network, lesion_of_node) -> Grid:
         inertia += [parts.inertia] * n + [1.0]
         is_cell += [1.0] * n + [0.0]
         face += parts.face
+    cell, inertia, is_cell = [*cell, cell[-1]], [*inertia, 1.0], [*is_cell, 0.0]
+    face = [*face, face[-1]]
     slot = np.asarray(vessel_slot)
-    end_face = np.concatenate([slot[:, 1], slot[:, 0] - 1])
-    end_node = np.asarray([c.distal for c in courses] + [c.proximal for c in courses])
-    n_ends, n_nodes = len(end_node), len(node_network)
-    lesion = [-1] * len(courses) + [c.proximal_lesion for c in courses]
-    degree = np.bincount(end_node, minlength=n_nodes)
-    node_end = np.full((n_nodes, degree.max()), n_ends)
-    filling = np.zeros(n_nodes, int)
-    for e, n in enumerate(end_node):
-        node_end[n, filling[n]] = e
-        filling[n] += 1
+    distal, proximal = [c.distal for c in courses], [c.proximal for c in courses]
+    ends = _Ends(
+        node=np.asarray(distal + proximal),
+        slot=np.concatenate([slot[:, 1], slot[:, 0]]),
+        face=np.concatenate([slot[:, 1], slot[:, 0] - 1]),
+        # In a vessel of one cell the neighbour is the cell itself: no slope.
+        neighbour=np.concatenate(
+            [np.maximum(slot[:, 1] - 1, slot[:, 0]), np.minimum(slot[:, 0] + 1, slot[:, 1])]
+        ),
+        sign=np.repeat([1, -1], len(courses)),
+        lesion=np.asarray([-1] * len(courses) + [c.proximal_lesion for c in courses]),
+    )
+    at_node = lambda values, padding: _by_node(ends.node, values, len(node_network), padding)
     index, number = (lambda x: jnp.asarray(np.asarray(x), jnp.int32)), jnp.asarray
     return Grid(
         cell_segment=index([c[0] for c in cell]),
         cell_fraction=number(np.array([c[1] for c in cell], float)),
-        inertia=number(np.array(inertia)),
+        inertia=number(np.array(inertia)) if max(inertia) > 1.0 else None,
         is_cell=number(np.array(is_cell)),
         face_segment=index([f[0] for f in face]),
         face_fraction=number(np.array([f[1] for f in face], float)),
         piece_slot=index([o[0] for o in overlap]),
         piece_segment=index([o[1] for o in overlap]),
         piece_fraction=number(np.array([o[2:] for o in overlap], float)),
-        end_face=index(end_face),
-        end_node=index(end_node),
-        end_lesion=index(lesion),
+        end_sign=index(at_node(ends.sign, 0)),
+        end_slot=index(at_node(ends.slot, 0)),
+        end_neighbour=index(at_node(ends.neighbour, 0)),
+        # Beyond the last face: a scatter drops what has no end.
+        end_face=index(at_node(ends.face, len(cell))),
+        end_lesion=index(at_node(ends.lesion, -1)),
         node_network=index(node_network),
-        node_end=index(node_end),
         vessel_slot=index(slot),
         vessel_segment=index([c.pieces[0][0] for c in courses]),
     )
+
+
+@dataclass
+class _Ends:
+    node: np.ndarray
+    slot: np.ndarray
+    face: np.ndarray
+    neighbour: np.ndarray
+    sign: np.ndarray
+    lesion: np.ndarray
+
+
+def _by_node(node, values, n_nodes: int, padding: int) -> Int[np.ndarray, "w n"]:
+    """What belongs to the ends, by node: as many rows as the busiest node has ends."""
+    order = np.argsort(node, kind="stable")
+    first = np.searchsorted(node[order], np.arange(n_nodes))
+    row = np.arange(len(node)) - first[node[order]]
+    table = np.full((row.max() + 1, n_nodes), padding)
+    table[row, node[order]] = np.asarray(values)[order]
+    return table
 
 
 def grid_vessel_label(network: VascularNetwork, grid: Grid, slot: int) -> str:

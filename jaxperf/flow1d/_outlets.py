@@ -20,14 +20,6 @@ from ..network import (
 )
 
 
-class NodeLaw(NamedTuple):
-    """A condition at its nodes: flow into the network `inflow − conductance·P`, or P = `held`."""
-
-    inflow: Float[Array, " b"] | None = None
-    conductance: Float[Array, " b"] | None = None
-    held: Float[Array, " b"] | None = None
-
-
 class _Ladder(NamedTuple):
     r"""An outlet as two compartments behind two resistances.
 
@@ -87,22 +79,31 @@ def outlet_start(
     return jnp.zeros((c.node.shape[0], 0), flow.dtype)
 
 
-def outlet_law(c: AbstractBoundary, state: Float[Array, "b q"], t: Array) -> NodeLaw:
-    """What a condition says at its nodes at one moment."""
+def outlet_source(c: AbstractBoundary, state: Float[Array, "b q"], t: Array) -> Array:
+    """The prescribed pressure, or the flow into the network at zero pressure (b,)."""
     if isinstance(c, PressureBoundary):
-        return NodeLaw(held=c.pressure)
+        return c.pressure
     if isinstance(c, PressureWaveform):
-        return NodeLaw(held=c.pressure(t))
+        return c.pressure(t)
     if isinstance(c, FlowBoundary):
-        return NodeLaw(inflow=c.flow)
+        return c.flow
     if isinstance(c, FlowWaveform):
-        return NodeLaw(inflow=c.flow(t))
+        return c.flow(t)
     if isinstance(c, ResistanceOutlet):
-        return NodeLaw(c.pressure_ref / c.resistance, 1.0 / c.resistance)
+        return c.pressure_ref / c.resistance
+    return state[:, 0] * outlet_conductance(c)
+
+
+def outlet_conductance(c: AbstractBoundary) -> Array:
+    """Flow out of the network for each pascal at its node, m³/(Pa·s) (b,); 0 where prescribed."""
+    if isinstance(c, PressureBoundary | PressureWaveform | FlowBoundary | FlowWaveform):
+        return jnp.zeros(c.node.shape, _dtype(c))
+    if isinstance(c, ResistanceOutlet):
+        return 1.0 / c.resistance
     if isinstance(c, WindkesselOutlet):
-        return NodeLaw(state[:, 0] / c.R1, 1.0 / c.R1)
+        return 1.0 / c.R1
     if (ladder := _ladder(c)) is not None:
-        return NodeLaw(state[:, 0] / ladder.R1, 1.0 / ladder.R1)
+        return 1.0 / ladder.R1
     raise ValueError(
         f"no transient meaning is known for {type(c).__name__}; expected a boundary type of "
         "jaxperf.network"
@@ -133,10 +134,10 @@ def outlet_damping(c: AbstractBoundary) -> Float[Array, "b q"]:
         drain = jnp.diagonal(matrix) if matrix.ndim == 2 else matrix
         artery = (1.0 / ladder.R1 + 1.0 / ladder.R2) / ladder.Ca
         return jnp.stack([artery, (1.0 / ladder.R2 + drain) / ladder.Ct], axis=1)
-    return jnp.zeros((c.node.shape[0], 0), matrix_dtype(c))
+    return jnp.zeros((c.node.shape[0], 0), _dtype(c))
 
 
-def matrix_dtype(c: AbstractBoundary):
+def _dtype(c: AbstractBoundary):
     """The floating-point type of a condition's data."""
     value = next(v for name, v in vars(c).items() if name != "node")
     return (value.value if isinstance(value, Waveform) else value).dtype

@@ -57,7 +57,8 @@ class Waveform(eqx.Module):
     def mean(self) -> Float[Array, " b"]:
         """Mean over the period, exact for values linear in between."""
         knot, value, period = self._closed()
-        return 0.5 * jnp.sum((value[:, 1:] + value[:, :-1]) * jnp.diff(knot), axis=1) / period
+        knot, value = knot[1:], value[:, 1:]
+        return 0.5 * ((value[:, 1:] + value[:, :-1]) @ jnp.diff(knot)) / period
 
     def _closed(self) -> tuple[Array, Array, Array]:
         """Knots and values from before 0 to the period or after it, first value repeated."""
