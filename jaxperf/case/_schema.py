@@ -362,6 +362,65 @@ class Growth(Section):
         return self
 
 
+class Pulsatile(Section):
+    """Pulsatile flow over one heart beat; used with `flow: pulsatile`."""
+
+    state: Literal["rest", "hyperemia", "both"] = Field(
+        default="both", description="States that are followed over a beat."
+    )
+    heart_rate_per_min: Annotated[float, Field(ge=30.0, le=200.0)] | None = Field(
+        default=None, description="Heart rate; 70 where left out and no waveform file is given."
+    )
+    pulse_pressure_mmHg: Annotated[float, Field(gt=0.0, le=150.0)] | None = Field(
+        default=None,
+        description="Systolic less diastolic aortic pressure about the mean, which is "
+        "boundary.pressure_inlet_mmHg; 40 where left out and no waveform file is given.",
+    )
+    ejection_duration_s: Annotated[float, Field(ge=0.05, le=0.6)] | None = Field(
+        default=None,
+        description="From the opening to the closure of the aortic valve; from the heart rate "
+        "where left out (Weissler 1968).",
+    )
+    lv_diastolic_pressure_mmHg: Annotated[float, Field(ge=0.0, le=50.0)] = Field(
+        default=8.0, description="Left ventricular pressure at the end of diastole."
+    )
+    aortic_pressure_file: str | None = Field(
+        default=None,
+        description="One beat of aortic pressure in place of the built-in one: a CSV file with "
+        "the columns time_s, pressure_mmHg, below the data folder. The last time is the period.",
+    )
+    lv_pressure_file: str | None = Field(
+        default=None,
+        description="The same beat of left ventricular pressure; needs aortic_pressure_file.",
+    )
+    tissue_compliance_ml_mmHg_100g: Positive = Field(
+        default=0.05, description="Intramyocardial compliance (Lee 1984: 0.01 to 0.05)."
+    )
+    min_radius_mm: Positive | None = Field(
+        default=None,
+        description="Grown vessels from this radius on are 1-D vessels too; none where left out. "
+        "The rest of the forest is condensed.",
+    )
+    cell_time_s: Annotated[float, Field(ge=1e-6, le=5e-3)] = Field(
+        default=3e-4, description="Time that a wave takes through one cell of a vessel."
+    )
+    cycles_max: int = Field(default=30, ge=1, description="Beats until which it must be periodic.")
+    tolerance: Annotated[float, Field(gt=0.0, lt=0.1)] = Field(
+        default=1e-4, description="Largest relative change from one beat to the next."
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Pulsatile":
+        if self.aortic_pressure_file is None:
+            if self.lv_pressure_file is not None:
+                raise ValueError("lv_pressure_file needs aortic_pressure_file, of the same beat")
+            return self
+        for name in ("heart_rate_per_min", "pulse_pressure_mmHg"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"give {name} or aortic_pressure_file, which says it, not both")
+        return self
+
+
 class Solver(Section):
     """Limits of the solve."""
 
@@ -409,6 +468,10 @@ class Case(Section):
         default=None, description="Grow a synthetic forest of vessels below the tree."
     )
     lesions: tuple[Lesion, ...] = Field(default=(), description="Declared lesions.")
+    flow: Literal["steady", "pulsatile"] = Field(
+        default="steady",
+        description="Steady flow alone, or pulsatile flow in the larger vessels besides.",
+    )
     blood: BloodSection = Field(default=BloodSection(), description="Blood.")
     wall: Wall = Field(default=Wall(), description="Vessel wall.")
     boundary: BoundarySection = Field(default=BoundarySection(), description="Ends of the tree.")
@@ -419,6 +482,7 @@ class Case(Section):
         default=AutoregulationSection(), description="Adaptation at rest."
     )
     territories: Territories = Field(default=Territories(), description="Terminal regions.")
+    pulsatile: Pulsatile = Field(default=Pulsatile(), description="Pulsatile flow.")
     solver: Solver = Field(default=Solver(), description="Solve.")
     checks: Checks = Field(default=Checks(), description="Limits of the checks.")
     output: Output = Field(default=Output(), description="Results.")
@@ -442,6 +506,11 @@ class Case(Section):
         across = self.microcirculation.permeability_across_m2_per_Pa_s
         if across is not None and not self._on_tetrahedra():
             raise ValueError("permeability_across_m2_per_Pa_s needs ventricle.mesh: tetrahedra")
+        if self.flow == "pulsatile" and self.wall.law == "rigid":
+            raise ValueError(
+                "flow: pulsatile needs wall.law: elastic, as waves travel at infinite speed in a "
+                "rigid wall; write wall: {law: elastic}, which takes Olufsen's stiffness"
+            )
         return self
 
     def _on_tetrahedra(self) -> bool:

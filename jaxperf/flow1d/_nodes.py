@@ -48,10 +48,15 @@ def end_flow(equations: NodeEquations, pressure: Float[Array, "w n"]) -> Float[A
     return equations.flow + equations.slope * (pressure - equations.pressure)
 
 
+def end_area(equations: NodeEquations, pressure: Float[Array, "w n"]) -> Float[Array, "w n"]:
+    """Lumen area at the ends where the static pressure is this."""
+    return equations.area + equations.compliance * (pressure - equations.pressure)
+
+
 def end_total(equations: NodeEquations, pressure: Float[Array, "w n"]) -> Float[Array, "w n"]:
     """The node pressure that the ends ask for where their static pressure is this."""
     flow = end_flow(equations, pressure)
-    area = equations.area + equations.compliance * (pressure - equations.pressure)
+    area = end_area(equations, pressure)
     loss = (equations.linear + equations.quadratic * jnp.abs(flow)) * flow
     return pressure + equations.head * (flow / area) ** 2 - equations.sign * loss
 
@@ -60,7 +65,7 @@ def _total_slope(equations, pressure):
     """Derivative of `end_total` with respect to the pressure."""
     e = equations
     flow = end_flow(e, pressure)
-    area = e.area + e.compliance * (pressure - e.pressure)
+    area = end_area(e, pressure)
     velocity = flow / area
     head = 2.0 * e.head * velocity * (e.slope - velocity * e.compliance) / area
     loss = (e.linear + 2.0 * e.quadratic * jnp.abs(flow)) * e.slope

@@ -14,7 +14,7 @@ from ..steady import Boundary
 from ..vessel import AbstractElasticWall, ConstantStiffness, resistance_integral
 from ..vessel import stenosis_coefficients
 from ._grid import Grid
-from ._nodes import end_flow, end_total, NodeEquations, solve_nodes
+from ._nodes import end_area, end_flow, NodeEquations, solve_nodes
 from ._outlets import outlet_conductance, outlet_damping, outlet_rate, outlet_source
 from ._problem import Flow1DProblem
 
@@ -163,7 +163,11 @@ class Semidiscretisation(eqx.Module):
         )
         equations = self._node_equations(t, y, pressure.outward, flow.outward, around)
         end_pressure, _ = solve_nodes(equations)
-        end_q, end_p = end_flow(equations, end_pressure), end_total(equations, end_pressure)
+        end_q = end_flow(equations, end_pressure)
+        # The vessel's own total pressure: without the loss at the node, and also where the node
+        # asks for static pressure.
+        velocity = end_q / end_area(equations, end_pressure)
+        end_p = end_pressure + 0.5 * self.alpha * self.density * velocity**2
         put = lambda face, end: face.at[self.end_face - 1].set(end, **_PADDED)
         outflow = jnp.sum(self.end_sign * end_q, axis=0)
         return put(face_flow, end_q), put(face_total, end_p), outflow

@@ -20,6 +20,7 @@ from ._tets import (
     read_tets_with_data as read_tets_with_data,
     TetFile as TetFile,
 )
+from ._waveforms import read_waveform as read_waveform
 from ._writers import (
     json_text as json_text,
     write_csv as write_csv,
