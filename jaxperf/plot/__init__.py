@@ -15,3 +15,4 @@ from ._scene import (
     SceneLayer as SceneLayer,
 )
 from ._style import save_figure as save_figure
+from ._waveforms import waveform_figure as waveform_figure, WaveformPanel as WaveformPanel

@@ -1,0 +1,90 @@
+"""Waveforms from tables."""
+
+import csv
+import io
+import os
+
+import numpy as np
+from jaxtyping import Float
+
+from .._misc import InputError
+from ._files import read_lines
+
+# A beat ends where it began: largest gap between first and last value, of the range in between.
+_LARGEST_GAP = 0.05
+_FEWEST_ROWS = 10
+
+
+def read_waveform(path: str | os.PathLike, column: str) -> Float[np.ndarray, "2 m"]:
+    """Read one cycle of a quantity from a CSV file.
+
+    The first line names the columns, one of them `time_s`. Times start at 0 and increase; the last
+    one is the period, where the value is the first one again.
+
+    **Arguments:** `column`: the column of the quantity, with its unit, such as `pressure_mmHg`.
+
+    **Returns:** times (s) and values, (2, m).
+
+    **Errors:** [`InputError`][] naming the file and the line.
+    """
+    where = str(path)
+    expected = f"a CSV table with the columns time_s and {column}"
+    lines = read_lines(path, expected)
+    rows = csv.DictReader(io.StringIO("\n".join(lines)), skipinitialspace=True)
+    header = [name.strip() for name in rows.fieldnames or []]
+    rows.fieldnames = header
+    for name in ("time_s", column):
+        if name not in header:
+            raise InputError(
+                f"it has no column {name}; its columns are {', '.join(header)}",
+                where=where,
+                expected=expected,
+                fix="Name the columns in the first line, with these units",
+            )
+    table = np.array([_numbers(row, column, f"{where}, line {rows.line_num}") for row in rows])
+    if len(table) < _FEWEST_ROWS:
+        raise InputError(
+            f"it has {len(table)} rows",
+            where=where,
+            expected=f"at least {_FEWEST_ROWS} over one beat",
+            fix="Export the waveform with more samples",
+        )
+    _check_cycle(table, where)
+    return table.T
+
+
+def _numbers(row: dict[str, str], column: str, where: str) -> tuple[float, float]:
+    found = []
+    for name in ("time_s", column):
+        try:
+            value = float(row[name])
+        except (TypeError, ValueError):
+            value = np.nan
+        if not np.isfinite(value):
+            raise InputError(
+                f"{name} is {row[name]!r}",
+                where=where,
+                expected="a finite number",
+                fix="Correct the line",
+            )
+        found.append(value)
+    return found[0], found[1]
+
+
+def _check_cycle(table: Float[np.ndarray, "m 2"], where: str) -> None:
+    time, value = table.T
+    if time[0] != 0.0 or (np.diff(time) <= 0.0).any():
+        raise InputError(
+            f"time_s starts at {time[0]:g} and "
+            + ("increases" if (np.diff(time) > 0.0).all() else "does not always increase"),
+            where=where,
+            expected="times that start at 0 and increase",
+            fix="Give one beat, each time once",
+        )
+    if abs(value[-1] - value[0]) > _LARGEST_GAP * np.ptp(value):
+        raise InputError(
+            f"the first value is {value[0]:g} and the last {value[-1]:g}",
+            where=where,
+            expected="one beat, which ends where it began",
+            fix="Cut the record to one period and repeat its first value at the end",
+        )

@@ -1,0 +1,82 @@
+"""Pressure and flow over one heart beat."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ._style import add_note, INK, MUTED, new_figure
+
+# Dark to light in one order, apart for every kind of colour vision (Okabe and Ito).
+_COLOURS = ("#000000", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+_SYSTOLE = "#e8e8e8"
+
+
+@dataclass(frozen=True)
+class WaveformPanel:
+    """Curves over one cycle.
+
+    - `curves`: named curves, (k,) each, at `time` (k,) s; `pale`, names of those in the background.
+    - `systole`: (start, end) in s, shaded; its end is smaller than its start where it goes over
+      the end of the cycle.
+    """
+
+    title: str
+    label: str
+    time: Float[np.ndarray, " k"]
+    curves: Mapping[str, Float[np.ndarray, " k"]]
+    pale: frozenset[str] = field(default_factory=frozenset)
+    systole: tuple[float, float] | None = None
+
+
+def waveform_figure(
+    panels: Sequence[WaveformPanel], *, columns: int, title: str, note: str = ""
+) -> Any:
+    """Panels row by row; the panels of one row share their scale, as they share a quantity.
+
+    **Returns:** a matplotlib figure.
+    """
+    rows = -(-len(panels) // columns)
+    figure = new_figure(1.2 + 4.9 * columns, 1.0 + 2.6 * rows)
+    figure.suptitle(title, fontsize=12, color=INK)
+    grid = figure.subplots(rows, columns, sharey="row", squeeze=False)
+    for i, axes in enumerate(grid.ravel()):
+        if i >= len(panels):
+            axes.axis("off")
+            continue
+        _panel(axes, panels[i])
+        if i % columns == 0:
+            axes.set_ylabel(panels[i].label, fontsize=9)
+        if i + columns >= len(panels):
+            axes.set_xlabel("time (s)", fontsize=9)
+    add_note(figure, note)
+    return figure
+
+
+def _panel(axes: Any, panel: WaveformPanel) -> None:
+    end = float(panel.time[-1])
+    for i, (start, stop) in enumerate(_shaded(panel.systole, end)):
+        axes.axvspan(start, stop, color=_SYSTOLE, lw=0, label="systole" if i == 0 else None)
+    clear = [name for name in panel.curves if name not in panel.pale]
+    for name, values in panel.curves.items():
+        if name in panel.pale:
+            axes.plot(panel.time, values, color=MUTED, lw=1.2, ls="--", label=name)
+        else:
+            colour = _COLOURS[clear.index(name) % len(_COLOURS)]
+            axes.plot(panel.time, values, color=colour, lw=1.6, label=name)
+    if min(float(np.min(v)) for v in panel.curves.values()) < 0.0:
+        axes.axhline(0.0, color=MUTED, lw=0.7)
+    axes.set_title(panel.title, fontsize=10, color=INK, loc="left")
+    axes.set_xlim(0.0, end)
+    axes.tick_params(labelsize=8, labelleft=True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def _shaded(systole: tuple[float, float] | None, period: float) -> list[tuple[float, float]]:
+    if systole is None:
+        return []
+    start, end = systole
+    return [(start, end)] if start < end else [(0.0, end), (start, period)]
