@@ -23,6 +23,13 @@ class RESULTS(eqx.Enumeration):
         "The wall law has no open lumen at the pressure found in a vessel. Raise the wall "
         "stiffness or the inlet pressure, or use a rigid wall."
     )
+    supercritical = (
+        "The flow is faster than the pressure waves it rides on. Look for a narrow vessel under a "
+        "large flow, a stiff inlet or a wrong unit, or raise the wall stiffness."
+    )
+    step_too_long = (
+        "The time step is too long for the waves under load. Lower cfl, or give a controller."
+    )
     nonfinite = (
         "A pressure or flow is not finite. Check that a pressure is prescribed somewhere, and "
         "that no input is NaN or zero."

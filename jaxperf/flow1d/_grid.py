@@ -35,6 +35,7 @@ class Grid(eqx.Module):
     - nodes (n): `node_network`, the network's node, or −1 in the middle of a lesion.
     - vessels (v): `vessel_slot` (v, 2), its first and last slot; `vessel_segment`, one of its
       segments, for its name.
+    - `cell_time`: a wave takes this long (s) or longer through every cell.
     """
 
     cell_segment: Int[Array, " k"]
@@ -54,6 +55,7 @@ class Grid(eqx.Module):
     node_network: Int[Array, " n"]
     vessel_slot: Int[Array, "v 2"]
     vessel_segment: Int[Array, " v"]
+    cell_time: float = eqx.field(static=True)
 
     @property
     def n_slots(self) -> int:
@@ -113,10 +115,10 @@ def make_grid(
             expected="a positive time in s",
             fix="Give the time a wave may take through one cell, such as 1.5e-4",
         )
-    courses, node_network, lesion_of_node = _courses(network, boundary)
+    courses, node_network = _courses(network, boundary)
     slowness = 1.0 / segment_wave_speed(network, blood, wall)
     filled = [_fill(network, course, slowness, cell_time) for course in courses]
-    return _assemble(courses, filled, node_network, lesion_of_node)
+    return _assemble(courses, filled, node_network, cell_time)
 
 
 def segment_wave_speed(
@@ -141,7 +143,7 @@ def elastic(wall: AbstractWall) -> AbstractElasticWall:
 
 
 def _courses(network: VascularNetwork, boundary: tuple[AbstractBoundary, ...]):
-    """The vessels, the network node of every grid node, and the lesion of those without one."""
+    """The vessels, and the network node of every grid node."""
     node = np.asarray(network.segment_node)
     incoming = np.bincount(node[:, 1], minlength=network.n_nodes)
     outgoing = np.bincount(node[:, 0], minlength=network.n_nodes)
@@ -152,7 +154,7 @@ def _courses(network: VascularNetwork, boundary: tuple[AbstractBoundary, ...]):
     after = dict(zip(node[:, 0].tolist(), range(len(node)), strict=True))
     number = np.full(network.n_nodes, -1)
     number[stops] = np.arange(stops.sum())
-    node_network, lesion_of_node = list(np.flatnonzero(stops)), [-1] * int(stops.sum())
+    node_network = list(np.flatnonzero(stops))
     courses: list[_Course] = []
     for first in np.flatnonzero(stops[node[:, 0]]):
         segment, course = int(first), _Course([], int(number[node[first, 0]]), -1)
@@ -163,7 +165,6 @@ def _courses(network: VascularNetwork, boundary: tuple[AbstractBoundary, ...]):
                 course.distal = len(node_network)
                 courses.append(course)
                 node_network.append(-1)
-                lesion_of_node.append(lesion)
                 course, start = _Course([], course.distal, -1, lesion), fraction
             course.pieces.append((segment, start, 1.0))
             end = int(node[segment, 1])
@@ -172,7 +173,7 @@ def _courses(network: VascularNetwork, boundary: tuple[AbstractBoundary, ...]):
                 courses.append(course)
                 break
             segment = after[end]
-    return courses, np.asarray(node_network), lesion_of_node
+    return courses, np.asarray(node_network)
 
 
 def _lesion_middles(network: VascularNetwork) -> dict[int, list[tuple[float, int]]]:
@@ -244,7 +245,7 @@ def _fill(network, course: _Course, slowness, cell_time: float) -> _Filled:
     return _Filled(place(face), place(0.5 * (face[1:] + face[:-1])), overlap, inertia)
 
 
-def _assemble(courses, filled, node_network, lesion_of_node) -> Grid:
+def _assemble(courses, filled, node_network, cell_time: float) -> Grid:
     """All vessels in one row."""
     # Two gaps at either end of the row: every face of a vessel then lies between inner slots.
     first_place = (int(courses[0].pieces[0][0]), 0.0)
@@ -296,6 +297,7 @@ def _assemble(courses, filled, node_network, lesion_of_node) -> Grid:
         node_network=index(node_network),
         vessel_slot=index(slot),
         vessel_segment=index([c.pieces[0][0] for c in courses]),
+        cell_time=float(cell_time),
     )
 
 

@@ -24,9 +24,10 @@ class NodeEquations(NamedTuple):
     $$\sum_e\sigma_eQ_e + J_n - G_nP_n = 0\qquad\text{or}\qquad P_n = P_n^{fix}.$$
 
     **Attributes:** over the ends of each node, padded with sign 0: `sign` σ, +1 where flow of
-    positive sign runs into the node; `pressure`, `flow`, `area`, the states; `slope` y, `compliance` K,
-    `head` h (½αρ, or 0 for static pressure), `linear` R, `quadratic` S. Over nodes: `conductance` G;
-    `fixed`, 1 where the pressure is prescribed, else 0; `source`, P^fix there, else J.
+    positive sign runs into the node; `pressure`, `flow`, `area`, the states; `slope` y;
+    `compliance` K; `head` h (½αρ, or 0 for static pressure); `linear` R; `quadratic` S. Over
+    nodes: `conductance` G; `fixed`, 1 where the pressure is prescribed, else 0; `source`, P^fix
+    there, else J.
     """
 
     sign: Float[Array, "w n"]

@@ -141,14 +141,3 @@ def _dtype(c: AbstractBoundary):
     """The floating-point type of a condition's data."""
     value = next(v for name, v in vars(c).items() if name != "node")
     return (value.value if isinstance(value, Waveform) else value).dtype
-
-
-def drained_flow(
-    c: AbstractBoundary, state: Float[Array, "b q"], t: Array, flow: Float[Array, " b"]
-) -> Float[Array, " b"]:
-    """Flow that leaves an outlet's last compartment for the veins, m³/s."""
-    if isinstance(c, WindkesselOutlet):
-        return (state[:, 0] - c.pressure_ref) / c.R2
-    if (ladder := _ladder(c)) is not None:
-        return _apply(ladder.conductance, state[:, 1] + _around(ladder, t)) - ladder.inflow
-    return flow

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._custom_types import float_leaf, Parameter
+from .._custom_types import Parameter
 from .._misc import InputError, is_traced
 from ..network import check_boundary, VascularNetwork, Waveform
 from ..steady import Boundary
@@ -43,7 +43,8 @@ class Flow1DProblem(eqx.Module):
 
     - `network`, `boundary`, `blood`, `wall`: as for steady flow; the wall is elastic. Its
       stiffness may be a `ConstantStiffness` with one value for both ends of every segment (s, 2).
-    - `grid`: from [`make_grid`][].
+    - `grid`: from [`make_grid`][]; `period`, of the boundary's waveforms, s; `time_step`, the
+      longest step in time, s.
     - `pressure_external`: p_ext, or None.
     - `wall_viscosity`: Γ (Pa·s·m) of a Voigt wall: one value, or (s,) for each segment; None for
       an elastic wall.
@@ -58,6 +59,8 @@ class Flow1DProblem(eqx.Module):
     blood: Blood
     wall: AbstractElasticWall
     grid: Grid
+    period: float = eqx.field(static=True)
+    time_step: float = eqx.field(static=True)
     pressure_external: ExternalPressure | None = None
     wall_viscosity: Parameter | None = None
     junction_pressure: Literal["total", "static"] = eqx.field(static=True, default="total")
@@ -86,21 +89,81 @@ def flow1d_problem(
     blood: Blood,
     wall: AbstractElasticWall,
     *,
+    period: float | None = None,
     cell_time: float = 1.5e-4,
+    cfl: float = 0.45,
     pressure_external: ExternalPressure | None = None,
     wall_viscosity: Parameter | float | None = None,
     junction_pressure: Literal["total", "static"] = "total",
     boundary_pressure: Literal["total", "static"] = "total",
 ) -> Flow1DProblem:
-    """A [`Flow1DProblem`][] with its grid; see there and [`make_grid`][] for the arguments."""
+    """A [`Flow1DProblem`][] with its grid; runs on the host.
+
+    **Arguments:**
+
+    - `period`: s; that of the waveforms where left out.
+    - `cell_time`: resolution, see [`make_grid`][].
+    - `cfl`: the longest time step over `cell_time`. Waves under load and on moving blood are
+      faster than in the unloaded vessel; 0.45 leaves them a factor of two.
+    - the others: see [`Flow1DProblem`][].
+
+    **Errors:** [`InputError`][] for waveforms of different periods, or none and no `period`.
+    """
+    if not 0.0 < cfl <= 0.9:
+        raise InputError(
+            f"cfl is {cfl}",
+            where="flow1d_problem",
+            expected="a number above 0, at most 0.9",
+            fix="Leave it at 0.45",
+        )
+    grid = make_grid(network, boundary, blood, wall, cell_time=cell_time)
+    time_step = cfl * cell_time
+    if wall_viscosity is not None:
+        viscosity = np.broadcast_to(np.asarray(wall_viscosity, float), (network.n_segments,))
+        time_step = min(time_step, 0.5 * _diffusion_time(network, grid, blood, viscosity))
+        wall_viscosity = jnp.asarray(viscosity, network.radius.dtype)
     return Flow1DProblem(
         network=network,
         boundary=boundary,
         blood=blood,
         wall=wall,
-        grid=make_grid(network, boundary, blood, wall, cell_time=cell_time),
+        grid=grid,
+        period=_common_period(boundary, pressure_external, period),
+        time_step=float(time_step),
         pressure_external=pressure_external,
-        wall_viscosity=None if wall_viscosity is None else float_leaf(jnp.asarray(wall_viscosity)),
+        wall_viscosity=wall_viscosity,
         junction_pressure=junction_pressure,
         boundary_pressure=boundary_pressure,
     )
+
+
+def _common_period(boundary: Boundary, external: ExternalPressure | None, period) -> float:
+    """The period of all waveforms."""
+    held = [value for c in boundary for value in vars(c).values() if isinstance(value, Waveform)]
+    held += [] if external is None else [external.waveform]
+    found = sorted({float(np.asarray(w.period)) for w in held})
+    if period is None and len(found) == 1:
+        return found[0]
+    if period is not None and all(abs(p - period) <= 1e-9 * period for p in found):
+        return float(period)
+    raise InputError(
+        f"the waveforms have the periods {found} s and the problem {period}",
+        where="period",
+        expected="one period for all, given where there is no waveform",
+        fix="Bring the waveforms to one heart rate, or give the period",
+    )
+
+
+def _diffusion_time(network: VascularNetwork, grid: Grid, blood: Blood, viscosity) -> float:
+    r"""Shortest time in which wall viscosity spreads flow over a cell, $\Delta x^2/2\nu$.
+
+    $\nu=\Gamma/(\rho\sqrt{A_0})$, from $\Gamma\sqrt A/(\rho A_0)$.
+    """
+    length = np.zeros(grid.n_slots)
+    segment, share = np.asarray(grid.piece_segment), np.diff(np.asarray(grid.piece_fraction))[:, 0]
+    np.add.at(length, np.asarray(grid.piece_slot), np.asarray(network.length)[segment] * share)
+    cell = np.flatnonzero(length > 0)
+    segment = np.asarray(grid.cell_segment)[cell]
+    radius = np.asarray(network.radius)[segment].min(axis=1)
+    nu = viscosity[segment] / (float(np.asarray(blood.density)) * np.sqrt(np.pi) * radius)
+    return float(np.min(length[cell] ** 2 / np.maximum(2.0 * nu, 1e-300)))

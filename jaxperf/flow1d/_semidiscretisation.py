@@ -6,13 +6,17 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from .._custom_types import cast_like
-from ..network import PressureBoundary, PressureWaveform, VascularNetwork, Waveform
+from ..network import PressureBoundary, PressureWaveform, Waveform
 from ..steady import Boundary
-from ..vessel import AbstractElasticWall, ConstantStiffness, resistance_integral
-from ..vessel import stenosis_coefficients
+from ..vessel import (
+    AbstractElasticWall,
+    ConstantStiffness,
+    resistance_integral,
+    stenosis_coefficients,
+)
 from ._grid import Grid
 from ._nodes import end_area, end_flow, NodeEquations, solve_nodes
 from ._outlets import outlet_conductance, outlet_damping, outlet_rate, outlet_source
@@ -23,18 +27,20 @@ from ._problem import Flow1DProblem
 _PRESSURE_FLOOR = 0.1
 _FLOW_FLOOR = 1e-9
 # Ends that pad a node lie beyond the arrays.
-_PADDED = dict(unique_indices=True, mode="drop")
+_PADDED = {"unique_indices": True, "mode": "drop"}
 
 
 class FlowState(eqx.Module):
     """State of transient flow.
 
-    **Attributes:** over slots, `area` (m²) and `flow` (m³/s), meaningless in gaps; `outlet`, for
-    each condition of the boundary the state (b, q) of its compartments, Pa.
+    **Attributes:** over slots, `area` (m²) and `flow` (m³/s), meaningless in gaps; `passed`, the
+    volume (m³) that has left the network at every grid node; `outlet`, for each condition of the
+    boundary the state (b, q) of its compartments, Pa.
     """
 
     area: Float[Array, " k"]
     flow: Float[Array, " k"]
+    passed: Float[Array, " n"]
     outlet: tuple[Float[Array, "b q"], ...]
 
 
@@ -120,8 +126,7 @@ class Semidiscretisation(eqx.Module):
     end_head: Float[Array, "w n"]
     node_fixed: Float[Array, " n"]
     node_conductance: Float[Array, " n"]
-    condition_node: Int[Array, " b"]
-    node_of_network: Int[Array, " m"]
+    condition_node: tuple[Int[Array, " b"], ...]
     boundary: Boundary
     density: Float[Array, ""]
     alpha: Float[Array, ""]
@@ -136,19 +141,46 @@ class Semidiscretisation(eqx.Module):
         if self.inverse_inertia is not None:
             force = force * self.inverse_inertia[2:-2]
         outlet = tuple(
-            outlet_rate(c, state, t, outflow[self.node_of_network[c.node]])
-            for c, state in zip(self.boundary, y.outlet, strict=True)
+            outlet_rate(c, state, t, outflow[node])
+            for c, state, node in zip(self.boundary, y.outlet, self.condition_node, strict=True)
         )
         embed = lambda x: jax.lax.dynamic_update_slice(self.blank, x, (2,))
-        return FlowState(embed(-flux), embed(-force), outlet)
+        return FlowState(embed(-flux), embed(-force), outflow, outlet)
 
     def damping(self, y: FlowState) -> FlowState:
         """Rates (1/s) at which each entry of the state relaxes by itself: friction, outlets."""
         return FlowState(
             jnp.zeros_like(y.area),
             self._damped(self.friction / y.area),
+            jnp.zeros_like(y.passed),
             tuple(outlet_damping(c) for c in self.boundary),
         )
+
+    def is_open(self, y: FlowState) -> Bool[Array, " k"]:
+        """Whether each cell has an area its wall law knows; gaps always."""
+        load = self.cell_wall.wall.load(jnp.abs(y.area) * self.cell_wall.inverse_area)
+        return ((y.area > 0.0) & self.cell_wall.wall.bears(load)) | (self.inverse_length == 0.0)
+
+    def _wave_speed(self, y: FlowState) -> Float[Array, " k"]:
+        load = self.cell_wall.wall.load(jnp.abs(y.area) * self.cell_wall.inverse_area)
+        stiffness = self.cell_wall.modulus * self.cell_wall.wall.relative_stiffness(load)
+        return jnp.sqrt(jnp.abs(stiffness) / self.density)
+
+    def mach(self, y: FlowState) -> Float[Array, " k"]:
+        """|U|/c in every cell, 0 in gaps."""
+        is_cell = self.inverse_length > 0.0
+        return jnp.where(is_cell, jnp.abs(y.flow / y.area) / self._wave_speed(y), 0.0)
+
+    def cell_rate(self, y: FlowState) -> Float[Array, " k"]:
+        """(|αU| + c)/Δx of every cell, 1/s, 0 in gaps: one over the time a wave takes."""
+        fastest = self._wave_speed(y) + self.alpha * jnp.abs(y.flow / y.area)
+        if self.inverse_inertia is not None:
+            fastest = fastest * jnp.sqrt(self.inverse_inertia)
+        return fastest * self.inverse_length
+
+    def wave_rate(self, y: FlowState) -> Float[Array, ""]:
+        """The largest `cell_rate`."""
+        return jnp.max(self.cell_rate(y))
 
     def _damped(self, rate):
         return rate if self.inverse_inertia is None else rate * self.inverse_inertia
@@ -245,13 +277,13 @@ class Semidiscretisation(eqx.Module):
             quadratic=self.end_quadratic,
             conductance=self.node_conductance,
             fixed=self.node_fixed,
-            source=source.at[self.condition_node].add(jnp.concatenate(sources)),
+            source=source.at[jnp.concatenate(self.condition_node)].add(jnp.concatenate(sources)),
         )
 
 
 def semidiscretise(problem: Flow1DProblem) -> Semidiscretisation:
     """Everything the time derivative needs, computed once; differentiable in the problem."""
-    network, grid, blood, wall = problem.network, problem.grid, problem.blood, problem.wall
+    network, grid, blood = problem.network, problem.grid, problem.blood
     radius = network.radius
     dtype = radius.dtype
     at_cell = (grid.cell_segment, grid.cell_fraction.astype(dtype))
@@ -278,7 +310,7 @@ def semidiscretise(problem: Flow1DProblem) -> Semidiscretisation:
     linear, quadratic = _end_losses(problem)
     inertia, face_inertia = _inverse_inertia(grid, dtype)
     external = problem.pressure_external
-    share = lambda place: None if external is None else _interpolate(external.share, *place)
+    share = lambda place: None if external is None else interpolate(external.share, *place)
     return Semidiscretisation(
         cell_wall=_table(problem, *at_cell),
         face_wall=_table(problem, *at_face),
@@ -300,8 +332,7 @@ def semidiscretise(problem: Flow1DProblem) -> Semidiscretisation:
         end_head=jnp.broadcast_to(head, grid.end_sign.shape),
         node_fixed=fixed,
         node_conductance=conductance,
-        condition_node=jnp.concatenate(node),
-        node_of_network=node_of_network,
+        condition_node=tuple(node),
         boundary=problem.boundary,
         density=density,
         alpha=alpha,
@@ -340,7 +371,7 @@ def _inverse_inertia(grid: Grid, dtype):
     return inverse, jnp.where(grid.is_cell[1:] > 0, inverse[1:], inverse[:-1])
 
 
-def _interpolate(values, segment, fraction):
+def interpolate(values, segment, fraction):
     """Values given at both ends of every segment, linear in between; (..., s, 2) to (..., k)."""
     both = values[..., segment, :]
     return both[..., 0] * (1.0 - fraction) + both[..., 1] * fraction
@@ -348,10 +379,10 @@ def _interpolate(values, segment, fraction):
 
 def _table(problem: Flow1DProblem, segment, fraction) -> WallTable:
     wall = problem.wall
-    radius = _interpolate(problem.network.radius, segment, fraction)
+    radius = interpolate(problem.network.radius, segment, fraction)
     stiffness = wall.stiffness
     if isinstance(stiffness, ConstantStiffness) and stiffness.Eh_over_r.ndim == 2:
-        modulus = 4.0 / 3.0 * _interpolate(stiffness.Eh_over_r, segment, fraction)
+        modulus = 4.0 / 3.0 * interpolate(stiffness.Eh_over_r, segment, fraction)
     else:
         modulus = wall.modulus(radius)
     area = math.pi * radius**2
@@ -362,21 +393,20 @@ def _table(problem: Flow1DProblem, segment, fraction) -> WallTable:
 
 
 def _pieces(problem: Flow1DProblem):
-    r"""Length of every slot, and k A₀²-weighted so that ∫dx/A² over the cell is exact.
+    r"""Length of every slot (m) and its friction k, exact for the unloaded vessel.
 
-    The friction force on a cell is k Q/A with $k = 2(\zeta+2)\pi\,(A_0^2/\Delta x)\int\mu\,dx/A^2
-    /
-ho$, the integral over the unloaded vessel.
+    The friction force on a cell is $k\,Q/A$ with
+    $k=\frac{2(\zeta+2)\pi}{\rho}\frac{A_0^2}{\Delta x}\int\frac{\mu\,dx}{A^2}$.
     """
     grid, network, blood = problem.grid, problem.network, problem.blood
     dtype = network.radius.dtype
     fraction = grid.piece_fraction.astype(dtype)
-    ends = [_interpolate(network.radius, grid.piece_segment, fraction[:, i]) for i in (0, 1)]
+    ends = [interpolate(network.radius, grid.piece_segment, fraction[:, i]) for i in (0, 1)]
     length = network.length[grid.piece_segment] * (fraction[:, 1] - fraction[:, 0])
     loss = blood.viscosity(0.5 * (ends[0] + ends[1])) * resistance_integral(*ends, length)
     add = lambda x: jnp.zeros(grid.n_slots, dtype).at[grid.piece_slot].add(x)
     cell_length, cell_loss = add(length), add(loss)
-    radius = _interpolate(network.radius, grid.cell_segment, grid.cell_fraction.astype(dtype))
+    radius = interpolate(network.radius, grid.cell_segment, grid.cell_fraction.astype(dtype))
     area = math.pi * radius**2
     safe = jnp.where(cell_length > 0, cell_length, 1.0)
     scale = cast_like(blood.friction_coefficient, radius) / cast_like(blood.density, radius)
@@ -398,4 +428,3 @@ def _end_losses(problem: Flow1DProblem):
     )
     has = grid.end_lesion >= 0
     return tuple(jnp.where(has, c[jnp.maximum(grid.end_lesion, 0)], 0.0) for c in both)
-

@@ -44,15 +44,11 @@ class RelaxedHeun(diffrax.AbstractSolver):
         h = t1 - t0
         step = lambda x: jnp.asarray(h, x.dtype)
         # The inverse once, for both stages.
-        relax = jax.tree.map(
-            lambda d: 1.0 / (1.0 + _GAMMA * step(d) * d), self.damping(y0)
-        )
+        relax = jax.tree.map(lambda d: 1.0 / (1.0 + _GAMMA * step(d) * d), self.damping(y0))
         slope = jax.tree.map(jnp.multiply, terms.vf(t0, y0, args), relax)
         ahead = jax.tree.map(lambda y, k: y + step(y) * k, y0, slope)
         rate = terms.vf(t1, ahead, args)
         second = jax.tree.map(lambda f, k, r: (f - 2.0 * k) * r, rate, slope, relax)
-        y1 = jax.tree.map(
-            lambda y, k, s: y + step(y) * (1.5 * k + 0.5 * s), y0, slope, second
-        )
+        y1 = jax.tree.map(lambda y, k, s: y + step(y) * (1.5 * k + 0.5 * s), y0, slope, second)
         error = jax.tree.map(jnp.subtract, y1, ahead)
-        return y1, error, dict(y0=y0, y1=y1), None, diffrax.RESULTS.successful
+        return y1, error, {"y0": y0, "y1": y1}, None, diffrax.RESULTS.successful

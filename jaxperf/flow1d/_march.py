@@ -1,0 +1,171 @@
+"""Through time, interval by interval between the moments that are saved."""
+
+import math
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ._controller import CourantLimit
+from ._points import Sampling
+from ._problem import Flow1DProblem
+from ._semidiscretisation import FlowState, Semidiscretisation
+from ._step import RelaxedHeun
+
+# Beyond this an explicit step amplifies the shortest waves.
+_COURANT_MAX = 0.95
+
+
+class March(eqx.Module):
+    """How time is crossed: where and how often the flow is saved, and the steps in between.
+
+    **Attributes:** `sampling`; `samples` in a cycle; `solver`, [`RelaxedHeun`][] where None;
+    `controller` of the steps, which are equal where None; `adjoint` of the steps under a
+    controller and their largest number `max_steps`.
+    """
+
+    sampling: Sampling
+    solver: diffrax.AbstractSolver | None
+    controller: diffrax.AbstractStepSizeController | None
+    adjoint: diffrax.AbstractAdjoint | None
+    samples: int = eqx.field(static=True)
+    max_steps: int = eqx.field(static=True)
+
+    def steps(self, problem: Flow1DProblem) -> int:
+        """The number of equal steps in one interval."""
+        longest = problem.time_step * (1.0 + 1e-9)
+        return max(1, math.ceil(problem.period / self.samples / longest))
+
+
+class Watch(eqx.Module):
+    """What has been seen on the way: the first fault (0: none), its interval, the Courant number.
+
+    Faults: 1 a vessel without area, 2 flow faster than its waves, 3 a step too long for the
+    waves, 4 numbers that are not finite.
+    """
+
+    fault: Int[Array, ""]
+    interval: Int[Array, ""]
+    courant: Float[Array, ""]
+
+
+def run_cycles(
+    problem: Flow1DProblem,
+    equations: Semidiscretisation,
+    march: March,
+    y: FlowState,
+    n_cycles: int,
+):
+    """Run whole cycles from time 0.
+
+    **Returns:** the last state (the last sound one where the run failed), the series at the
+    sampling points (pressure, flow, area, passed; each (k, ...)) and the [`Watch`][].
+    """
+    n, length = march.samples * n_cycles, problem.period / march.samples
+    dtype = y.area.dtype
+
+    # In reverse mode an interval is computed again from its first state: memory holds one state
+    # for each interval and for each step of one interval.
+    @eqx.filter_checkpoint
+    def cross(equations, y, start):
+        if march.controller is None:
+            return _equal_steps(equations, march.solver, y, start, length, march.steps(problem))
+        return _controlled_steps(equations, march, y, start, length, problem.time_step)
+
+    def body(carry, j):
+        y, watch = carry
+        start = j.astype(dtype) * length
+        after, step = cross(equations, y, start)
+        fault, courant = _inspect(equations, after, step)
+        sound = fault == 0
+        # A failed run stays at its last sound state: nothing returned is ever NaN.
+        after = jax.tree.map(lambda new, old: jnp.where(sound, new, old), after, y)
+        watch = Watch(
+            jnp.where((watch.fault == 0) & ~sound, fault, watch.fault),
+            jnp.where((watch.fault == 0) & ~sound, j, watch.interval),
+            jnp.where(sound, jnp.maximum(watch.courant, courant), watch.courant),
+        )
+        pressure = equations.cell_pressure(start + length, after)
+        series = tuple(march.sampling(x) for x in (pressure, after.flow, after.area))
+        return (after, watch), (*series, after.passed)
+
+    watch = Watch(jnp.zeros((), jnp.int32), jnp.asarray(n, jnp.int32), jnp.zeros((), dtype))
+    (y, watch), series = jax.lax.scan(body, (y, watch), jnp.arange(n, dtype=jnp.int32))
+    return y, series, watch
+
+
+def _equal_steps(equations: Semidiscretisation, solver, y: FlowState, start, length, n: int):
+    term = diffrax.ODETerm(equations)
+    solver = RelaxedHeun(equations.damping) if solver is None else solver
+    step = jnp.asarray(length / n, start.dtype)
+    state = solver.init(term, start, start + step, y, None)
+
+    def body(carry, i):
+        y, state = carry
+        t = start + i * step
+        y, _, _, state, _ = solver.step(term, t, t + step, y, None, state, False)
+        return (y, state), None
+
+    count = jnp.arange(n).astype(start.dtype)
+    return jax.lax.scan(body, (y, state), count)[0][0], step
+
+
+def _controlled_steps(equations, march: March, y: FlowState, start, length, first_step: float):
+    adjoint = diffrax.RecursiveCheckpointAdjoint() if march.adjoint is None else march.adjoint
+    found = diffrax.diffeqsolve(
+        diffrax.ODETerm(equations),
+        RelaxedHeun(equations.damping) if march.solver is None else march.solver,
+        start,
+        start + length,
+        min(first_step, length),
+        y,
+        stepsize_controller=CourantLimit(march.controller, equations),
+        adjoint=adjoint,
+        saveat=diffrax.SaveAt(t1=True),
+        max_steps=march.max_steps,
+        throw=False,
+    )
+    # The controller has kept the Courant number; a run it gave up ends in what is not finite.
+    return jax.tree.map(lambda x: x[0], found.ys), jnp.zeros_like(start)
+
+
+def _inspect(equations: Semidiscretisation, y: FlowState, step):
+    """The fault of a state, and the Courant number of a step from it."""
+    equations, y = jax.lax.stop_gradient((equations, y))
+    leaves = jax.tree.leaves(y)
+    finite = jnp.stack([jnp.isfinite(x).all() for x in leaves]).all()
+    is_open = equations.is_open(y).all()
+    rate, mach = equations.wave_rate(y), equations.mach(y)
+    courant = step * rate
+    fault = jnp.where(courant > _COURANT_MAX, 3, 0)
+    fault = jnp.where(jnp.max(mach) >= 1.0, 2, fault)
+    fault = jnp.where(is_open, fault, 1)
+    return jnp.where(finite, fault, 4).astype(jnp.int32), courant
+
+
+@eqx.filter_jit
+def find_fault(problem: Flow1DProblem, equations: Semidiscretisation, march, y, interval):
+    """Cross one interval again, looking at every step.
+
+    **Returns:** the fault, the time (s) and the slot.
+    """
+    length, n = problem.period / march.samples, march.steps(problem)
+    start = interval.astype(y.area.dtype) * length
+    step = jnp.asarray(length / n, start.dtype)
+    term, solver = diffrax.ODETerm(equations), RelaxedHeun(equations.damping)
+
+    def body(carry):
+        y, i, _ = carry
+        t = start + i * step
+        y = solver.step(term, t, t + step, y, None, None, False)[0]
+        return y, i + 1, _inspect(equations, y, step)[0]
+
+    zero = jnp.zeros((), jnp.int32)
+    y, i, fault = jax.lax.while_loop(lambda c: (c[1] < n) & (c[2] == 0), body, (y, zero, zero))
+    bad = ~(jnp.isfinite(y.area) & jnp.isfinite(y.flow)) | ~equations.is_open(y)
+    severity = jnp.where(
+        bad, jnp.inf, jnp.where(fault == 3, equations.cell_rate(y), equations.mach(y))
+    )
+    return fault, start + i * step, jnp.argmax(severity)

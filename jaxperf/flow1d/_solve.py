@@ -1,0 +1,164 @@
+"""Transient flow over given cycles."""
+
+from typing import TypeVar
+
+import diffrax
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from .._misc import InputError, is_traced
+from .._results import RESULTS
+from ._grid import grid_vessel_label
+from ._initial import initial_state
+from ._march import find_fault, March, run_cycles
+from ._points import sample_points, SavePoints
+from ._problem import Flow1DProblem
+from ._semidiscretisation import FlowState, semidiscretise
+
+Solution = TypeVar("Solution")
+
+
+class Flow1DSolution(eqx.Module):
+    """Transient flow at the saved moments.
+
+    **Attributes:** `time` (k,) s, the end of each interval; at the m points `pressure` (k, m),
+    static, Pa, `flow` (k, m) m³/s, `area` (k, m) m²; `passed` (k, n), volume that has left the
+    network at every grid node since time 0, m³; `state`, the last one; `result`; `failed_at`, the
+    number of the interval in which the run failed, or the number of intervals; `courant`, the
+    largest Courant number seen.
+    """
+
+    time: Float[Array, " k"]
+    pressure: Float[Array, "k m"]
+    flow: Float[Array, "k m"]
+    area: Float[Array, "k m"]
+    passed: Float[Array, "k n"]
+    state: FlowState
+    result: RESULTS
+    failed_at: Int[Array, ""]
+    courant: Float[Array, ""]
+
+
+def solve_flow1d(
+    problem: Flow1DProblem,
+    *,
+    points: SavePoints,
+    n_cycles: int = 1,
+    samples: int = 100,
+    initial: FlowState | None = None,
+    solver: diffrax.AbstractSolver | None = None,
+    controller: diffrax.AbstractStepSizeController | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+    max_steps: int = 1_000_000,
+    throw: bool = True,
+) -> Flow1DSolution:
+    """Solve the transient 1-D Navier–Stokes equations on a network of compliant vessels.
+
+    Left to itself it takes steps of equal length, none above `problem.time_step`, which the grid
+    makes safe; for derivatives in reverse mode each interval between two samples is computed
+    again from its first state. Any diffrax controller, capped by the Courant number, any explicit
+    diffrax solver and any diffrax adjoint can take its place, at a price in speed.
+
+    **Arguments:**
+
+    - `points`: where series are saved.
+    - `n_cycles`: cycles to run. `samples`: saved moments in a cycle.
+    - `initial`: the state at time 0; steady flow where left out ([`initial_state`][]).
+    - `solver`: [`RelaxedHeun`][] where left out.
+    - `controller`: of the step size; equal steps where left out.
+    - `adjoint`: of the steps between two samples, with a `controller` only; recursive
+      checkpointing where left out.
+    - `max_steps`: between two samples, with a `controller`.
+    - `throw`: raise where the run fails, naming vessel and time; otherwise look at `result`.
+
+    **Returns:** a [`Flow1DSolution`][], differentiable forwards and backwards in the parameters
+    that `problem` and `initial` hold as floating-point arrays. The grid is held fixed.
+
+    **Errors:** [`FlowError`][] where a vessel closes, the flow becomes faster than its waves, or
+    the step is too long for them.
+    """
+    if samples < 1 or n_cycles < 1:
+        raise InputError(
+            f"samples is {samples} and n_cycles {n_cycles}",
+            where="solve_flow1d",
+            expected="at least one of each",
+            fix="Raise them",
+        )
+    if adjoint is not None and controller is None:
+        raise ValueError("an adjoint is for steps under a controller; expected a controller too")
+    march = March(
+        sampling=sample_points(problem.network, problem.grid, points),
+        solver=solver,
+        controller=controller,
+        adjoint=adjoint,
+        samples=samples,
+        max_steps=max_steps,
+    )
+    if initial is None:
+        initial = initial_state(problem)
+    solution = _solve(problem, march, initial, n_cycles)
+    return check_solution(problem, march, solution) if throw else solution
+
+
+class FlowError(RuntimeError):
+    """A run that could not go on: what happened, in which vessel and when."""
+
+
+@eqx.filter_jit
+def _solve(
+    problem: Flow1DProblem, march: March, initial: FlowState, n_cycles: int
+) -> Flow1DSolution:
+    equations = semidiscretise(problem)
+    state, (pressure, flow, area, passed), watch = run_cycles(
+        problem, equations, march, initial, n_cycles
+    )
+    dtype = flow.dtype
+    count = jnp.arange(1, flow.shape[0] + 1).astype(dtype)
+    return Flow1DSolution(
+        time=count * (problem.period / march.samples),
+        pressure=pressure,
+        flow=flow,
+        area=area,
+        passed=passed,
+        state=state,
+        result=flow_result(watch.fault),
+        failed_at=watch.interval,
+        courant=watch.courant,
+    )
+
+
+def flow_result(fault: Int[Array, ""]) -> RESULTS:
+    """The sentence that belongs to a fault."""
+    result = RESULTS.successful
+    named = (
+        RESULTS.vessel_collapsed,
+        RESULTS.supercritical,
+        RESULTS.step_too_long,
+        RESULTS.nonfinite,
+    )
+    for number, sentence in enumerate(named, start=1):
+        result = RESULTS.where(fault == number, sentence, result)
+    return result
+
+
+def check_solution(problem: Flow1DProblem, march: March, solution: Solution) -> Solution:
+    """Return a sound solution; raise for one that failed."""
+    failed = solution.result != RESULTS.successful
+    if is_traced(solution.flow):
+        # Inside a transformation no vessel can be named: the values are not known.
+        flow = eqx.error_if(solution.flow, failed, "The transient flow failed; see its result.")
+        return eqx.tree_at(lambda s: s.flow, solution, flow)
+    if bool(failed):
+        raise FlowError(_fault_message(problem, march, solution))
+    return solution
+
+
+def _fault_message(problem: Flow1DProblem, march: March, solution) -> str:
+    fault, time, slot = find_fault(
+        problem, semidiscretise(problem), march, solution.state, solution.failed_at
+    )
+    known = {1: RESULTS.vessel_collapsed, 2: RESULTS.supercritical, 3: RESULTS.step_too_long}
+    sentence = RESULTS[known.get(int(fault), RESULTS.nonfinite)]
+    where = grid_vessel_label(problem.network, problem.grid, int(slot))
+    return f"{where} at t = {float(time):.4f} s: {sentence}"
