@@ -26,6 +26,7 @@ from ._grooves import SYNTHETIC
 from ._growth import forest_path, growth_problem, read_forest
 from ._load import case_errors, read_yaml
 from ._schema import Case
+from ._waveforms import heartbeat_of_case
 
 # Lumen radii (m) outside which a segmented coronary artery is unusual, not impossible.
 _USUAL_RADIUS = (0.15e-3, 3.5e-3)
@@ -75,6 +76,8 @@ def check_case(path: str | os.PathLike, data: str | os.PathLike = ".") -> list[F
 def check_built(case: Case, data: Path) -> list[Finding]:
     """The findings about a case of a valid schema."""
     found: list[Finding] = []
+    if case.flow == "pulsatile":
+        _tried(lambda: heartbeat_of_case(case, data), found)
     heart = _tried(lambda: build_heart(case, data), found)
     if heart is None and case.tree.built_in is not None:
         return found

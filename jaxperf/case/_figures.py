@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .._units import M_PER_MM
+from .._units import M_PER_MM, PA_PER_MMHG
 from ..geometry import build_voxel_mesh
 from ..network import branch_course, parent_segment
 from ..plot import (
@@ -17,13 +17,17 @@ from ..plot import (
     smooth_surface,
     Surface,
     tubes,
+    waveform_figure,
+    WaveformPanel,
 )
 from ._forest_figures import write_forest_figures
+from ._pulsatile import Beat, Pulsation
 from ._results import labels, Results
 from ._views import views
 
 _SHORTEST_CURVE = 15e-3
 _MOST_CURVES = 12
+_MOST_WAVES = 4
 _MIN_SHOWN_RADIUS_MM = 0.7
 _PALE = 0.3
 
@@ -48,6 +52,55 @@ def write_figures(folder: Path, results: Results) -> None:
     if results.prepared.grown is not None:
         heart = results.prepared.heart
         write_forest_figures(folder, results.prepared.grown, heart, title=case.title, note=note)
+
+
+def write_waveform_figure(folder: Path, results: Results, pulsation: Pulsation) -> None:
+    """Pressure and flow over one beat, the states side by side."""
+    said = labels(results)
+    columns = [_beat_panels(results, pulsation, s, b) for s, b in pulsation.beats.items()]
+    figure = waveform_figure(
+        [panel for row in zip(*columns, strict=True) for panel in row],
+        columns=len(columns),
+        title=f"{results.prepared.case.title}: one heart beat",
+        note=f"Anatomy: {', '.join(said)}." if said else "",
+    )
+    save_figure(folder / "waveforms.png", figure)
+
+
+def _beat_panels(
+    results: Results, pulsation: Pulsation, state: str, beat: Beat
+) -> list[WaveformPanel]:
+    """Pressure behind the lesions, or at the ends of the territories' vessels; and their flow."""
+    series, heartbeat = beat.series, pulsation.heartbeat
+    in_mmHg = lambda w: (
+        np.interp(series.time, w.time, w.value[0], period=float(w.period)) / PA_PER_MMHG
+    )
+    pressure = {"aorta": in_mmHg(heartbeat.aortic)}
+    tree = results.prepared.tree
+    names = [n for n in results.prepared.territory_name if n in tree.branch_name][:_MOST_WAVES]
+    behind = [i for i, p in enumerate(series.places) if p.name.startswith("behind")][:_MOST_WAVES]
+    for i in behind or [series.index(name, "distal") for name in names]:
+        place = series.places[i]
+        pressure[f"{place.branch}, {place.name}"] = series.pressure[:, i]
+    pressure["left ventricle"] = in_mmHg(heartbeat.lv)
+    flow = {n: series.flow[:, series.index(n, "ostium", "proximal")] for n in names}
+    return [
+        WaveformPanel(
+            f"{state}: pressure",
+            "pressure (mmHg)",
+            series.time,
+            pressure,
+            frozenset({"left ventricle"}),
+            heartbeat.systole,
+        ),
+        WaveformPanel(
+            f"{state}: flow at the origin",
+            "flow (ml/min)",
+            series.time,
+            flow,
+            systole=heartbeat.systole,
+        ),
+    ]
 
 
 def pullback_curves(results: Results) -> list[Curve]:

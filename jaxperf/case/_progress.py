@@ -17,6 +17,7 @@ STAGES = (
     "calibrate",
     "rest",
     "hyperemia",
+    "pulsatile",
     "write",
     "figures",
 )
@@ -25,6 +26,7 @@ STAGES = (
 def stages(case: Case) -> tuple[str, ...]:
     """The stages that a run of a case goes through."""
     left_out = {"forest"} if case.growth is None else set()
+    left_out |= {"pulsatile"} if case.flow == "steady" else set()
     left_out |= set() if case.output.figures else {"figures"}
     return tuple(name for name in STAGES if name not in left_out)
 

@@ -139,6 +139,7 @@ def summary(results: Results, seconds_setup: float) -> dict[str, Any]:
         "synthetic_branches": results.synthetic_branches,
         "forest": forest,
         "warnings": [*warnings(results), *split_warnings(forest)],
+        "pulsatile": None,
         "seed": None if case.growth is None else case.growth.seed,
     }
 
@@ -185,15 +186,19 @@ def anatomy_labels(case: Case, synthetic_vessels: bool) -> list[str]:
     return said
 
 
+def lesion_end(prepared: Prepared, i: int) -> int:
+    """The segment at whose distal end a declared lesion ends."""
+    lesion = prepared.network.lesion
+    inside = np.asarray(lesion.segment)[np.asarray(lesion.lesion) == i]
+    node = np.asarray(prepared.network.segment_node)[inside]
+    return int(inside[~np.isin(node[:, 1], node[:, 0])][0])
+
+
 def lesion_rows(results: Results) -> list[dict[str, Any]]:
     """Each declared lesion with its flow and the pressure ratio just distal to it."""
-    network = results.prepared.network
-    lesion = network.lesion
     rows = []
     for i, declared in enumerate(results.prepared.case.lesions):
-        inside = np.asarray(lesion.segment)[np.asarray(lesion.lesion) == i]
-        node = np.asarray(network.segment_node)[inside]
-        last = inside[~np.isin(node[:, 1], node[:, 0])][0]
+        last = lesion_end(results.prepared, i)
         flow = {k: float(results.solution(k).flow[last]) / M3_S_PER_ML_MIN for k in STATES}
         rows.append(
             {

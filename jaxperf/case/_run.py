@@ -26,10 +26,12 @@ from ._build import voxels_in_patient
 from ._check import geometry_findings, refuse_errors
 from ._forest_facts import segment_arrays, write_morphometry
 from ._prepare import prepare, Prepared
+from ._pulsatile import pulsation_summary, solve_pulsation, waveform_rows
 from ._progress import Progress, stages
 from ._results import branch_rows, collect, labels, Results, segment_rows, summary
 from ._schema import Case
 from ._solve import solve_case
+from ._waveforms import heartbeat_of_case
 
 _PACKAGES = ("jaxperf", "jax", "jaxlib", "equinox", "numpy", "scipy", "pyvista", "nibabel")
 # A field of vertices is read at a voxel's centre from as many vertices as a voxel has corners.
@@ -62,21 +64,32 @@ def run_case(
     progress.stages = stages(case)
     with run_folder(out, overwrite) as folder:
         begin = time.perf_counter()
+        is_pulsatile = case.flow == "pulsatile"
+        heartbeat = heartbeat_of_case(case, Path(data)) if is_pulsatile else None
         prepared = prepare(case, data, progress)
         findings = geometry_findings(case, prepared.tree, prepared.heart)
         refuse_errors(findings)
         setup = time.perf_counter() - begin
         solved = solve_case(prepared, progress.stage, progress.note)
         results = collect(prepared, solved)
+        pulsation = None
+        if heartbeat is not None:
+            with progress.stage("pulsatile"):
+                pulsation = solve_pulsation(prepared, solved, heartbeat, progress.note)
         with progress.stage("write"):
             said = summary(results, setup)
             said["warnings"] += [f"{f.where}: {f.message}." for f in findings]
+            if pulsation is not None:
+                said["pulsatile"] = pulsation_summary(results, pulsation)
+                write_csv(folder / "waveforms.csv", waveform_rows(pulsation))
             _write(folder, results, said, Path(data).absolute())
         if case.output.figures:
             with progress.stage("figures"):
-                from ._figures import write_figures
+                from ._figures import write_figures, write_waveform_figure
 
                 write_figures(folder / "figures", results)
+                if pulsation is not None:
+                    write_waveform_figure(folder / "figures", results, pulsation)
     return said
 
 
