@@ -30,6 +30,10 @@ class RESULTS(eqx.Enumeration):
     step_too_long = (
         "The time step is too long for the waves under load. Lower cfl, or give a controller."
     )
+    cycles_exhausted = (
+        "The flow does not yet repeat itself after the largest number of cycles. Raise max_cycles "
+        "or the tolerance, or look for an outlet of very large compliance."
+    )
     nonfinite = (
         "A pressure or flow is not finite. Check that a pressure is prescribed somewhere, and "
         "that no input is NaN or zero."

@@ -1,6 +1,7 @@
 """Places at which a solution is saved."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -51,7 +52,7 @@ class Sampling(eqx.Module):
 
 
 def sample_points(network: VascularNetwork, grid: Grid, points: SavePoints) -> Sampling:
-    """Find the cells around points; runs on the host.
+    """Find the cells around points.
 
     **Errors:** [`InputError`][] for a segment that does not exist.
     """
@@ -62,37 +63,26 @@ def sample_points(network: VascularNetwork, grid: Grid, points: SavePoints) -> S
             expected=f"segments 0 to {network.n_segments - 1}",
             fix="Number the segments as the network does",
         )
-    arc, start, piece_slot = _arc(network, grid)
-    first = np.asarray(grid.vessel_slot)
-    length = np.asarray(network.length)
-    low, weight = [], []
-    segment, span = np.asarray(grid.piece_segment), np.asarray(grid.piece_fraction)
-    for s, f in zip(points.segment, points.fraction, strict=True):
-        here = np.flatnonzero(segment == s)
-        piece = here[np.argmin(np.maximum(span[here, 0] - f, f - span[here, 1]))]
-        x = start[piece] + (f - span[piece, 0]) * length[s]
-        vessel = np.searchsorted(first[:, 0], piece_slot[piece], side="right") - 1
-        a, b = first[vessel]
-        k = int(np.clip(np.searchsorted(arc[a : b + 1], x) - 1 + a, a, max(a, b - 1)))
-        low.append((k, min(k + 1, b)))
-        gap = arc[low[-1][1]] - arc[k]
-        weight.append((x - arc[k]) / gap if gap > 0 else 0.0)
-    both = np.asarray(low, np.int64).reshape(-1, 2)
-    return Sampling(
-        jnp.asarray(both[:, 0], jnp.int32),
-        jnp.asarray(both[:, 1], jnp.int32),
-        jnp.asarray(np.asarray(weight, float)),
-    )
-
-
-def _arc(network: VascularNetwork, grid: Grid):
-    """Distance of each cell's middle, and of each piece's start, from its vessel's start (m)."""
-    slot, segment = np.asarray(grid.piece_slot), np.asarray(grid.piece_segment)
-    width = np.diff(np.asarray(grid.piece_fraction))[:, 0] * np.asarray(network.length)[segment]
-    # Pieces come in order along every vessel.
-    start = np.concatenate([[0.0], np.cumsum(width)])[:-1]
-    length = np.zeros(grid.n_slots)
-    np.add.at(length, slot, width)
-    first_piece = np.full(grid.n_slots, np.inf)
-    np.minimum.at(first_piece, slot, start)
-    return first_piece + 0.5 * length, start, slot
+    length = jax.lax.stop_gradient(network.length)
+    dtype = length.dtype
+    # Pieces come in order along every vessel, and vessels one after another: one coordinate.
+    low, high = grid.piece_fraction.astype(dtype).T
+    width = (high - low) * length[grid.piece_segment]
+    end = jnp.cumsum(width)
+    segment, fraction = jnp.asarray(points.segment), jnp.asarray(points.fraction, dtype)
+    outside = jnp.maximum(low[None, :] - fraction[:, None], fraction[:, None] - high[None, :])
+    here = grid.piece_segment[None, :] == segment[:, None]
+    piece = jnp.argmin(jnp.where(here, jnp.maximum(outside, 0.0), jnp.inf), axis=1)
+    place = end[piece] - width[piece] + (fraction - low[piece]) * length[segment]
+    blank = jnp.zeros(grid.n_slots, dtype)
+    cell = blank.at[grid.piece_slot].add(width)
+    middle = blank.at[grid.piece_slot].max(end) - 0.5 * cell
+    slot = grid.piece_slot[piece]
+    vessel = jnp.sum(grid.vessel_slot[:, 0][None, :] <= slot[:, None], axis=1) - 1
+    first, last = grid.vessel_slot[vessel].T
+    before = jnp.where(place < middle[slot], slot - 1, slot)
+    before = jnp.clip(before, first, jnp.maximum(first, last - 1))
+    after = jnp.minimum(before + 1, last)
+    gap = middle[after] - middle[before]
+    weight = jnp.where(gap > 0.0, (place - middle[before]) / jnp.where(gap > 0.0, gap, 1.0), 0.0)
+    return Sampling(before, after, weight)

@@ -149,6 +149,8 @@ def check_solution(problem: Flow1DProblem, march: March, solution: Solution) -> 
         # Inside a transformation no vessel can be named: the values are not known.
         flow = eqx.error_if(solution.flow, failed, "The transient flow failed; see its result.")
         return eqx.tree_at(lambda s: s.flow, solution, flow)
+    if bool(solution.result == RESULTS.cycles_exhausted):
+        raise FlowError(RESULTS[RESULTS.cycles_exhausted])
     if bool(failed):
         raise FlowError(_fault_message(problem, march, solution))
     return solution
