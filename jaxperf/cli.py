@@ -83,6 +83,7 @@ def _show(said: dict[str, Any], out: Path) -> None:
         ),
         f"  FFR      lowest {said['ffr_min']:.2f}",
         *(_forest_lines(said["forest"]) if said["forest"] else []),
+        *_pulse_lines(said["pulsatile"]),
         f"  balance  {said['mass_balance_relative_error']:.1e} relative",
         f"  seconds  setup {seconds['setup']:.1f}, compile {seconds['compile']:.1f}, "
         f"solve {seconds['solve']:.1f}",
@@ -237,6 +238,77 @@ def _forest_lines(said: dict[str, Any]) -> list[str]:
             for name, row in said["territories"].items()
         ),
     ]
+
+
+def _pulse_lines(said: dict[str, Any] | None) -> list[str]:
+    """Pulsatile flow: how much of it is diastolic, and the pressure behind lesions."""
+    lines = []
+    for state in ("rest", "hyperemia"):
+        if said is None or state not in said:
+            continue
+        beat = said[state]
+        share = ", ".join(
+            f"{rich.markup.escape(name)} {100 * beat['branches'][name]['diastolic_share']:.0f} %"
+            for name in beat["territories"]
+        )
+        lines.append(
+            f"  beat     {state}: diastolic share of the flow {share}; {beat['cells']} cells, "
+            f"{beat['cycles']} beats, {beat['seconds']['bed'] + beat['seconds']['solve']:.1f} s"
+        )
+        lines += [
+            f"           {rich.markup.escape(x['branch'])}: mean pressure behind the lesion "
+            f"{x['pressure_ratio']:.2f} of the aortic one, {x['pressure_ratio_steady']:.2f} in "
+            "steady flow"
+            for x in beat["lesions"]
+        ]
+    return lines
+
+
+@app.command()
+def flow1d(
+    case_file: Annotated[
+        Path, typer.Argument(metavar="CASE", help="openBF case (YAML) or svOneDSolver file (.in).")
+    ],
+    out: _Out,
+    cycles: Annotated[
+        int | None,
+        typer.Option(min=1, help="Cycles to run; until nothing changes where left out."),
+    ] = None,
+    cell_time: Annotated[
+        float, typer.Option(min=1e-6, max=1e-1, help="Time of a wave through a cell, s.")
+    ] = cases.DEFAULT_CELL_TIME,
+    overwrite: _Overwrite = False,
+    as_json: _Json = False,
+    quiet: _Quiet = False,
+) -> None:
+    """Run a case of openBF or svOneDSolver and write its run folder."""
+    _enable_x64()
+    try:
+        said = cases.run_flow1d(
+            case_file,
+            out=out,
+            cycles=cycles,
+            cell_time=cell_time,
+            overwrite=overwrite,
+            progress=_progress(quiet, as_json),
+        )
+    except InputError as error:
+        raise _fail(str(error), BAD_INPUT) from None
+    except cases.SolveError as error:
+        raise _fail(str(error), FAILED_SOLVE) from None
+    if as_json:
+        typer.echo(cases.json_text({"out": str(out), **said}))
+    elif not quiet:
+        console = Console()
+        for line in (
+            f"[bold]{rich.markup.escape(said['title'])}[/bold]  {said['format']}",
+            f"  vessels  {said['n_vessels']} in {said['n_cells']} cells",
+            f"  cycles   {said['cycles']} of {said['period_s']:g} s",
+            f"  seconds  setup {said['seconds']['setup']:.1f}, "
+            f"compile and solve {said['seconds']['solve']:.1f}",
+            f"  written  {rich.markup.escape(str(out))}",
+        ):
+            console.print(line, highlight=False)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from ..io import json_text as json_text
 from ._check import check_case as check_case, Finding as Finding
 from ._demo import demo_tree as demo_tree, DODGE_MM as DODGE_MM
+from ._flow1d_run import DEFAULT_CELL_TIME as DEFAULT_CELL_TIME, run_flow1d as run_flow1d
 from ._grow import grow_case as grow_case, report_growth as report_growth
 from ._load import load_case as load_case
 from ._progress import Progress as Progress

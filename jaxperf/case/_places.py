@@ -70,9 +70,7 @@ class Series:
 
     def index(self, branch: str, *names: str) -> int:
         """The first place of a branch under one of the names."""
-        return next(
-            i for i, p in enumerate(self.places) if p.branch == branch and p.name in names
-        )
+        return next(i for i, p in enumerate(self.places) if p.branch == branch and p.name in names)
 
     def mean(
         self, values: Float[np.ndarray, " k"], where: Bool[np.ndarray, " f"] | None = None

@@ -69,9 +69,7 @@ class Pulsation:
     beats: dict[str, Beat]
 
 
-def solve_pulsation(
-    prepared: Prepared, solved: Solved, heartbeat: Heartbeat, note
-) -> Pulsation:
+def solve_pulsation(prepared: Prepared, solved: Solved, heartbeat: Heartbeat, note) -> Pulsation:
     """Follow the states that the case asks for until they repeat from beat to beat.
 
     **Arguments:** `note(text)`, called with progress.
@@ -166,9 +164,7 @@ def _elastic(prepared: Prepared) -> AbstractElasticWall:
     return wall
 
 
-def transient_problem(
-    prepared: Prepared, bed: CondensedBed, heartbeat: Heartbeat
-) -> Flow1DProblem:
+def transient_problem(prepared: Prepared, bed: CondensedBed, heartbeat: Heartbeat) -> Flow1DProblem:
     """The 1-D vessels between the aortic pressure and the condensed bed."""
     return flow1d_problem(
         bed.network,
@@ -218,9 +214,7 @@ def case_places(prepared: Prepared) -> list[Place]:
     places = [place for name in tree.branch_name for place in branch_places(tree, name)]
     for i, lesion in enumerate(prepared.case.lesions):
         places.append(
-            Place(
-                lesion.branch, f"{_BEHIND} {i + 1}", lesion.end_mm, lesion_end(prepared, i), 1.0
-            )
+            Place(lesion.branch, f"{_BEHIND} {i + 1}", lesion.end_mm, lesion_end(prepared, i), 1.0)
         )
     return places
 
@@ -246,16 +240,19 @@ def pulsation_summary(results: Results, pulsation: Pulsation) -> dict[str, Any]:
     }
 
 
-def _beat_summary(
-    results: Results, heartbeat: Heartbeat, state: str, beat: Beat
-) -> dict[str, Any]:
-    difference = np.abs(beat.outlet_flow - beat.outlet_flow_steady) / np.abs(beat.outlet_flow_steady)
+def _beat_summary(results: Results, heartbeat: Heartbeat, state: str, beat: Beat) -> dict[str, Any]:
+    difference = np.abs(beat.outlet_flow / beat.outlet_flow_steady - 1.0)
     total, steady = beat.outlet_flow.sum(), beat.outlet_flow_steady.sum()
     return {
         "branches": {
             name: _branch_summary(results, heartbeat, state, beat.series, name)
             for name in results.prepared.tree.branch_name
         },
+        "territories": [
+            name
+            for name in results.prepared.territory_name
+            if name in results.prepared.tree.branch_name
+        ],
         "lesions": [
             _lesion_summary(results, state, beat.series, i)
             for i in range(len(results.prepared.case.lesions))

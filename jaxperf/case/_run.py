@@ -26,8 +26,8 @@ from ._build import voxels_in_patient
 from ._check import geometry_findings, refuse_errors
 from ._forest_facts import segment_arrays, write_morphometry
 from ._prepare import prepare, Prepared
-from ._pulsatile import pulsation_summary, solve_pulsation, waveform_rows
 from ._progress import Progress, stages
+from ._pulsatile import pulsation_summary, solve_pulsation, waveform_rows
 from ._results import branch_rows, collect, labels, Results, segment_rows, summary
 from ._schema import Case
 from ._solve import solve_case

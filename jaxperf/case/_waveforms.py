@@ -237,7 +237,7 @@ def _measured(time, aortic, period: float, where: Path) -> Heartbeat:
             f"it runs from {lv.min():.0f} to {lv.max():.0f} mmHg and the aortic pressure from "
             f"{aortic.min():.0f} to {aortic.max():.0f} mmHg",
             where=str(where),
-            expected="a pressure that reaches the aortic one in systole and is below it in diastole",
+            expected="a pressure that reaches the aortic one in systole and falls below it",
             fix="Check columns and units of both files",
         )
     fine = np.linspace(0.0, period, 2000, endpoint=False)

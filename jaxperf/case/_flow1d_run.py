@@ -1,0 +1,329 @@
+"""Cases of other 1-D solvers, run as they are: openBF and svOneDSolver."""
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import yaml
+from jaxtyping import Float
+
+from .._misc import InputError
+from .._units import M_PER_MM
+from ..flow1d import (
+    ExternalPressure,
+    flow1d_problem,
+    Flow1DProblem,
+    FlowError,
+    solve_flow1d,
+    solve_periodic,
+)
+from ..io import (
+    OpenBFCase,
+    read_openbf,
+    read_svoned,
+    SvOneDCase,
+    SvOneDMaterial,
+    write_csv,
+    write_json,
+)
+from ..network import VascularNetwork, Waveform
+from ..plot import save_figure, waveform_figure, WaveformPanel
+from ..vessel import (
+    Blood,
+    ConstantStiffness,
+    ConstantViscosity,
+    OlufsenStiffness,
+    SqrtAreaWall,
+    SvOneDWall,
+)
+from ._places import Place, save_points, Series, series_of
+from ._progress import Progress
+from ._run import run_folder, versions
+from ._solve import SolveError
+
+DEFAULT_CELL_TIME = 5e-4
+_SAMPLES = 100
+_CYCLES_MAX = 100
+_TOLERANCE = 1e-5
+# Vessels beside the inlet's in the figure: those that carry most of the blood out.
+_MOST_OUTLETS = 5
+_CARD = re.compile(r"^\s*(MODEL|NODE|SEGMENT|SOLVEROPTIONS|MATERIAL|JOINT)\s", re.MULTILINE)
+_EXPECTED = "an openBF case (YAML) or a svOneDSolver input file (.in)"
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A case of another solver as a transient problem; `vessel_name` (s,) names its segments."""
+
+    name: str
+    format: str
+    problem: Flow1DProblem
+    vessel_name: tuple[str, ...]
+
+
+def run_flow1d(
+    path: str | os.PathLike,
+    *,
+    out: str | os.PathLike,
+    cycles: int | None = None,
+    cell_time: float = DEFAULT_CELL_TIME,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Run an openBF or svOneDSolver case and write its run folder; returns its summary.
+
+    **Arguments:**
+
+    - `cycles`: run so many from the steady state and keep the last; to the periodic state where
+      left out.
+    - `cell_time`: time that a wave takes through a cell, s.
+    - `out`, `overwrite`, `progress`: as for `run_case`.
+
+    **Errors:** [`InputError`][] for bad input and an existing folder, [`SolveError`][] where a
+    vessel collapses, the flow becomes supercritical or does not become periodic.
+    """
+    progress = progress or Progress()
+    progress.stages = ("read", "solve", "write", "figures")
+    with run_folder(out, overwrite) as folder:
+        with progress.stage("read"):
+            begin = time.perf_counter()
+            case = read_foreign(path, cell_time)
+            setup = time.perf_counter() - begin
+        with progress.stage("solve"):
+            begin = time.perf_counter()
+            series, took = _solve(case, cycles)
+            solve = time.perf_counter() - begin
+        said = {
+            **_summary(case, series),
+            "cycles": took,
+            "is_periodic": cycles is None,
+            "seconds": {"setup": setup, "solve": solve},
+            "seed": None,
+        }
+        with progress.stage("write"):
+            _write(folder, said, series, Path(path), cycles, cell_time)
+        with progress.stage("figures"):
+            (folder / "figures").mkdir()
+            save_figure(folder / "figures" / "waveforms.png", _figure(case, series))
+    return said
+
+
+def read_foreign(path: str | os.PathLike, cell_time: float = DEFAULT_CELL_TIME) -> Foreign:
+    """Read an openBF or svOneDSolver case, known by what is in it.
+
+    **Errors:** [`InputError`][] for another file, and for what the solver cannot represent.
+    """
+    kind = _format_of(path)
+    if kind == "openBF":
+        openbf = read_openbf(path)
+        problem = openbf_problem(openbf, cell_time)
+        return Foreign(openbf.name, kind, problem, openbf.network.branch_name)
+    svoned = read_svoned(path)
+    problem = svoned_problem(svoned, cell_time, str(path))
+    return Foreign(svoned.name, kind, problem, svoned.segment_name)
+
+
+def _format_of(path: str | os.PathLike) -> str:
+    path, where = Path(path), str(path)
+    refuse = lambda what, fix: InputError(what, where=where, expected=_EXPECTED, fix=fix)
+    if not path.is_file():
+        raise refuse(
+            "it is a folder" if path.is_dir() else "there is no such file", "Check the path"
+        )
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if _CARD.search(text):
+        return "svOneDSolver"
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise refuse("it is neither", "Check that this is the right file") from None
+    if isinstance(raw, dict) and "network" in raw:
+        return "openBF"
+    if isinstance(raw, dict) and {"tree", "ventricle"} & set(raw):
+        raise refuse("it is a case of jaxperf", "Run it with `jaxperf run`, with flow: pulsatile")
+    raise refuse("it is neither", "Check that this is the right file")
+
+
+def openbf_problem(case: OpenBFCase, cell_time: float = DEFAULT_CELL_TIME) -> Flow1DProblem:
+    """An openBF case as a transient problem.
+
+    Static pressure is continuous at all junctions, as openBF has it at branchings; where it joins
+    two vessels in line it keeps the total pressure, a difference of a dynamic pressure there.
+    """
+    around = case.pressure_external
+    uniform = bool((around == around[0]).all())
+    viscosity = case.wall_viscosity
+    return flow1d_problem(
+        case.network,
+        case.boundary,
+        case.blood,
+        SqrtAreaWall(
+            ConstantStiffness(jnp.asarray(case.stiffness_segment)),
+            pressure_reference=0.0,
+            pressure_external=float(around[0]) if uniform else 0.0,
+        ),
+        cell_time=cell_time,
+        pressure_external=None if uniform else _constant(around, case.period),
+        wall_viscosity=jnp.asarray(viscosity) if viscosity.any() else None,
+        junction_pressure="static",
+        boundary_pressure="static",
+        period=case.period,
+    )
+
+
+def svoned_problem(
+    case: SvOneDCase, cell_time: float = DEFAULT_CELL_TIME, where: str = "svOneDSolver case"
+) -> Flow1DProblem:
+    """A svOneDSolver case as a transient problem, with static pressures throughout.
+
+    **Errors:** [`InputError`][] where several materials are in use, or nothing changes with time.
+    """
+    material = _one_material(case, where)
+    held = [v for c in case.boundary for v in vars(c).values() if isinstance(v, Waveform)]
+    if not held:
+        raise InputError(
+            "nothing in it changes with time",
+            where=where,
+            expected="an inlet or an intramyocardial pressure with a table over the cycle",
+            fix="Give the inlet a table, or solve it with jaxperf.solve_steady",
+        )
+    period = float(held[0].period)
+    reference = np.full(case.network.n_segments, material.reference_pressure)
+    return flow1d_problem(
+        case.network,
+        case.boundary,
+        Blood(material.density, ConstantViscosity(material.viscosity), material.profile_exponent),
+        SvOneDWall(OlufsenStiffness(material.k1, material.k2, material.k3)),
+        cell_time=cell_time,
+        pressure_external=_constant(reference, period) if reference.any() else None,
+        junction_pressure="static",
+        boundary_pressure="static",
+    )
+
+
+def _one_material(case: SvOneDCase, where: str) -> SvOneDMaterial:
+    used = np.unique(case.segment_material)
+    if len(used) > 1:
+        names = ", ".join(case.material[int(i)].name for i in used)
+        raise InputError(
+            f"its segments are of the materials {names}",
+            where=where,
+            expected="one material for all segments",
+            fix="Give every SEGMENT card the same material",
+        )
+    return case.material[int(used[0])]
+
+
+def _constant(pressure: Float[np.ndarray, " s"], period: float) -> ExternalPressure:
+    """A pressure (Pa) around each segment that does not change."""
+    share = np.broadcast_to(pressure[None, :, None], (1, len(pressure), 2))
+    return ExternalPressure(
+        Waveform(np.zeros(1), np.ones((1, 1)), period), jnp.asarray(share.copy())
+    )
+
+
+def vessel_places(network: VascularNetwork, names: tuple[str, ...]) -> list[Place]:
+    """Both ends and the middle of every segment."""
+    length = np.asarray(network.length) / M_PER_MM
+    return [
+        Place(name, place, fraction * float(length[s]), s, fraction)
+        for s, name in enumerate(names)
+        for place, fraction in (("proximal", 0.0), ("middle", 0.5), ("distal", 1.0))
+    ]
+
+
+def _solve(case: Foreign, cycles: int | None) -> tuple[Series, int]:
+    """The last cycle, and how many were run."""
+    problem = case.problem
+    places = vessel_places(problem.network, case.vessel_name)
+    points = save_points(places)
+    try:
+        if cycles is None:
+            found = solve_periodic(
+                problem,
+                points=points,
+                samples=_SAMPLES,
+                max_cycles=_CYCLES_MAX,
+                tolerance=_TOLERANCE,
+            )
+            took = int(found.cycles)
+        else:
+            found = solve_flow1d(problem, points=points, samples=_SAMPLES, n_cycles=cycles)
+            took = cycles
+    except FlowError as error:
+        raise SolveError(f"{case.name}: {error}") from error
+    found = jax.block_until_ready(found)
+    last = lambda x: np.asarray(x)[-_SAMPLES:]
+    return series_of(places, problem.period, last(found.pressure), last(found.flow)), took
+
+
+def _summary(case: Foreign, series: Series) -> dict[str, Any]:
+    grid, network = case.problem.grid, case.problem.network
+    vessels = {}
+    for name in case.vessel_name:
+        i = series.index(name, "middle")
+        pressure, flow = series.pressure[:, i], series.flow[:, i]
+        vessels[name] = {
+            "pressure_mean_mmHg": series.mean(pressure),
+            "pressure_min_mmHg": float(pressure.min()),
+            "pressure_max_mmHg": float(pressure.max()),
+            "flow_mean_ml_min": series.mean(flow),
+            "flow_min_ml_min": float(flow.min()),
+            "flow_max_ml_min": float(flow.max()),
+        }
+    return {
+        "title": case.name,
+        "format": case.format,
+        "period_s": case.problem.period,
+        "n_vessels": network.n_segments,
+        "n_cells": grid.n_cells,
+        "time_step_s": case.problem.time_step,
+        "vessels": vessels,
+    }
+
+
+def _write(
+    folder: Path,
+    said: dict[str, Any],
+    series: Series,
+    path: Path,
+    cycles: int | None,
+    cell_time: float,
+) -> None:
+    settings = {
+        "case": os.fspath(path.absolute()),
+        "format": said["format"],
+        "cell_time_s": cell_time,
+        "cycles": cycles,
+        "cycles_max": _CYCLES_MAX,
+        "tolerance": _TOLERANCE,
+        "samples": _SAMPLES,
+    }
+    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    (folder / "config.yaml").write_text(text, encoding="utf-8")
+    write_json(folder / "versions.json", {**versions(), "data": os.fspath(path.absolute().parent)})
+    write_json(folder / "summary.json", said)
+    write_csv(folder / "waveforms.csv", series.rows())
+
+
+def _figure(case: Foreign, series: Series):
+    """Pressure and flow at the inlet and at the outlets that carry most."""
+    network = case.problem.network
+    node = np.asarray(network.segment_node)
+    inlet = np.flatnonzero(np.isin(node[:, 0], np.asarray(network.roots)))[:1]
+    outlet = np.flatnonzero(np.isin(node[:, 1], np.asarray(network.terminals)))
+    mean = [abs(series.mean(series.flow[:, 3 * s + 2])) for s in outlet.tolist()]
+    outlet = outlet[np.argsort(-np.array(mean), kind="stable")[:_MOST_OUTLETS]]
+    shown = np.unique(np.concatenate([inlet, outlet])).tolist()
+    curves = lambda values: {case.vessel_name[s]: values[:, 3 * s + 1] for s in shown}
+    panels = [
+        WaveformPanel("pressure", "pressure (mmHg)", series.time, curves(series.pressure)),
+        WaveformPanel("flow", "flow (ml/min)", series.time, curves(series.flow)),
+    ]
+    return waveform_figure(panels, columns=1, title=f"{case.name}: one cycle")
