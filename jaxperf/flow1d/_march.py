@@ -87,7 +87,7 @@ def run_cycles(
             jnp.where((watch.fault == 0) & ~sound, j, watch.interval),
             jnp.where(sound, jnp.maximum(watch.courant, courant), watch.courant),
         )
-        pressure = equations.cell_pressure(start + length, after)
+        pressure = equations.static_pressure(start + length, after)
         series = tuple(march.sampling(x) for x in (pressure, after.flow, after.area))
         return (after, watch), (*series, after.passed)
 

@@ -17,7 +17,7 @@ class NodeEquations(NamedTuple):
     On the outgoing characteristic of end e, with its state $(\hat p,\hat Q,\hat A)$ there,
 
     $$Q = \hat Q + y\,(p-\hat p),\qquad A = \hat A + K(p-\hat p),\qquad
-    P = p + h\,Q^2/A^2 - \sigma(R\,Q+S|Q|Q),$$
+    P = p + p_v + h\,Q^2/A^2 - \sigma(R\,Q+S|Q|Q),$$
 
     and at node n, whose ends share its pressure $P_n$,
 
@@ -25,9 +25,9 @@ class NodeEquations(NamedTuple):
 
     **Attributes:** over the ends of each node, padded with sign 0: `sign` σ, +1 where flow of
     positive sign runs into the node; `pressure`, `flow`, `area`, the states; `slope` y;
-    `compliance` K; `head` h (½αρ, or 0 for static pressure); `linear` R; `quadratic` S. Over
-    nodes: `conductance` G; `fixed`, 1 where the pressure is prescribed, else 0; `source`, P^fix
-    there, else J.
+    `compliance` K; `viscous` p_v, of the wall; `head` h (½αρ, or 0 for static pressure); `linear`
+    R; `quadratic` S. Over nodes: `conductance` G; `fixed`, 1 where the pressure is prescribed,
+    else 0; `source`, P^fix there, else J.
     """
 
     sign: Float[Array, "w n"]
@@ -36,6 +36,7 @@ class NodeEquations(NamedTuple):
     area: Float[Array, "w n"]
     slope: Float[Array, "w n"]
     compliance: Float[Array, "w n"]
+    viscous: Float[Array, "w n"]
     head: Float[Array, "w n"]
     linear: Float[Array, "w n"]
     quadratic: Float[Array, "w n"]
@@ -59,7 +60,8 @@ def end_total(equations: NodeEquations, pressure: Float[Array, "w n"]) -> Float[
     flow = end_flow(equations, pressure)
     area = end_area(equations, pressure)
     loss = (equations.linear + equations.quadratic * jnp.abs(flow)) * flow
-    return pressure + equations.head * (flow / area) ** 2 - equations.sign * loss
+    total = pressure + equations.viscous + equations.head * (flow / area) ** 2
+    return total - equations.sign * loss
 
 
 def _total_slope(equations, pressure):

@@ -116,6 +116,8 @@ class Semidiscretisation(eqx.Module):
     cell_share: Float[Array, "b k"] | None
     face_share: Float[Array, "b f"] | None
     external: Waveform | None
+    face_viscosity: Float[Array, " f"] | None
+    cell_viscosity: Float[Array, " k"] | None
     end_slot: Int[Array, "w n"]
     end_neighbour: Int[Array, "w n"]
     end_face: Int[Array, "w n"]
@@ -191,7 +193,7 @@ class Semidiscretisation(eqx.Module):
         pressure = self._reconstruct(self.cell_pressure(t, y), _PRESSURE_FLOOR)
         flow = self._reconstruct(y.flow, _FLOW_FLOOR)
         face_flow, face_total = self._riemann(
-            pressure, flow, None if around is None else around[1:-1]
+            pressure, flow, None if around is None else around[1:-1], y.flow
         )
         equations = self._node_equations(t, y, pressure.outward, flow.outward, around)
         end_pressure, _ = solve_nodes(equations)
@@ -199,13 +201,13 @@ class Semidiscretisation(eqx.Module):
         # The vessel's own total pressure: without the loss at the node, and also where the node
         # asks for static pressure.
         velocity = end_q / end_area(equations, end_pressure)
-        end_p = end_pressure + 0.5 * self.alpha * self.density * velocity**2
+        end_p = end_pressure + equations.viscous + 0.5 * self.alpha * self.density * velocity**2
         put = lambda face, end: face.at[self.end_face - 1].set(end, **_PADDED)
         outflow = jnp.sum(self.end_sign * end_q, axis=0)
         return put(face_flow, end_q), put(face_total, end_p), outflow
 
     def cell_pressure(self, t, y: FlowState) -> Float[Array, " k"]:
-        """Static pressure in the cells, Pa."""
+        """Static pressure in the cells without the viscous part of the wall's, Pa."""
         pressure = self.cell_wall.pressure(y.area)
         if self.external is None:
             return pressure
@@ -227,7 +229,7 @@ class Semidiscretisation(eqx.Module):
         jump = (high - low) - 0.5 * (slope[:-1] + slope[1:])
         return Reconstruction(mean, jump, value[slot] + beyond)
 
-    def _riemann(self, pressure: Reconstruction, flow: Reconstruction, around):
+    def _riemann(self, pressure: Reconstruction, flow: Reconstruction, around, cell_flow):
         """Flow and total pressure between two states: the acoustic Riemann problem."""
         table = self.face_wall.at(slice(1, -1))
         load = table.load(pressure.mean if around is None else pressure.mean - around)
@@ -244,6 +246,9 @@ class Semidiscretisation(eqx.Module):
         admittance = admittance * area * area * (1.0 / self.density)
         face_flow = flow.mean - 0.5 * admittance * pressure.jump
         static = pressure.mean - 0.5 * impedance * flow.jump
+        if self.face_viscosity is not None:
+            stretching = cell_flow[1:-2] - cell_flow[2:-1]
+            static = static + self.face_viscosity[1:-1] * jnp.sqrt(share * speed) * stretching
         head = 0.5 * self.alpha * self.density
         return face_flow, static + head * (face_flow * (share * speed)) ** 2
 
@@ -256,6 +261,25 @@ class Semidiscretisation(eqx.Module):
             m = _take(self.face_inverse_inertia, self.end_face)
             a, excess = a * m, excess * m
         return a, jnp.sqrt(a * a + excess)
+
+    def _end_viscous(self, y: FlowState, lumen: Lumen):
+        """Viscous pressure at the ends, from the difference of the last two cells."""
+        if self.face_viscosity is None:
+            return jnp.zeros_like(lumen.area)
+        stretching = self.end_sign * (y.flow[self.end_neighbour] - y.flow[self.end_slot])
+        # The spacing of the face next to the end, inside the vessel.
+        inside = self.end_face - self.end_sign.astype(self.end_face.dtype)
+        return _take(self.face_viscosity, inside) * jnp.sqrt(lumen.inverse_area) * stretching
+
+    def static_pressure(self, t, y: FlowState) -> Float[Array, " k"]:
+        """Static pressure in the cells with the viscous part of the wall's, Pa."""
+        elastic = self.cell_pressure(t, y)
+        if self.cell_viscosity is None:
+            return elastic
+        face_flow, _, _ = self._faces(t, y)
+        widening = -(face_flow[1:] - face_flow[:-1]) * self.inverse_length[2:-2]
+        viscous = self.cell_viscosity[2:-2] / jnp.sqrt(y.area[2:-2]) * widening
+        return elastic.at[2:-2].add(viscous)
 
     def _node_equations(self, t, y: FlowState, pressure, flow, around) -> NodeEquations:
         table = self.face_wall.at(self.end_face)
@@ -272,6 +296,7 @@ class Semidiscretisation(eqx.Module):
             area=lumen.area,
             slope=slope,
             compliance=lumen.compliance,
+            viscous=self._end_viscous(y, lumen),
             head=self.end_head,
             linear=self.end_linear,
             quadratic=self.end_quadratic,
@@ -322,6 +347,8 @@ def semidiscretise(problem: Flow1DProblem) -> Semidiscretisation:
         cell_share=share(at_cell),
         face_share=share(at_face),
         external=None if external is None else external.waveform,
+        face_viscosity=_face_viscosity(problem, length),
+        cell_viscosity=_viscosity(problem, *at_cell),
         end_slot=grid.end_slot,
         end_neighbour=grid.end_neighbour,
         end_face=grid.end_face,
@@ -390,6 +417,25 @@ def _table(problem: Flow1DProblem, segment, fraction) -> WallTable:
     # The stiffness is in the table; what is left of the wall is its shape.
     shape = eqx.tree_at(lambda w: w.stiffness, wall, ConstantStiffness(jnp.zeros((), radius.dtype)))
     return WallTable(shape, area, 1.0 / area, modulus, 1.0 / modulus, unloaded)
+
+
+def _viscosity(problem: Flow1DProblem, segment, fraction):
+    """Γ/A₀, with which the viscous pressure is (Γ/A₀√A) ∂A/∂t."""
+    if problem.wall_viscosity is None:
+        return None
+    radius = interpolate(problem.network.radius, segment, fraction)
+    return problem.wall_viscosity[segment] / (math.pi * radius**2)
+
+
+def _face_viscosity(problem: Flow1DProblem, length):
+    """Γ/A₀ over the distance of the cells beside each face."""
+    grid = problem.grid
+    fraction = grid.face_fraction.astype(problem.network.radius.dtype)
+    viscosity = _viscosity(problem, grid.face_segment, fraction)
+    if viscosity is None:
+        return None
+    apart = 0.5 * (length[:-1] + length[1:])
+    return viscosity / jnp.where(apart > 0, apart, 1.0)
 
 
 def _pieces(problem: Flow1DProblem):
