@@ -47,7 +47,7 @@ from ._progress import Progress
 from ._run import run_folder, versions
 from ._solve import SolveError
 
-DEFAULT_CELL_TIME = 5e-4
+DEFAULT_CELL_TIME = 3e-4
 _SAMPLES = 100
 _CYCLES_MAX = 100
 _TOLERANCE = 1e-5
@@ -320,10 +320,15 @@ def _figure(case: Foreign, series: Series):
     outlet = np.flatnonzero(np.isin(node[:, 1], np.asarray(network.terminals)))
     mean = [abs(series.mean(series.flow[:, 3 * s + 2])) for s in outlet.tolist()]
     outlet = outlet[np.argsort(-np.array(mean), kind="stable")[:_MOST_OUTLETS]]
-    shown = np.unique(np.concatenate([inlet, outlet])).tolist()
-    curves = lambda values: {case.vessel_name[s]: values[:, 3 * s + 1] for s in shown}
+    both = np.unique(np.concatenate([inlet, outlet]))
+    curves = lambda values, shown: {
+        case.vessel_name[s]: values[:, 3 * s + 1] for s in shown.tolist()
+    }
+    time, pressure, flow = series.time, series.pressure, series.flow
+    # of their own scale: an outlet may carry a hundredth of what the inlet does
     panels = [
-        WaveformPanel("pressure", "pressure (mmHg)", series.time, curves(series.pressure)),
-        WaveformPanel("flow", "flow (ml/min)", series.time, curves(series.flow)),
+        WaveformPanel("pressure", "pressure (mmHg)", time, curves(pressure, both)),
+        WaveformPanel("flow at the inlet", "flow (ml/min)", time, curves(flow, inlet)),
+        WaveformPanel("flow at outlets", "flow (ml/min)", time, curves(flow, outlet)),
     ]
     return waveform_figure(panels, columns=1, title=f"{case.name}: one cycle")
