@@ -102,6 +102,8 @@ def _equal_steps(equations: Semidiscretisation, solver, y: FlowState, start, len
     step = jnp.asarray(length / n, start.dtype)
     state = solver.init(term, start, start + step, y, None)
 
+    # Of each step too only its state is kept: what it would save otherwise leaves the cache.
+    @eqx.filter_checkpoint
     def body(carry, i):
         y, state = carry
         t = start + i * step
