@@ -22,13 +22,26 @@ from .darcy import (
     DarcySolution as DarcySolution,
     solve_darcy as solve_darcy,
 )
+from .flow1d import (
+    flow1d_problem as flow1d_problem,
+    Flow1DProblem as Flow1DProblem,
+    Flow1DSolution as Flow1DSolution,
+    PeriodicSolution as PeriodicSolution,
+    SavePoints as SavePoints,
+    solve_flow1d as solve_flow1d,
+    solve_periodic as solve_periodic,
+)
 from .network import (
     build_network as build_network,
     declare_lesion as declare_lesion,
     FlowBoundary as FlowBoundary,
+    FlowWaveform as FlowWaveform,
     PressureBoundary as PressureBoundary,
+    PressureWaveform as PressureWaveform,
     ResistanceOutlet as ResistanceOutlet,
     VascularNetwork as VascularNetwork,
+    Waveform as Waveform,
+    WindkesselOutlet as WindkesselOutlet,
     without_lesions as without_lesions,
 )
 from .steady import (

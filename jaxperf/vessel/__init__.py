@@ -16,6 +16,7 @@ from ._wall import (
     AbstractWall as AbstractWall,
     ConstantStiffness as ConstantStiffness,
     OlufsenStiffness as OlufsenStiffness,
+    rigid_limit_wall as rigid_limit_wall,
     RigidWall as RigidWall,
     SqrtAreaWall as SqrtAreaWall,
     SvOneDWall as SvOneDWall,

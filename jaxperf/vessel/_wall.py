@@ -261,7 +261,9 @@ class SqrtAreaWall(AbstractElasticWall):
         alpha: ScalarLike,
     ) -> Float[Array, "*s"]:
         start = 1.0 + self._load(pressure_total, reference_radius)
-        head = _dynamic_share(self.modulus(reference_radius), flow, reference_radius, density, alpha)
+        head = _dynamic_share(
+            self.modulus(reference_radius), flow, reference_radius, density, alpha
+        )
         is_open = _sqrt_is_open(start, head)
         start = jnp.where(is_open, start, 1.0)
         head = jnp.where(is_open, head, 0.0)
@@ -280,8 +282,26 @@ class SqrtAreaWall(AbstractElasticWall):
         density: ScalarLike,
         alpha: ScalarLike,
     ) -> Bool[Array, "*s"]:
-        head = _dynamic_share(self.modulus(reference_radius), flow, reference_radius, density, alpha)
+        head = _dynamic_share(
+            self.modulus(reference_radius), flow, reference_radius, density, alpha
+        )
         return _sqrt_is_open(1.0 + self._load(pressure_total, reference_radius), head)
+
+
+def rigid_limit_wall(
+    wave_speed: float, density: float, *, pressure_reference: float = 0.0
+) -> SqrtAreaWall:
+    r"""A wall of given wave speed, for vessels that are to be all but rigid in transient flow.
+
+    $Eh/r = \tfrac32\rho c^2$; the area changes by $(p-p_d)/\rho c^2$ of itself.
+
+    **Arguments:**
+
+    - `wave_speed`: c, m/s; 30 is three times a stiff artery's.
+    - `density`: of the blood, kg/m³.
+    - `pressure_reference`: p_d, Pa.
+    """
+    return SqrtAreaWall(ConstantStiffness(1.5 * density * wave_speed**2), pressure_reference)
 
 
 class SvOneDWall(AbstractElasticWall):
@@ -321,7 +341,9 @@ class SvOneDWall(AbstractElasticWall):
         alpha: ScalarLike,
     ) -> Float[Array, "*s"]:
         start = 1.0 - self._load(pressure_total, reference_radius)
-        head = _dynamic_share(self.modulus(reference_radius), flow, reference_radius, density, alpha)
+        head = _dynamic_share(
+            self.modulus(reference_radius), flow, reference_radius, density, alpha
+        )
         is_open = _sv_is_open(start, head)
         start = jnp.where(is_open, start, 1.0)
         head = jnp.where(is_open, head, 0.0)
@@ -340,7 +362,9 @@ class SvOneDWall(AbstractElasticWall):
         density: ScalarLike,
         alpha: ScalarLike,
     ) -> Bool[Array, "*s"]:
-        head = _dynamic_share(self.modulus(reference_radius), flow, reference_radius, density, alpha)
+        head = _dynamic_share(
+            self.modulus(reference_radius), flow, reference_radius, density, alpha
+        )
         return _sv_is_open(1.0 - self._load(pressure_total, reference_radius), head)
 
 
