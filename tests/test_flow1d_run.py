@@ -1,0 +1,209 @@
+"""`jaxperf flow1d`: cases of other solvers from file to run folder."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import yaml
+from sample_texts import Y_CASE, Y_TREE
+from typer.testing import CliRunner
+
+from jaxperf import case as cases
+from jaxperf._misc import InputError
+from jaxperf.case import run_flow1d, SolveError
+from jaxperf.case._flow1d_run import openbf_problem, read_foreign, svoned_problem
+from jaxperf.cli import app, BAD_INPUT, FAILED_SOLVE
+from jaxperf.flow1d import initial_state
+from jaxperf.io import read_openbf, read_svoned
+
+OPENBF = """\
+project_name: fork
+inlet_file: beat.dat
+blood: {rho: 1060.0, mu: 4.e-3}
+solver: {Ccfl: 0.9, cycles: 20, convergence_tolerance: 2.0}
+network:
+  - {label: stem, sn: 1, tn: 2, L: 0.1, E: 4.e5, R0: 0.01, h0: 1.e-3, Pext: 9000.0}
+  - {label: left, sn: 2, tn: 3, L: 0.1, E: 7.e5, R0: 6.e-3, h0: 6.e-4, Pext: 9000.0,
+     R1: 2.e7, R2: 2.8e8, Cc: 2.e-9}
+  - {label: right, sn: 2, tn: 4, L: 0.1, E: 7.e5, R0: 5.e-3, h0: 6.e-4, Pext: 9000.0,
+     R1: 3.e7, R2: 3.8e8, Cc: 2.e-9}
+"""
+INLET = "0 1e-5\n0.15 3.0e-4\n0.3 1e-5\n0.8 1e-5\n"
+FILES = {"config.yaml", "versions.json", "summary.json", "waveforms.csv", "figures/waveforms.png"}
+MMHG = 133.322
+ML_MIN = 1e-6 / 60.0
+
+
+def write_openbf(folder, text=OPENBF, name="fork.yaml"):
+    (folder / name).write_text(text, encoding="utf-8")
+    (folder / "beat.dat").write_text(INLET, encoding="utf-8")
+    return folder / name
+
+
+def write_svoned(folder, text=Y_CASE, name="y.in"):
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder / name
+
+
+def rows_of(folder):
+    with (folder / "waveforms.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def column(rows, vessel, place, name):
+    found = [float(r[name]) for r in rows if r["branch"] == vessel and r["place"] == place]
+    return np.array(found)
+
+
+@pytest.fixture(scope="module")
+def svoned(tmp_path_factory):
+    """A svOneDSolver case under another suffix, to the periodic state, by the command line."""
+    folder = tmp_path_factory.mktemp("svoned")
+    path, out = write_svoned(folder, name="y.txt"), folder / "out"
+    command = ["flow1d", str(path), "--out", str(out), "--cell-time", "2e-3", "--json"]
+    result = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return out, json.loads(result.stdout)
+
+
+def test_the_run_folder_of_a_svoned_case(svoned):
+    out, said = svoned
+    assert {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()} == FILES
+    assert said.pop("out") == str(out)
+    assert said == json.loads((out / "summary.json").read_text())
+    assert said["format"] == "svOneDSolver" and said["title"] == "y"
+    assert said["is_periodic"] and 1 <= said["cycles"] < 30
+    assert set(said["vessels"]) == {"a_0", "a_1", "a_2", "b_0"}
+    assert said["period_s"] == 1.0 and set(said["seconds"]) == {"setup", "solve"}
+    config = yaml.safe_load((out / "config.yaml").read_text())
+    assert config["cell_time_s"] == 2e-3 and config["cycles"] is None
+    assert {"python", "jax"} <= set(json.loads((out / "versions.json").read_text()))
+
+
+def test_the_series_of_a_svoned_case(svoned):
+    out, said = svoned
+    rows = rows_of(out)
+    assert len(rows) == 4 * 3 * 101
+    time = column(rows, "a_0", "proximal", "time_s")
+    np.testing.assert_allclose(time, np.linspace(0.0, 1.0, 101), atol=1e-12)
+    # the inlet's table in dyn/cm2
+    inlet = np.interp(time, [0.0, 0.25, 1.0], [1e4, 1.4e4, 1e4]) / MMHG
+    np.testing.assert_allclose(column(rows, "a_0", "proximal", "pressure_mmHg"), inlet, atol=1.5)
+    mean = {name: vessel["flow_mean_ml_min"] for name, vessel in said["vessels"].items()}
+    assert mean["a_0"] == pytest.approx(mean["a_1"] + mean["b_0"], rel=0.01)
+    assert mean["a_1"] == pytest.approx(mean["a_2"], rel=0.01)
+    # a resistance of 1e5 dyn s/cm5 to 5000 dyn/cm2
+    pressure = column(rows, "b_0", "distal", "pressure_mmHg")
+    outflow = (pressure * MMHG - 500.0) / 1e10 / ML_MIN
+    found = column(rows, "b_0", "distal", "flow_ml_min")
+    np.testing.assert_allclose(found[:-1].mean(), outflow[:-1].mean(), rtol=0.01)
+
+
+def test_an_openbf_case_over_given_cycles(tmp_path):
+    said = run_flow1d(write_openbf(tmp_path), out=tmp_path / "out", cycles=2, cell_time=2e-3)
+    assert said["format"] == "openBF" and said["cycles"] == 2 and not said["is_periodic"]
+    assert said["period_s"] == 0.8 and said["n_vessels"] == 3
+    rows = rows_of(tmp_path / "out")
+    assert list(rows[0]) == [
+        "branch",
+        "place",
+        "arc_mm",
+        "time_s",
+        "pressure_mmHg",
+        "flow_ml_min",
+    ]
+    assert column(rows, "stem", "distal", "arc_mm")[0] == pytest.approx(100.0)
+    time = column(rows, "stem", "proximal", "time_s")
+    given = np.interp(time, [0.0, 0.15, 0.3, 0.8], [1e-5, 3e-4, 1e-5, 1e-5]) / ML_MIN
+    flow = column(rows, "stem", "proximal", "flow_ml_min")
+    assert np.abs(flow - given).max() < 0.05 * given.max()
+
+
+def test_walls_and_external_pressure_of_openbf(tmp_path):
+    problem = openbf_problem(read_openbf(write_openbf(tmp_path)), 2e-3)
+    assert (problem.junction_pressure, problem.boundary_pressure) == ("static", "static")
+    assert float(problem.wall.pressure_external) == 9000.0
+    assert problem.pressure_external is None and problem.wall_viscosity is None
+    text = OPENBF.replace("Pext: 9000.0,\n     R1: 3", "Pext: 8000.0, phi: 1.e3,\n     R1: 3")
+    uneven = openbf_problem(read_openbf(write_openbf(tmp_path, text)), 2e-3)
+    assert float(uneven.wall.pressure_external) == 0.0
+    around = uneven.pressure_external
+    np.testing.assert_array_equal(around.share[0, :, 0], [9000.0, 9000.0, 8000.0])
+    assert np.asarray(uneven.wall_viscosity)[2] > 0.0
+    # a vessel has its reference area where the pressure is the one around it
+    assert np.isfinite(np.asarray(initial_state(uneven).area)).all()
+
+
+def test_a_reference_pressure_of_svoned(tmp_path):
+    text = Y_CASE.replace("1.06 0.04 0 2.0", "1.06 0.04 90000 2.0")
+    problem = svoned_problem(read_svoned(write_svoned(tmp_path, text)), 2e-3)
+    np.testing.assert_allclose(problem.pressure_external.share, 9000.0)
+    assert svoned_problem(read_svoned(write_svoned(tmp_path)), 2e-3).pressure_external is None
+    assert float(problem.blood.alpha) == pytest.approx(4.0 / 3.0)
+
+
+TWO_MATERIALS = Y_CASE.replace("0.05 0.04 0.0 M ", "0.05 0.04 0.0 N ") + (
+    "MATERIAL N OLUFSEN 1.06 0.04 0 2.0 3e7 -22.53 8.65e5\n"
+)
+STILL = (
+    Y_CASE.replace("0.0 100000\n0.25 140000\n1.0 100000\n", "0.0 100000\n")
+    .replace("PRESSURE_WAVE", "PRESSURE")
+    .replace("0.0 1000\n0.5 3000\n1.0 1000\n", "0.0 1000\n")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, "there is no such file"),
+        ("", "it is neither"),
+        ("a: [1\n", "it is neither"),
+        (Y_TREE, "it is neither"),
+        ("kind: patient\ntree: {}\nventricle: {}\n", "Run it with `jaxperf run`"),
+        (OPENBF.replace("tn: 3", "tn: 2"), "vessel left"),
+        (OPENBF.replace("beat.dat", "nowhere.dat"), "nowhere.dat: there is no such file"),
+        (Y_CASE.replace("SEGMENT a_2", "# a_2"), "segment 3, which is not defined"),
+        (TWO_MATERIALS, "its segments are of the materials M, N"),
+        (STILL, "nothing in it changes with time"),
+    ],
+)
+def test_what_is_no_case(tmp_path, text, says):
+    path = tmp_path / "case"
+    if text is not None:
+        write_openbf(tmp_path, text, "case")
+    with pytest.raises(InputError, match=says):
+        read_foreign(path)
+    out = tmp_path / "out"
+    result = CliRunner().invoke(app, ["flow1d", str(path), "--out", str(out)])
+    assert result.exit_code == BAD_INPUT
+    assert result.stderr.count("\n") == 1 and "Traceback" not in result.stderr
+    assert not out.exists()
+
+
+def test_a_folder_is_no_case(tmp_path):
+    with pytest.raises(InputError, match="it is a folder"):
+        read_foreign(tmp_path)
+
+
+def test_a_vessel_that_collapses_is_named(tmp_path):
+    """A wall so soft that the outlets' low pressure closes it."""
+    soft = OPENBF.replace("E: 7.e5, R0: 5.e-3", "E: 1.e3, R0: 5.e-3")
+    with pytest.raises(SolveError, match="fork: "):
+        run_flow1d(write_openbf(tmp_path, soft), out=tmp_path / "out", cycles=1, cell_time=2e-3)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failed_run_is_exit_code_one(tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise SolveError("fork: left at t = 0.1 s: no.")
+
+    monkeypatch.setattr(cases, "run_flow1d", fail)
+    result = CliRunner().invoke(app, ["flow1d", "x", "--out", str(tmp_path / "out")])
+    assert result.exit_code == FAILED_SOLVE and "left at t" in result.stderr
+
+
+def test_options_out_of_range_are_refused(tmp_path):
+    for option in (["--cycles", "0"], ["--cell-time", "0"]):
+        result = CliRunner().invoke(app, ["flow1d", "x", "--out", str(tmp_path / "o"), *option])
+        assert result.exit_code == 2
