@@ -87,7 +87,8 @@ def heartbeat_of_case(case: Case, data: Path) -> Heartbeat:
         time, aortic = aortic_pressure(period, opening, ejection, mean=mean, pulse=pulse)
     else:
         where = data / said.aortic_pressure_file
-        time, aortic = _about_mean(*read_waveform(where, "pressure_mmHg"), mean, where)
+        time, aortic = read_waveform(where, "pressure_mmHg")
+        aortic = _about_mean(time, aortic, mean, where)
         period = float(time[-1])
         time, aortic = time[:-1], aortic[:-1]
         opening = float(time[np.argmin(aortic)])
@@ -218,7 +219,7 @@ def _about_mean(time, pressure, mean: float, where: Path):
             expected=f"boundary.pressure_inlet_mmHg, {mean:g} mmHg, within {_MEAN_MISS:g} mmHg",
             fix=f"Set boundary.pressure_inlet_mmHg to {found:.1f}, or check the file's unit",
         )
-    return time, pressure + (mean - found)
+    return pressure + (mean - found)
 
 
 def _measured(time, aortic, period: float, where: Path) -> Heartbeat:
