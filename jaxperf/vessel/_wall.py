@@ -175,6 +175,14 @@ class AbstractElasticWall(AbstractWall):
         stiffness = self.modulus(reference_radius) * self.relative_stiffness(load)
         return jnp.sqrt(stiffness / cast_like(density, area))
 
+    def _dynamic_share(
+        self, flow: Array, reference_radius: Array, density: ScalarLike, alpha: ScalarLike
+    ) -> Array:
+        """Dynamic pressure on the reference area, over the wall's modulus."""
+        weight = 0.5 * cast_like(alpha, flow) * cast_like(density, flow)
+        velocity = flow / _disc(reference_radius)
+        return weight * velocity**2 / self.modulus(reference_radius)
+
     def _load(self, pressure_static: Array, reference_radius: Array) -> Array:
         unloaded = cast_like(self.pressure_unloaded, pressure_static)
         return (pressure_static - unloaded) / self.modulus(reference_radius)
@@ -370,19 +378,6 @@ class SvOneDWall(AbstractElasticWall):
 
 def _disc(radius: Array) -> Array:
     return math.pi * radius**2
-
-
-def _dynamic_share(
-    modulus: Array,
-    flow: Array,
-    reference_radius: Array,
-    density: ScalarLike,
-    alpha: ScalarLike,
-) -> Array:
-    """Dynamic pressure on the reference area, over the wall's pressure scale."""
-    weight = 0.5 * cast_like(alpha, flow) * cast_like(density, flow)
-    velocity = flow / _disc(reference_radius)
-    return weight * velocity**2 / modulus
 
 
 def _sqrt_is_open(start: Array, head: Array) -> Array:
