@@ -269,9 +269,7 @@ class SqrtAreaWall(AbstractElasticWall):
         alpha: ScalarLike,
     ) -> Float[Array, "*s"]:
         start = 1.0 + self._load(pressure_total, reference_radius)
-        head = _dynamic_share(
-            self.modulus(reference_radius), flow, reference_radius, density, alpha
-        )
+        head = self._dynamic_share(flow, reference_radius, density, alpha)
         is_open = _sqrt_is_open(start, head)
         start = jnp.where(is_open, start, 1.0)
         head = jnp.where(is_open, head, 0.0)
@@ -290,9 +288,7 @@ class SqrtAreaWall(AbstractElasticWall):
         density: ScalarLike,
         alpha: ScalarLike,
     ) -> Bool[Array, "*s"]:
-        head = _dynamic_share(
-            self.modulus(reference_radius), flow, reference_radius, density, alpha
-        )
+        head = self._dynamic_share(flow, reference_radius, density, alpha)
         return _sqrt_is_open(1.0 + self._load(pressure_total, reference_radius), head)
 
 
@@ -349,9 +345,7 @@ class SvOneDWall(AbstractElasticWall):
         alpha: ScalarLike,
     ) -> Float[Array, "*s"]:
         start = 1.0 - self._load(pressure_total, reference_radius)
-        head = _dynamic_share(
-            self.modulus(reference_radius), flow, reference_radius, density, alpha
-        )
+        head = self._dynamic_share(flow, reference_radius, density, alpha)
         is_open = _sv_is_open(start, head)
         start = jnp.where(is_open, start, 1.0)
         head = jnp.where(is_open, head, 0.0)
@@ -370,9 +364,7 @@ class SvOneDWall(AbstractElasticWall):
         density: ScalarLike,
         alpha: ScalarLike,
     ) -> Bool[Array, "*s"]:
-        head = _dynamic_share(
-            self.modulus(reference_radius), flow, reference_radius, density, alpha
-        )
+        head = self._dynamic_share(flow, reference_radius, density, alpha)
         return _sv_is_open(1.0 - self._load(pressure_total, reference_radius), head)
 
 
