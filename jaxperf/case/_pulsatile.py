@@ -48,6 +48,7 @@ class Beat:
     - `series`: pressure and flow at the places.
     - `outlet_flow`, `outlet_flow_steady` (b,): ml/min into the bed at the outlets of the 1-D
       vessels, mean over the beat and in the steady solve.
+    - `bed_error`: of the condensed bed against the steady solve, relative.
     - `cells`, `vessels`: of the 1-D grid. `cycles`: beats run until the state was periodic.
     - `seconds`: condensing the bed; solving, with compilation where it is the first state.
     """
@@ -55,6 +56,7 @@ class Beat:
     series: Series
     outlet_flow: Float[np.ndarray, " b"]
     outlet_flow_steady: Float[np.ndarray, " b"]
+    bed_error: float
     cells: int
     vessels: int
     cycles: int
@@ -101,6 +103,7 @@ def _beat(prepared: Prepared, solved: Solved, heartbeat: Heartbeat, state: str, 
         ),
         outlet_flow=passed / heartbeat.period / M3_S_PER_ML_MIN,
         outlet_flow_steady=np.asarray(bed.outlet_flow) / M3_S_PER_ML_MIN,
+        bed_error=float(bed.relative_error),
         cells=problem.grid.n_cells,
         vessels=problem.grid.n_vessels,
         cycles=int(found.cycles),
@@ -260,6 +263,7 @@ def _beat_summary(results: Results, heartbeat: Heartbeat, state: str, beat: Beat
         "flow_mean_ml_min": float(total),
         "flow_relative_difference": float(total / steady - 1.0),
         "outlet_flow_relative_difference_max": float(difference.max()),
+        "bed_relative_error": beat.bed_error,
         "outlets": len(beat.outlet_flow),
         "vessels": beat.vessels,
         "cells": beat.cells,
