@@ -16,6 +16,7 @@ from jaxperf.case._flow1d_run import openbf_problem, read_foreign, svoned_proble
 from jaxperf.cli import app, BAD_INPUT, FAILED_SOLVE
 from jaxperf.flow1d import FlowError, initial_state
 from jaxperf.io import read_openbf, read_svoned
+from jaxperf.vessel import SqrtAreaWall
 
 OPENBF = """\
 project_name: fork
@@ -123,12 +124,14 @@ def test_an_openbf_case_over_given_cycles(tmp_path):
 def test_walls_and_external_pressure_of_openbf(tmp_path):
     problem = openbf_problem(read_openbf(write_openbf(tmp_path)), 2e-3)
     assert (problem.junction_pressure, problem.boundary_pressure) == ("static", "static")
+    assert isinstance(problem.wall, SqrtAreaWall)
     assert float(problem.wall.pressure_external) == 9000.0
     assert problem.pressure_external is None and problem.wall_viscosity is None
     text = OPENBF.replace("Pext: 9000.0,\n     R1: 3", "Pext: 8000.0, phi: 1.e3,\n     R1: 3")
     uneven = openbf_problem(read_openbf(write_openbf(tmp_path, text)), 2e-3)
-    assert float(uneven.wall.pressure_external) == 0.0
     around = uneven.pressure_external
+    assert isinstance(uneven.wall, SqrtAreaWall) and around is not None
+    assert float(uneven.wall.pressure_external) == 0.0
     np.testing.assert_array_equal(around.share[0, :, 0], [9000.0, 9000.0, 8000.0])
     assert np.asarray(uneven.wall_viscosity)[2] > 0.0
     # a vessel has its reference area where the pressure is the one around it
@@ -138,6 +141,7 @@ def test_walls_and_external_pressure_of_openbf(tmp_path):
 def test_a_reference_pressure_of_svoned(tmp_path):
     text = Y_CASE.replace("1.06 0.04 0 2.0", "1.06 0.04 90000 2.0")
     problem = svoned_problem(read_svoned(write_svoned(tmp_path, text)), 2e-3)
+    assert problem.pressure_external is not None
     np.testing.assert_allclose(problem.pressure_external.share, 9000.0)
     assert svoned_problem(read_svoned(write_svoned(tmp_path)), 2e-3).pressure_external is None
     assert float(problem.blood.alpha) == pytest.approx(4.0 / 3.0)
