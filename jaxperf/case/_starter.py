@@ -50,6 +50,10 @@ lesions:
     end_mm: {end_mm}
     diameter_reduction: {diameter_reduction}
 
+# flow: pulsatile          # follow the vessels over a heart beat besides; it needs the elastic wall
+# wall:
+#   law: elastic
+
 boundary:
   pressure_inlet_mmHg: 93  # mean aortic pressure
 
