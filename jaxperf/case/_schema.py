@@ -404,9 +404,11 @@ class Pulsatile(Section):
     cell_time_s: Annotated[float, Field(ge=1e-6, le=5e-3)] = Field(
         default=3e-4, description="Time that a wave takes through one cell of a vessel."
     )
-    cycles_max: int = Field(default=30, ge=1, description="Beats until which it must be periodic.")
+    cycles_max: int = Field(default=50, ge=1, description="Beats until which it must be periodic.")
     tolerance: Annotated[float, Field(gt=0.0, lt=0.1)] = Field(
-        default=1e-4, description="Largest relative change from one beat to the next."
+        default=1e-6,
+        description="Largest change from one beat to the next, relative to the largest pressure "
+        "and flow.",
     )
 
     @model_validator(mode="after")
