@@ -230,7 +230,8 @@ def _fill(network, course: _Course, slowness, cell_time: float) -> _Filled:
     def place(x):
         k = np.clip(np.searchsorted(edge, x, side="right") - 1, 0, len(segment) - 1)
         inside = np.clip((x - edge[k]) / length[k], 0.0, 1.0)
-        return list(zip(segment[k], span[k, 0] + inside * (span[k, 1] - span[k, 0]), strict=True))
+        at = span[k, 0] + inside * (span[k, 1] - span[k, 0])
+        return list(zip(segment[k].tolist(), at.tolist(), strict=True))
 
     cut = np.unique(np.concatenate([face, edge]))
     cut = cut[np.concatenate([[True], np.diff(cut) > 1e-12 * edge[-1]])]
@@ -241,7 +242,7 @@ def _fill(network, course: _Course, slowness, cell_time: float) -> _Filled:
     width = span[k, 1] - span[k, 0]
     low = span[k, 0] + (cut[:-1] - edge[k]) / length[k] * width
     high = span[k, 0] + (cut[1:] - edge[k]) / length[k] * width
-    overlap = list(zip(cell, segment[k], low, high, strict=True))
+    overlap = list(zip(*(x.tolist() for x in (cell, segment[k], low, high)), strict=True))
     return _Filled(place(face), place(0.5 * (face[1:] + face[:-1])), overlap, inertia)
 
 

@@ -69,7 +69,8 @@ def sample_points(network: VascularNetwork, grid: Grid, points: SavePoints) -> S
     low, high = grid.piece_fraction.astype(dtype).T
     width = (high - low) * length[grid.piece_segment]
     end = jnp.cumsum(width)
-    segment, fraction = jnp.asarray(points.segment), jnp.asarray(points.fraction, dtype)
+    segment = jnp.asarray(points.segment, jnp.int32)
+    fraction = jnp.asarray(points.fraction, dtype)
     outside = jnp.maximum(low[None, :] - fraction[:, None], fraction[:, None] - high[None, :])
     here = grid.piece_segment[None, :] == segment[:, None]
     piece = jnp.argmin(jnp.where(here, jnp.maximum(outside, 0.0), jnp.inf), axis=1)
@@ -78,7 +79,8 @@ def sample_points(network: VascularNetwork, grid: Grid, points: SavePoints) -> S
     cell = blank.at[grid.piece_slot].add(width)
     middle = blank.at[grid.piece_slot].max(end) - 0.5 * cell
     slot = grid.piece_slot[piece]
-    vessel = jnp.sum(grid.vessel_slot[:, 0][None, :] <= slot[:, None], axis=1) - 1
+    begins = grid.vessel_slot[:, 0][None, :] <= slot[:, None]
+    vessel = jnp.sum(begins, axis=1, dtype=jnp.int32) - 1
     first, last = grid.vessel_slot[vessel].T
     before = jnp.where(place < middle[slot], slot - 1, slot)
     before = jnp.clip(before, first, jnp.maximum(first, last - 1))

@@ -41,27 +41,27 @@ class FlowState(eqx.Module):
     area: Float[Array, " k"]
     flow: Float[Array, " k"]
     passed: Float[Array, " n"]
-    outlet: tuple[Float[Array, "b q"], ...]
+    outlet: tuple[Float[Array, "_ _"], ...]
 
 
 class WallTable(eqx.Module):
     """A wall law at fixed places: reference area, modulus and their inverses, computed once."""
 
     wall: AbstractElasticWall
-    area: Float[Array, " k"]
-    inverse_area: Float[Array, " k"]
-    modulus: Float[Array, " k"]
-    inverse_modulus: Float[Array, " k"]
+    area: Float[Array, "*k"]
+    inverse_area: Float[Array, "*k"]
+    modulus: Float[Array, "*k"]
+    inverse_modulus: Float[Array, "*k"]
     unloaded: Float[Array, ""]
 
-    def pressure(self, area: Float[Array, " k"]) -> Float[Array, " k"]:
+    def pressure(self, area: Float[Array, "*k"]) -> Float[Array, "*k"]:
         """Static pressure over the external one, Pa."""
         return self.unloaded + self.modulus * self.wall.load(area * self.inverse_area)
 
-    def load(self, pressure: Float[Array, " k"]) -> Float[Array, " k"]:
+    def load(self, pressure: Float[Array, "*k"]) -> Float[Array, "*k"]:
         return (pressure - self.unloaded) * self.inverse_modulus
 
-    def lumen(self, pressure: Float[Array, " k"]) -> "Lumen":
+    def lumen(self, pressure: Float[Array, "*k"]) -> "Lumen":
         """Area and stiffness at a static pressure over the external one (Pa)."""
         load = self.load(pressure)
         area = self.area * self.wall.relative_area(load)
@@ -126,9 +126,10 @@ class Semidiscretisation(eqx.Module):
     end_linear: Float[Array, "w n"]
     end_quadratic: Float[Array, "w n"]
     end_head: Float[Array, "w n"]
+    end_friction: Float[Array, "w n"]
     node_fixed: Float[Array, " n"]
     node_conductance: Float[Array, " n"]
-    condition_node: tuple[Int[Array, " b"], ...]
+    condition_node: tuple[Int[Array, " _"], ...]
     boundary: Boundary
     density: Float[Array, ""]
     alpha: Float[Array, ""]
@@ -190,8 +191,12 @@ class Semidiscretisation(eqx.Module):
     def _faces(self, t, y: FlowState):
         """Flow and total pressure at the faces 1 to k − 3; the flow out of nodes."""
         around = self.around_faces(t)
-        pressure = self._reconstruct(self.cell_pressure(t, y), _PRESSURE_FLOOR)
-        flow = self._reconstruct(y.flow, _FLOW_FLOOR)
+        cell_pressure = self.cell_pressure(t, y)
+        pressure = self._reconstruct(
+            cell_pressure, self._half_steps(cell_pressure, y), _PRESSURE_FLOOR
+        )
+        along = 0.5 * (y.flow[self.end_slot] - y.flow[self.end_neighbour])
+        flow = self._reconstruct(y.flow, along, _FLOW_FLOOR)
         face_flow, face_total = self._riemann(
             pressure, flow, None if around is None else around[1:-1], y.flow
         )
@@ -217,11 +222,20 @@ class Semidiscretisation(eqx.Module):
         """External pressure at the faces, Pa."""
         return None if self.external is None else self.external(t) @ self.face_share
 
-    def _reconstruct(self, value, floor: float) -> Reconstruction:
-        """Linear in each cell, with van Albada's slope."""
+    def _half_steps(self, pressure, y: FlowState):
+        """From the middle of the last cell to the end: half the one difference there is.
+
+        A vessel of one cell has none; its pressure falls by the friction of half a cell, so that
+        its resistance is exact.
+        """
         slot = self.end_slot
-        # At the end of a vessel the one difference there is extrapolates.
-        beyond = 0.5 * (value[slot] - value[self.end_neighbour])
+        along = 0.5 * (pressure[slot] - pressure[self.end_neighbour])
+        friction = self.end_friction * y.flow[slot] / y.area[slot] ** 2
+        return along - self.end_sign * friction
+
+    def _reconstruct(self, value, beyond, floor: float) -> Reconstruction:
+        """Linear in each cell, with van Albada's slope; `beyond` at the ends of vessels."""
+        slot = self.end_slot
         slope = _van_albada(value[1:-1] - value[:-2], value[2:] - value[1:-1], floor)
         slope = slope.at[self.end_place].set(self.end_sign * 2.0 * beyond, **_PADDED)
         low, high = value[1:-2], value[2:-1]
@@ -333,6 +347,7 @@ def semidiscretise(problem: Flow1DProblem) -> Semidiscretisation:
     )
     head = jnp.where(total, 0.5 * alpha * density, 0.0)
     linear, quadratic = _end_losses(problem)
+    alone = (grid.end_neighbour == grid.end_slot) & (grid.end_sign != 0)
     inertia, face_inertia = _inverse_inertia(grid, dtype)
     external = problem.pressure_external
     share = lambda place: None if external is None else interpolate(external.share, *place)
@@ -357,6 +372,7 @@ def semidiscretise(problem: Flow1DProblem) -> Semidiscretisation:
         end_linear=linear,
         end_quadratic=quadratic,
         end_head=jnp.broadcast_to(head, grid.end_sign.shape),
+        end_friction=jnp.where(alone, 0.5 * density * (friction * length)[grid.end_slot], 0.0),
         node_fixed=fixed,
         node_conductance=conductance,
         condition_node=tuple(node),
@@ -401,6 +417,7 @@ def _inverse_inertia(grid: Grid, dtype):
 def interpolate(values, segment, fraction):
     """Values given at both ends of every segment, linear in between; (..., s, 2) to (..., k)."""
     both = values[..., segment, :]
+    fraction = jnp.broadcast_to(fraction, both.shape[:-1])
     return both[..., 0] * (1.0 - fraction) + both[..., 1] * fraction
 
 
