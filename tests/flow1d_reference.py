@@ -315,6 +315,9 @@ class Reference:
                 j = i if n == 1 else i - sign
                 p_hat = pressure[i] + 0.5 * (pressure[i] - pressure[j])
                 q_hat = flow[i] + 0.5 * (flow[i] - flow[j])
+                if n == 1:
+                    loss = m.density * vessel.friction[0] * vessel.width[0] * flow[0]
+                    p_hat -= 0.5 * sign * loss / areas[v][0] ** 2
                 area, stiffness = self.lumen(vessel.face[face], p_hat, t)
                 u = q_hat / area
                 a = m.alpha * u / vessel.inertia
