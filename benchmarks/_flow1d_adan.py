@@ -199,6 +199,4 @@ def _periodic(report: Report, problem: Flow1DProblem, quick: bool, log) -> None:
     change = float(found.change)
     report.add("flow1d.adan56.periodic_cycles", int(found.cycles), "cycles", error=change)
     report.add("flow1d.adan56.periodic_seconds", taken, "s", ratio=spent / taken, error=change)
-    log(
-        f"adan56 periodic: {int(found.cycles)} cycles in {taken:.1f} s; plain {plain} in {spent:.1f}"
-    )
+    log(f"adan56 periodic: {int(found.cycles)} cycles, {taken:.1f} s; plain {plain}, {spent:.1f} s")

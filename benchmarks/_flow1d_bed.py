@@ -58,8 +58,9 @@ def _agreement(report: Report, said: dict, pulsation: Pulsation, prepared: Prepa
         )
         apart = np.abs(beat.outlet_flow / beat.outlet_flow_steady - 1.0)
         total = beat.outlet_flow.sum() / beat.outlet_flow_steady.sum() - 1.0
-        add = lambda name, value, unit, s=state: report.add(
-            f"flow1d.bed.{s}.{name}", value, unit, reference=told, error=float(apart.max())
+        more = {"reference": told, "error": float(apart.max())}
+        add = lambda name, value, unit, s=state, more=more: report.add(
+            f"flow1d.bed.{s}.{name}", value, unit, **more
         )
         add("outlet_flow_difference", 100 * float(apart.max()), "%")
         add("total_flow_difference", 100 * abs(float(total)), "%")

@@ -1,6 +1,7 @@
 """Gradients of transient flow at default settings: forward, reverse, differences, price."""
 
 import functools
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -71,7 +72,7 @@ def extrapolated(
     both = np.concatenate([np.eye(n), -np.eye(n)])
     value = [np.asarray(run(jnp.asarray(h * both))).T for h in steps]
     central = [(v[:, :n] - v[:, n:]) / (2 * h) for h, v in zip(steps, value, strict=True)]
-    fourth = np.stack([(16 * b - a) / 15 for a, b in zip(central, central[1:], strict=False)])
+    fourth = np.stack([(16 * b - a) / 15 for a, b in itertools.pairwise(central)])
     gap = np.abs(np.diff(fourth, axis=0))
     either = np.maximum(gap[1:], gap[:-1])
     best = np.argmin(either, axis=0)[None]
@@ -81,7 +82,7 @@ def extrapolated(
 
 @dataclass(frozen=True)
 class _Programs:
-    """Compiled: the functionals of amounts, of many amounts at once, their Jacobian, the gradient of one of them."""
+    """Compiled: the functionals, of one set of amounts and of many; Jacobian; gradient of one."""
 
     run: Callable
     run_all: Callable

@@ -1,4 +1,4 @@
-"""What the processor can do at best, measured beside the solver: `python -m benchmarks._flow1d_limits`.
+"""What the processor can do at best: `python -m benchmarks._flow1d_limits`.
 
 Run as a process of its own that is bound to one core before JAX starts, so that every limit is
 one thread's.
@@ -126,7 +126,7 @@ def work_of_step(step, equations, y) -> Work:
 
     Bytes: for each of two stages the tables and the state once, and the state written.
     """
-    counted = _count(jax.make_jaxpr(step)(equations, y).jaxpr)
+    counted = count_operations(jax.make_jaxpr(step)(equations, y).jaxpr)
     size = lambda tree: sum(x.nbytes for x in jax.tree.leaves(eqx.filter(tree, eqx.is_array)))
     return Work(*counted, bytes=2 * (size(equations) + 2 * size(y)))
 
@@ -134,7 +134,7 @@ def work_of_step(step, equations, y) -> Work:
 _PLAIN = ("add", "sub", "mul", "neg", "max", "min", "integer_pow", "abs")
 
 
-def _count(jaxpr: Any) -> np.ndarray:
+def count_operations(jaxpr: Any) -> np.ndarray:
     """Divisions, roots and other floating-point operations, with those of inner programs."""
     total = np.zeros(3, np.int64)
     for equation in jaxpr.eqns:
@@ -144,7 +144,7 @@ def _count(jaxpr: Any) -> np.ndarray:
         for program in inner:
             program = getattr(program, "jaxpr", program)
             if hasattr(program, "eqns"):
-                total += equation.params.get("length", 1) * _count(program)
+                total += equation.params.get("length", 1) * count_operations(program)
         if not jnp.issubdtype(equation.outvars[0].aval.dtype, jnp.floating):
             continue
         n = int(np.prod(equation.outvars[0].aval.shape))

@@ -98,7 +98,7 @@ def _gradient(report: Report, problem: Flow1DProblem, name: str, one_cycle: floa
     forward, _ = compiled(jax.jacfwd(in_mode("forward", _TOLERANCE)), none, problem, initial)
     every, _ = compiled(_value_and_every_gradient, problem, initial)
     exact, _ = compiled(in_mode("reverse", _TIGHT), none, problem, initial)
-    value, gradient = reverse(none, problem, initial)
+    _, gradient = reverse(none, problem, initial)
     tangents = np.asarray(forward(none, problem, initial))
     one_by_one = lambda amounts: jnp.stack([exact(a, problem, initial)[None] for a in amounts])
     measured, doubt = extrapolated(one_by_one, len(THREE), steps=_STEPS)
