@@ -30,6 +30,10 @@ class RESULTS(eqx.Enumeration):
     step_too_long = (
         "The time step is too long for the waves under load. Lower cfl, or give a controller."
     )
+    controller_gave_up = (
+        "The controller of the step size reached its largest number of steps or its smallest "
+        "step. Raise max_steps, or loosen its tolerances."
+    )
     cycles_exhausted = (
         "The flow does not yet repeat itself after the largest number of cycles. Raise max_cycles "
         "or the tolerance, or look for an outlet of very large compliance."

@@ -40,5 +40,5 @@ class CourantLimit(diffrax.AbstractStepSizeController):
 
     def _limit(self, start, stop, y: FlowState):
         return jnp.minimum(
-            stop, start + self.courant / self.equations.wave_rate(jax.lax.stop_gradient(y))
+            stop, start + self.courant / jax.lax.stop_gradient(self.equations.wave_rate(y))
         )

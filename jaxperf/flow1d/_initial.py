@@ -41,14 +41,16 @@ def initial_state(problem: Flow1DProblem, network_state: NetworkState | None = N
     start = jnp.zeros((), pressure.dtype)
     if equations.external is not None:
         pressure = pressure - equations.external(start) @ equations.cell_share
+    area = equations.cell_wall.lumen(pressure).area
     flow = network_state.flow
     leaving = _outflow(network.segment_node, flow, network.n_nodes)
     return FlowState(
-        area=equations.cell_wall.lumen(pressure).area,
+        # A vessel that the wall law closes gets what the run then names as its fault.
+        area=jnp.where(equations.cell_wall.bears(pressure), area, -area),
         flow=jnp.where(grid.is_cell > 0, flow[grid.cell_segment], 0.0),
         passed=jnp.zeros(grid.n_nodes, flow.dtype),
         outlet=tuple(
-            outlet_start(c, leaving[c.node], network_state.pressure[c.node], start)
+            outlet_start(c, leaving[c.node], network_state.pressure[c.node])
             for c in problem.boundary
         ),
     )

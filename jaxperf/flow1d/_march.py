@@ -43,7 +43,7 @@ class Watch(eqx.Module):
     """What has been seen on the way: the first fault (0: none), its interval, the Courant number.
 
     Faults: 1 a vessel without area, 2 flow faster than its waves, 3 a step too long for the
-    waves, 4 numbers that are not finite.
+    waves, 4 numbers that are not finite, 5 a controller that gave up.
     """
 
     fault: Int[Array, ""]
@@ -77,9 +77,10 @@ def run_cycles(
     def body(carry, j):
         y, watch = carry
         start = j.astype(dtype) * length
-        after, step = cross(equations, y, start)
+        after, step, gave_up = cross(equations, y, start)
         fault, courant = _inspect(equations, after, step)
-        sound = fault == 0
+        fault = jnp.where((fault == 0) & gave_up, 5, fault)
+        sound = (fault == 0) & (watch.fault == 0)
         # A failed run stays at its last sound state: nothing returned is ever NaN.
         after = jax.tree.map(lambda new, old: jnp.where(sound, new, old), after, y)
         watch = Watch(
@@ -91,7 +92,9 @@ def run_cycles(
         series = tuple(march.sampling(x) for x in (pressure, after.flow, after.area))
         return (after, watch), (*series, after.passed)
 
-    watch = Watch(jnp.zeros((), jnp.int32), jnp.asarray(n, jnp.int32), jnp.zeros((), dtype))
+    fault, _ = _inspect(equations, y, jnp.zeros((), dtype))
+    interval = jnp.where(fault == 0, n, 0).astype(jnp.int32)
+    watch = Watch(fault, interval, jnp.zeros((), dtype))
     (y, watch), series = jax.lax.scan(body, (y, watch), jnp.arange(n, dtype=jnp.int32))
     return y, series, watch
 
@@ -111,7 +114,7 @@ def _equal_steps(equations: Semidiscretisation, solver, y: FlowState, start, len
         return (y, state), None
 
     count = jnp.arange(n).astype(start.dtype)
-    return jax.lax.scan(body, (y, state), count)[0][0], step
+    return jax.lax.scan(body, (y, state), count)[0][0], step, jnp.zeros((), bool)
 
 
 def _controlled_steps(equations, march: March, y: FlowState, start, length, first_step: float):
@@ -129,8 +132,9 @@ def _controlled_steps(equations, march: March, y: FlowState, start, length, firs
         max_steps=march.max_steps,
         throw=False,
     )
-    # The controller has kept the Courant number; a run it gave up ends in what is not finite.
-    return jax.tree.map(lambda x: x[0], found.ys), jnp.zeros_like(start)
+    # The controller has kept the Courant number.
+    gave_up = found.result != diffrax.RESULTS.successful
+    return jax.tree.map(lambda x: x[0], found.ys), jnp.zeros_like(start), gave_up
 
 
 def _inspect(equations: Semidiscretisation, y: FlowState, step):
@@ -149,9 +153,10 @@ def _inspect(equations: Semidiscretisation, y: FlowState, step):
 
 @eqx.filter_jit
 def find_fault(problem: Flow1DProblem, equations: Semidiscretisation, march, y, interval):
-    """Cross one interval again, looking at every step.
+    """Cross the interval in which a run failed again, looking at every step.
 
-    **Returns:** the fault, the time (s) and the slot.
+    **Returns:** the time (s) of the fault and its slot; under a controller or another solver the
+    start of the interval, and the slot nearest to a fault there.
     """
     length, n = problem.period / march.samples, march.steps(problem)
     start = interval.astype(y.area.dtype) * length
@@ -164,10 +169,13 @@ def find_fault(problem: Flow1DProblem, equations: Semidiscretisation, march, y, 
         y = solver.step(term, t, t + step, y, None, None, False)[0]
         return y, i + 1, _inspect(equations, y, step)[0]
 
-    zero = jnp.zeros((), jnp.int32)
-    y, i, fault = jax.lax.while_loop(lambda c: (c[1] < n) & (c[2] == 0), body, (y, zero, zero))
+    count = jnp.zeros((), jnp.int32)
+    fault, _ = _inspect(equations, y, step)
+    if march.controller is None and march.solver is None:
+        y, count, fault = jax.lax.while_loop(
+            lambda c: (c[1] < n) & (c[2] == 0), body, (y, count, fault)
+        )
     bad = ~(jnp.isfinite(y.area) & jnp.isfinite(y.flow)) | ~equations.is_open(y)
-    severity = jnp.where(
-        bad, jnp.inf, jnp.where(fault == 3, equations.cell_rate(y), equations.mach(y))
-    )
-    return fault, start + i * step, jnp.argmax(severity)
+    speed = jnp.where(fault == 3, equations.cell_rate(y), equations.mach(y))
+    severity = jnp.where(bad, jnp.inf, speed)
+    return start + count * step, jnp.argmax(severity)

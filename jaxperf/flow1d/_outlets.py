@@ -63,9 +63,9 @@ def _around(ladder: _Ladder, t: Array) -> Array | float:
 
 
 def outlet_start(
-    c: AbstractBoundary, flow: Float[Array, " b"], pressure: Float[Array, " b"], t: Array
+    c: AbstractBoundary, flow: Float[Array, " b"], pressure: Float[Array, " b"]
 ) -> Float[Array, "b q"]:
-    """The state of an outlet through which this flow has long been passing.
+    """The mean state of an outlet through which this is the mean flow.
 
     A windkessel holds the pressure of its capacitor. A ladder holds a, and π − p_im: as a
     transmural pressure it needs no derivative of p_im, which has steps.
@@ -75,7 +75,8 @@ def outlet_start(
     if (ladder := _ladder(c)) is not None:
         tissue = _drain(ladder.conductance, flow + ladder.inflow)
         artery = tissue + ladder.R2 * flow
-        return jnp.stack([artery, tissue - _around(ladder, t)], axis=1)
+        around = 0.0 if ladder.pressure_im is None else ladder.pressure_im.mean
+        return jnp.stack([artery, tissue - around], axis=1)
     return jnp.zeros((c.node.shape[0], 0), flow.dtype)
 
 
@@ -126,14 +127,18 @@ def outlet_rate(
 
 
 def outlet_damping(c: AbstractBoundary) -> Float[Array, "b q"]:
-    """Rates (1/s) at which an outlet's states relax by themselves, at most."""
+    """Rates (1/s) no smaller than those at which an outlet's states relax by themselves.
+
+    Sums over the rows of the rate matrix: its diagonal alone would leave compartments that are
+    both fast unstable.
+    """
     if isinstance(c, WindkesselOutlet):
         return ((1.0 / c.R1 + 1.0 / c.R2) / c.C)[:, None]
     if (ladder := _ladder(c)) is not None:
-        matrix = ladder.conductance
-        drain = jnp.diagonal(matrix) if matrix.ndim == 2 else matrix
-        artery = (1.0 / ladder.R1 + 1.0 / ladder.R2) / ladder.Ca
-        return jnp.stack([artery, (1.0 / ladder.R2 + drain) / ladder.Ct], axis=1)
+        matrix = jnp.abs(ladder.conductance)
+        drain = jnp.sum(matrix, axis=1) if matrix.ndim == 2 else matrix
+        artery = (1.0 / ladder.R1 + 2.0 / ladder.R2) / ladder.Ca
+        return jnp.stack([artery, (2.0 / ladder.R2 + drain) / ladder.Ct], axis=1)
     return jnp.zeros((c.node.shape[0], 0), _dtype(c))
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
+from .._misc import InputError
 from .._results import RESULTS
 from ._initial import initial_state
 from ._march import March, run_cycles
@@ -21,6 +22,7 @@ from ._solve import check_solution, flow_result
 _MAX_TANGENTS = 32
 # Of the linear system for the derivative, relative to its right-hand side.
 _ADJOINT_TOLERANCE = 1e-9
+_ADJOINT_CYCLES = 200
 
 
 class PeriodicSolution(eqx.Module):
@@ -84,6 +86,13 @@ def solve_periodic(
     **Errors:** [`FlowError`][] as in `solve_flow1d`; a periodic state that was not reached within
     `max_cycles` has the result `cycles_exhausted`, which raises too.
     """
+    if samples < 1 or max_cycles < 1 or adjoint not in ("reverse", "forward"):
+        raise InputError(
+            f"samples is {samples}, max_cycles {max_cycles} and adjoint {adjoint!r}",
+            where="solve_periodic",
+            expected="at least one sample and cycle, and the adjoint reverse or forward",
+            fix="Correct the argument",
+        )
     march = March(
         sampling=sample_points(problem.network, problem.grid, points),
         solver=None,
@@ -111,11 +120,14 @@ def _solve(
     fixed_point = {"reverse": _fixed_point_reverse, "forward": _fixed_point_forward}[adjoint]
     vector, watch = fixed_point(problem, settings)
     state = settings.state_of(vector)
-    _, (pressure, flow, area, passed), seen = run_cycles(
+    last, (pressure, flow, area, passed), seen = run_cycles(
         problem, semidiscretise(problem), march, state, 1
     )
-    result = flow_result(jnp.where(watch.fault > 0, watch.fault, seen.fault))
-    missed = (watch.fault == 0) & ~(watch.change <= tolerance)
+    # A run that failed keeps the state it failed from, on the way or in this last cycle.
+    early, late = watch.fault > 0, seen.fault > 0
+    state = jax.tree.map(lambda x, y: jnp.where(late & ~early, y, x), state, last)
+    result = flow_result(jnp.where(early, watch.fault, seen.fault))
+    missed = ~early & ~late & ~(watch.change <= _at_least_rounding(tolerance, vector))
     count = jnp.arange(1, flow.shape[0] + 1).astype(flow.dtype)
     return PeriodicSolution(
         time=count * (problem.period / march.samples),
@@ -127,7 +139,7 @@ def _solve(
         cycles=watch.cycles,
         change=watch.change,
         result=RESULTS.where(missed, RESULTS.cycles_exhausted, result),
-        failed_at=seen.interval,
+        failed_at=jnp.where(early, watch.interval, seen.interval),
         courant=seen.courant,
     )
 
@@ -160,10 +172,10 @@ class _Settings(eqx.Module):
         return FlowState(area, flow, jnp.zeros_like(self.initial.passed), outlet)
 
     def cycle(self, problem: Flow1DProblem, vector: Float[Array, " y"]):
-        """The state one cycle later, and the fault met on the way."""
+        """The state one cycle later, and what was seen on the way."""
         equations = semidiscretise(problem)
         y, _, watch = run_cycles(problem, equations, self.march, self.state_of(vector), 1)
-        return ravel_pytree((y.area, y.flow, y.outlet))[0], watch.fault
+        return ravel_pytree((y.area, y.flow, y.outlet))[0], watch
 
     def scale(self, problem: Flow1DProblem) -> Float[Array, " y"]:
         """What the change of each entry is measured against."""
@@ -174,7 +186,11 @@ class _Settings(eqx.Module):
         # A flow of 1 m/s in the widest vessel's thousandth keeps a network at rest measurable.
         flow = jnp.max(jnp.abs(y.flow)) + 1e-3 * jnp.max(y.area)
         outlet = tuple(like(pressure, x) for x in y.outlet)
-        return ravel_pytree((like(jnp.max(y.area), y.area), like(flow, y.flow), outlet))[0]
+        # An area counts by the pressure its change makes.
+        lumen = semidiscretise(problem).cell_wall.lumen(
+            semidiscretise(problem).cell_wall.pressure(y.area)
+        )
+        return ravel_pytree((pressure * lumen.compliance, like(flow, y.flow), outlet))[0]
 
     def response(self, problem: Flow1DProblem, vector: Float[Array, " y"]):
         """∂Φ/∂x: of the state after a cycle to the outlets' states before it, (y, x)."""
@@ -184,7 +200,9 @@ class _Settings(eqx.Module):
             cycle = lambda x: self.cycle(problem, vector.at[n:].set(x))[0]
             push = lambda tangent: jax.jvp(cycle, (vector[n:],), (tangent,))[1]
             return jax.vmap(push, out_axes=1)(jnp.eye(n_outlet, dtype=vector.dtype))
-        alone = jax.scipy.linalg.expm(_rate_of_outlets(problem, self.initial) * problem.period)
+        # exp(B T) by 64 implicit steps: nearly exact for what is slow, and sound for what is not.
+        rate = _rate_of_outlets(problem, self.initial) * (problem.period / 64)
+        alone = jnp.linalg.matrix_power(jnp.linalg.inv(jnp.eye(rate.shape[0]) - rate), 64)
         return jnp.concatenate([jnp.zeros((n, n_outlet), vector.dtype), alone])
 
 
@@ -207,13 +225,14 @@ class _Progress(NamedTuple):
     cycles: Int[Array, ""]
     change: Float[Array, ""]
     fault: Int[Array, ""]
+    interval: Int[Array, ""]
 
 
 def _iterate(problem: Flow1DProblem, settings: _Settings):
     """The fixed point, what has been seen, and ∂Φ/∂x."""
     problem = jax.lax.stop_gradient(problem)
     scale, n = settings.scale(problem), settings.n_rest
-    vector, fault = settings.cycle(problem, settings.vector)
+    vector, watch = settings.cycle(problem, settings.vector)
     response = settings.response(problem, vector)
     factor = jax.scipy.linalg.lu_factor(jnp.eye(response.shape[1]) - response[n:])
     limit = _at_least_rounding(settings.tolerance, vector)
@@ -224,14 +243,15 @@ def _iterate(problem: Flow1DProblem, settings: _Settings):
 
     def body(carry):
         vector, seen = carry
-        after, fault = settings.cycle(problem, vector)
+        after, watch = settings.cycle(problem, vector)
         gap = after - vector
         corrected = after + response @ jax.scipy.linalg.lu_solve(factor, gap[n:])
         change = jnp.max(jnp.abs(gap) / scale)
-        return corrected, _Progress(seen.cycles + 1, change, fault)
+        corrected = jnp.where(watch.fault == 0, corrected, after)
+        return corrected, _Progress(seen.cycles + 1, change, watch.fault, watch.interval)
 
     one = jnp.ones((), jnp.int32)
-    seen = _Progress(one, jnp.asarray(jnp.inf, vector.dtype), fault)
+    seen = _Progress(one, jnp.asarray(jnp.inf, vector.dtype), watch.fault, watch.interval)
     vector, seen = jax.lax.while_loop(go_on, body, (vector, seen))
     return vector, seen, (response, factor)
 
@@ -271,12 +291,13 @@ def _backward_pass(residuals, grad, perturbed, problem, settings):
         step = jnp.concatenate([gap[:n], outlet])
         return adjoint + step, jnp.max(jnp.abs(gap) * scale), count + 1
 
-    limit = _ADJOINT_TOLERANCE * size
+    limit = _at_least_rounding(_ADJOINT_TOLERANCE, vector) * size
     start = (given, jnp.full_like(size, jnp.inf), 0)
-    adjoint, _, _ = jax.lax.while_loop(
-        lambda c: (c[1] > limit) & (c[2] < settings.max_cycles), body, start
+    adjoint, gap, _ = jax.lax.while_loop(
+        lambda c: (c[1] > limit) & (c[2] < _ADJOINT_CYCLES), body, start
     )
-    return pull(adjoint)[0]
+    # No derivative rather than a wrong one.
+    return pull(jnp.where(gap <= limit, adjoint, jnp.nan))[0]
 
 
 @eqx.filter_custom_jvp
@@ -288,8 +309,11 @@ def _fixed_point_forward(problem: Flow1DProblem, settings: _Settings):
 @_fixed_point_forward.def_jvp
 def _forward_tangent(primals, tangents):
     problem, settings = primals
-    vector, seen, (response, factor) = _iterate(problem, settings)
-    n, scale = settings.n_rest, settings.scale(problem)
+    # The function itself, not its iteration: so the rule can be differentiated again.
+    vector, seen = _fixed_point_forward(problem, settings)
+    n, scale = settings.n_rest, jax.lax.stop_gradient(settings.scale(problem))
+    response = jax.lax.stop_gradient(settings.response(problem, vector))
+    factor = jax.scipy.linalg.lu_factor(jnp.eye(response.shape[1]) - response[n:])
     parameters, rest = eqx.partition(problem, eqx.is_inexact_array)
     # Unperturbed leaves have no tangent; leaves that are no parameters are None on both sides.
     dot = jax.tree.map(
@@ -310,8 +334,10 @@ def _forward_tangent(primals, tangents):
 
     zero = jnp.zeros((), vector.dtype)
     start = (jnp.zeros_like(vector), zero, jnp.full_like(zero, jnp.inf), 0)
-    tangent, *_ = jax.lax.while_loop(
-        lambda c: (c[2] > _ADJOINT_TOLERANCE * c[1]) & (c[3] < settings.max_cycles), body, start
+    limit = _at_least_rounding(_ADJOINT_TOLERANCE, vector)
+    tangent, size, gap, _ = jax.lax.while_loop(
+        lambda c: (c[2] > limit * c[1]) & (c[3] < _ADJOINT_CYCLES), body, start
     )
+    tangent = jnp.where(gap <= limit * size, tangent, jnp.nan)
     nothing = jax.tree.map(lambda x: None, seen)
     return (vector, seen), (tangent, nothing)

@@ -56,9 +56,10 @@ def sample_points(network: VascularNetwork, grid: Grid, points: SavePoints) -> S
 
     **Errors:** [`InputError`][] for a segment that does not exist.
     """
-    if ((points.segment < 0) | (points.segment >= network.n_segments)).any():
+    unknown = (points.segment < 0) | (points.segment >= network.n_segments)
+    if unknown.any():
         raise InputError(
-            f"there is no segment {points.segment.max()}",
+            f"there is no segment {points.segment[unknown][0]}",
             where="points",
             expected=f"segments 0 to {network.n_segments - 1}",
             fix="Number the segments as the network does",

@@ -68,6 +68,13 @@ class Flow1DProblem(eqx.Module):
 
     def __check_init__(self):
         check_boundary(self.network, self.boundary)
+        if not self.boundary:
+            raise InputError(
+                "there is no boundary condition",
+                where="boundary",
+                expected="at least an inlet",
+                fix="Prescribe a pressure or a flow at a root",
+            )
         elastic(self.wall)
         if self.pressure_external is not None:
             found, segments = self.pressure_external.share.shape[1], self.network.n_segments
@@ -144,7 +151,7 @@ def _common_period(boundary: Boundary, external: ExternalPressure | None, period
     found = sorted({float(np.asarray(w.period)) for w in held})
     if period is None and len(found) == 1:
         return found[0]
-    if period is not None and all(abs(p - period) <= 1e-9 * period for p in found):
+    if period is not None and all(abs(p - period) <= 1e-6 * period for p in found):
         return float(period)
     raise InputError(
         f"the waveforms have the periods {found} s and the problem {period}",

@@ -61,6 +61,10 @@ class WallTable(eqx.Module):
     def load(self, pressure: Float[Array, "*k"]) -> Float[Array, "*k"]:
         return (pressure - self.unloaded) * self.inverse_modulus
 
+    def bears(self, pressure: Float[Array, "*k"]) -> Bool[Array, "*k"]:
+        """Whether the wall law has an area at this pressure."""
+        return self.wall.bears(self.load(pressure))
+
     def lumen(self, pressure: Float[Array, "*k"]) -> "Lumen":
         """Area and stiffness at a static pressure over the external one (Pa)."""
         load = self.load(pressure)
@@ -135,7 +139,7 @@ class Semidiscretisation(eqx.Module):
     alpha: Float[Array, ""]
 
     def __call__(self, t, y: FlowState, args=None) -> FlowState:
-        face_flow, face_total, outflow = self._faces(t, y)
+        face_flow, face_total, outflow, into = self._faces(t, y)
         gradient = lambda face: (face[1:] - face[:-1]) * self.inverse_length[2:-2]
         flux, area = gradient(face_flow), y.area[2:-2]
         velocity = y.flow[2:-2] / area
@@ -144,8 +148,8 @@ class Semidiscretisation(eqx.Module):
         if self.inverse_inertia is not None:
             force = force * self.inverse_inertia[2:-2]
         outlet = tuple(
-            outlet_rate(c, state, t, outflow[node])
-            for c, state, node in zip(self.boundary, y.outlet, self.condition_node, strict=True)
+            outlet_rate(c, state, t, flow)
+            for c, state, flow in zip(self.boundary, y.outlet, into, strict=True)
         )
         embed = lambda x: jax.lax.dynamic_update_slice(self.blank, x, (2,))
         return FlowState(embed(-flux), embed(-force), outflow, outlet)
@@ -189,7 +193,7 @@ class Semidiscretisation(eqx.Module):
         return rate if self.inverse_inertia is None else rate * self.inverse_inertia
 
     def _faces(self, t, y: FlowState):
-        """Flow and total pressure at the faces 1 to k − 3; the flow out of nodes."""
+        """Flow and total pressure at the faces 1 to k − 3; flow out of nodes, into conditions."""
         around = self.around_faces(t)
         cell_pressure = self.cell_pressure(t, y)
         pressure = self._reconstruct(
@@ -201,7 +205,7 @@ class Semidiscretisation(eqx.Module):
             pressure, flow, None if around is None else around[1:-1], y.flow
         )
         equations = self._node_equations(t, y, pressure.outward, flow.outward, around)
-        end_pressure, _ = solve_nodes(equations)
+        end_pressure, node_pressure = solve_nodes(equations)
         end_q = end_flow(equations, end_pressure)
         # The vessel's own total pressure: without the loss at the node, and also where the node
         # asks for static pressure.
@@ -209,7 +213,12 @@ class Semidiscretisation(eqx.Module):
         end_p = end_pressure + equations.viscous + 0.5 * self.alpha * self.density * velocity**2
         put = lambda face, end: face.at[self.end_face - 1].set(end, **_PADDED)
         outflow = jnp.sum(self.end_sign * end_q, axis=0)
-        return put(face_flow, end_q), put(face_total, end_p), outflow
+        # Several conditions may share a node: each takes what its own law says.
+        into = tuple(
+            outlet_conductance(c) * node_pressure[node] - outlet_source(c, state, t)
+            for c, state, node in zip(self.boundary, y.outlet, self.condition_node, strict=True)
+        )
+        return put(face_flow, end_q), put(face_total, end_p), outflow, into
 
     def cell_pressure(self, t, y: FlowState) -> Float[Array, " k"]:
         """Static pressure in the cells without the viscous part of the wall's, Pa."""
@@ -290,7 +299,7 @@ class Semidiscretisation(eqx.Module):
         elastic = self.cell_pressure(t, y)
         if self.cell_viscosity is None:
             return elastic
-        face_flow, _, _ = self._faces(t, y)
+        face_flow, *_ = self._faces(t, y)
         widening = -(face_flow[1:] - face_flow[:-1]) * self.inverse_length[2:-2]
         viscous = self.cell_viscosity[2:-2] / jnp.sqrt(y.area[2:-2]) * widening
         return elastic.at[2:-2].add(viscous)

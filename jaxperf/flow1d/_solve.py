@@ -73,7 +73,8 @@ def solve_flow1d(
     - `throw`: raise where the run fails, naming vessel and time; otherwise look at `result`.
 
     **Returns:** a [`Flow1DSolution`][], differentiable forwards and backwards in the parameters
-    that `problem` and `initial` hold as floating-point arrays. The grid is held fixed.
+    that `problem` and `initial` hold as floating-point arrays (with a controller in the mode its
+    adjoint has). The grid, the period and the steps are held fixed.
 
     **Errors:** [`FlowError`][] where a vessel closes, the flow becomes faster than its waves, or
     the step is too long for them.
@@ -136,6 +137,7 @@ def flow_result(fault: Int[Array, ""]) -> RESULTS:
         RESULTS.supercritical,
         RESULTS.step_too_long,
         RESULTS.nonfinite,
+        RESULTS.controller_gave_up,
     )
     for number, sentence in enumerate(named, start=1):
         result = RESULTS.where(fault == number, sentence, result)
@@ -147,8 +149,9 @@ def check_solution(problem: Flow1DProblem, march: March, solution: Solution) -> 
     failed = solution.result != RESULTS.successful
     if is_traced(solution.flow):
         # Inside a transformation no vessel can be named: the values are not known.
-        flow = eqx.error_if(solution.flow, failed, "The transient flow failed; see its result.")
-        return eqx.tree_at(lambda s: s.flow, solution, flow)
+        arrays, rest = eqx.partition(solution, eqx.is_inexact_array)
+        text = "The transient flow failed; with throw=False its `result` says how."
+        return eqx.combine(eqx.error_if(arrays, failed, text), rest)
     if bool(solution.result == RESULTS.cycles_exhausted):
         raise FlowError(RESULTS[RESULTS.cycles_exhausted])
     if bool(failed):
@@ -157,10 +160,9 @@ def check_solution(problem: Flow1DProblem, march: March, solution: Solution) -> 
 
 
 def _fault_message(problem: Flow1DProblem, march: March, solution) -> str:
-    fault, time, slot = find_fault(
+    time, slot = find_fault(
         problem, semidiscretise(problem), march, solution.state, solution.failed_at
     )
-    known = {1: RESULTS.vessel_collapsed, 2: RESULTS.supercritical, 3: RESULTS.step_too_long}
-    sentence = RESULTS[known.get(int(fault), RESULTS.nonfinite)]
+    sentence = RESULTS[solution.result]
     where = grid_vessel_label(problem.network, problem.grid, int(slot))
     return f"{where} at t = {float(time):.4f} s: {sentence}"

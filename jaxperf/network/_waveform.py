@@ -1,6 +1,7 @@
 """Periodic functions of time, given by their values at knots."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -20,7 +21,8 @@ class Waveform(eqx.Module):
 
     - `time`: (m,) knots, s, strictly increasing, from 0 to the period at most.
     - `value`: (b, m), one row for each function, in the unit of what it describes.
-    - `period`: T, s.
+    - `period`: T, s; no derivative with respect to it is taken, since the solvers hold the length
+      of a cycle fixed.
 
     **Errors:** [`InputError`][] for knots that do not increase or leave the period.
     """
@@ -33,6 +35,16 @@ class Waveform(eqx.Module):
         if is_traced(self.time) or is_traced(self.period):
             return
         time, period = np.asarray(self.time), float(np.asarray(self.period))
+        shape = np.shape(self.value)
+        if len(shape) != 2 or shape[1] != len(time):
+            raise ValueError(f"expected (b, {len(time)}) values at the knots, got {shape}")
+        if not is_traced(self.value) and not np.isfinite(np.asarray(self.value)).all():
+            raise InputError(
+                "a value is not finite",
+                where="waveform",
+                expected="numbers",
+                fix="Remove the knot or measure it again",
+            )
         inside = len(time) > 0 and time[0] >= 0 and time[-1] <= period * (1 + 1e-9)
         if not (period > 0 and inside and (np.diff(time) > 0).all()):
             raise InputError(
@@ -62,7 +74,7 @@ class Waveform(eqx.Module):
 
     def _closed(self) -> tuple[Array, Array, Array]:
         """Knots and values from before 0 to the period or after it, first value repeated."""
-        period = self.period.astype(self.time.dtype)
+        period = jax.lax.stop_gradient(self.period).astype(self.time.dtype)
         knot = jnp.concatenate([self.time, self.time[:1] + period])
         # A first knot after 0 leaves a gap that the last one of the cycle before covers.
         knot = jnp.concatenate([self.time[-1:] - period, knot])
