@@ -161,9 +161,9 @@ _SETTINGS = {
 }
 
 
-@settings(max_examples=12, **_SETTINGS)
+@settings(max_examples=60, **_SETTINGS)
 @given(seed=st.integers(0, 2**31 - 1))
-def test_a_handful(seed):
+def test_sixty(seed):
     check(plan(1, 12), seed, wild=False)
 
 
