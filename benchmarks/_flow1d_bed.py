@@ -18,7 +18,7 @@ from jaxperf.coupling import transient_segments
 from ._composite import changed, composite_file
 from ._report import Report
 
-MANY = 500
+MANY, QUICK_MANY = 500, 100
 _LEFT_MAIN = "LM"
 
 
@@ -39,7 +39,7 @@ def measure_bed(report: Report, data: Path, *, quick: bool, log) -> None:
         pulsation = solve_pulsation(prepared, solved, heartbeat, lambda _: None)
         said = pulsation_summary(collect(prepared, solved), pulsation)
         _agreement(report, said, pulsation, prepared, log)
-        _measure_many(report, prepared, solved, heartbeat, log)
+        _measure_many(report, prepared, solved, heartbeat, QUICK_MANY if quick else MANY, log)
 
 
 @contextmanager
@@ -82,22 +82,24 @@ def _agreement(report: Report, said: dict, pulsation: Pulsation, prepared: Prepa
     ]
 
 
-def _with_many(prepared: Prepared) -> tuple[Prepared, int]:
-    """The case whose 1-D vessels include at least `MANY` grown ones, and how many segments."""
+def _with_many(prepared: Prepared, least_number: int) -> tuple[Prepared, int]:
+    """The case whose 1-D vessels include at least so many grown ones, and how many segments."""
     network, fixed = prepared.network, prepared.tree.n_segments
     radius = np.sort(np.asarray(network.radius)[fixed:].min(axis=1))[::-1]
     # The widest ones need not hang together: go down until enough of them do.
-    for rank in range(MANY, len(radius), MANY // 5):
+    for rank in range(least_number, len(radius), least_number // 5):
         kept = transient_segments(network, fixed, float(radius[rank]))
-        if kept[fixed:].sum() >= MANY:
+        if kept[fixed:].sum() >= least_number:
             break
     least = float(radius[rank]) / M_PER_MM
     case = changed(prepared.case, pulsatile={"min_radius_mm": least, "state": "rest"})
     return dataclasses.replace(prepared, case=case), int(kept[fixed:].sum())
 
 
-def _measure_many(report: Report, prepared: Prepared, solved, heartbeat, log) -> None:
-    many, grown = _with_many(prepared)
+def _measure_many(
+    report: Report, prepared: Prepared, solved, heartbeat, least_number: int, log
+) -> None:
+    many, grown = _with_many(prepared, least_number)
     beat = solve_pulsation(many, solved, heartbeat, lambda _: None).beats["rest"]
     apart = float(np.max(np.abs(beat.outlet_flow / beat.outlet_flow_steady - 1.0)))
     told = (

@@ -1,5 +1,6 @@
 """Transient flow in compliant vessels: `python -m benchmarks flow1d`."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxperf.flow1d import Flow1DProblem, initial_state, SavePoints, solve_flow1d
+from jaxperf.flow1d import Flow1DProblem, SavePoints, solve_flow1d, solve_periodic
 
 from . import _flow1d_accuracy as accuracy, _flow1d_cases as cases
 from ._composite import MissingData, reference_data
@@ -20,7 +21,7 @@ from ._flow1d_gradients import measure_gradients
 from ._flow1d_periodic import measure_periodic
 from ._report import Report, seconds
 
-_POINTS = SavePoints([0, 10, 40], [0.5, 0.5, 0.5])
+_POINTS = SavePoints([0, 40], [0.5, 0.5])
 _BATCH = 64
 _CYCLES, _QUICK_CYCLES = (1, 3, 10), (1,)
 # Of the controller, relative to the largest entry of each part of the state.
@@ -117,7 +118,9 @@ def flow1d(data: Path, *, quick: bool, log: Callable[[str], None]) -> FlowReport
 
 def _other_ways(report: Report, problem: Flow1DProblem, log) -> None:
     """The same cycle in single precision, under a controller, and for many cases at once."""
-    initial = initial_state(problem)
+    # From the periodic state: the steady one does not fit the inlet at time 0, and the step there
+    # sends out waves that no grid resolves.
+    initial = solve_periodic(problem, points=_POINTS).state
     exact = solve_flow1d(problem, points=_POINTS, initial=initial)
     alone = seconds(lambda: solve_flow1d(problem, points=_POINTS, initial=initial), repeat=3)
     _single_precision(report, problem, initial, exact)
@@ -142,7 +145,7 @@ def _single_precision(report: Report, problem, initial, exact) -> None:
     found = solve_flow1d(rough(problem), points=_POINTS, initial=rough(initial))
     assert found.flow.dtype == jnp.float32
     error = _apart(found, exact)
-    report.add("flow1d.float32_error", error, "1", reference="float64, first cycle", error=error)
+    report.add("flow1d.float32_error", error, "1", reference="float64, one cycle", error=error)
 
 
 def _controller(report: Report, problem, initial, exact, alone: float) -> None:
@@ -163,13 +166,15 @@ def _controller(report: Report, problem, initial, exact, alone: float) -> None:
     )
     controller = diffrax.PIDController(rtol=0.0, atol=_CONTROLLER_TOLERANCE, norm=norm)
     run = lambda: solve_flow1d(problem, points=_POINTS, initial=initial, controller=controller)
-    error, taken = _apart(run(), exact), seconds(run, repeat=2, warm_up=0)
+    short = dataclasses.replace(problem, time_step=problem.time_step / 4.0)
+    best = solve_flow1d(short, points=_POINTS, initial=initial)
+    error, taken = _apart(run(), best), seconds(run, repeat=2, warm_up=0)
     report.add(
         "flow1d.controller.cycle_seconds",
         taken,
         "s",
-        reference=f"equal steps {alone:.2f} s; PID controller at {_CONTROLLER_TOLERANCE:g}, "
-        "Courant number at most 0.9",
+        reference=f"PID controller at {_CONTROLLER_TOLERANCE:g}, Courant number at most 0.9; equal "
+        f"steps take {alone:.2f} s and err by {_apart(exact, best):.1e}, against a quarter of them",
         ratio=alone / taken,
         error=error,
     )
