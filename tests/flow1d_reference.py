@@ -367,8 +367,8 @@ class Reference:
                 if c["kind"] == "windkessel":
                     rate[i, 0] = (1 / c["R1"][i] + 1 / c["R2"][i]) / c["C"][i]
                 elif c["kind"] == "ladder":
-                    rate[i, 0] = (1 / c["R1"][i] + 1 / c["R2"][i]) / c["Ca"][i]
-                    rate[i, 1] = (1 / c["R2"][i] + c["M"][i][i]) / c["Ct"][i]
+                    rate[i, 0] = (1 / c["R1"][i] + 2 / c["R2"][i]) / c["Ca"][i]
+                    rate[i, 1] = (2 / c["R2"][i] + sum(abs(c["M"][i]))) / c["Ct"][i]
             rates.append(rate)
         return [0 * a for a in areas], flow, rates, dict.fromkeys(passed, 0.0)
 
