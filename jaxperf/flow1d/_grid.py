@@ -154,7 +154,7 @@ def _courses(network: VascularNetwork, boundary: tuple[AbstractBoundary, ...]):
     after = dict(zip(node[:, 0].tolist(), range(len(node)), strict=True))
     number = np.full(network.n_nodes, -1)
     number[stops] = np.arange(stops.sum())
-    node_network = list(np.flatnonzero(stops))
+    node_network = np.flatnonzero(stops).tolist()
     courses: list[_Course] = []
     for first in np.flatnonzero(stops[node[:, 0]]):
         segment, course = int(first), _Course([], int(number[node[first, 0]]), -1)

@@ -39,8 +39,8 @@ def initial_state(problem: Flow1DProblem, network_state: NetworkState | None = N
     fraction = grid.cell_fraction.astype(network.radius.dtype)
     pressure = interpolate(law.static_pressure(network_state), grid.cell_segment, fraction)
     start = jnp.zeros((), pressure.dtype)
-    if equations.external is not None:
-        pressure = pressure - equations.external(start) @ equations.cell_share
+    if equations.around is not None:
+        pressure = pressure - equations.around.waveform(start) @ equations.around.cell_share
     area = equations.cell_wall.lumen(pressure).area
     flow = network_state.flow
     leaving = _outflow(network.segment_node, flow, network.n_nodes)

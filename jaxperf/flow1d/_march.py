@@ -72,7 +72,8 @@ def run_cycles(
     def cross(equations, y, start):
         if march.controller is None:
             return _equal_steps(equations, march.solver, y, start, length, march.steps(problem))
-        return _controlled_steps(equations, march, y, start, length, problem.time_step)
+        controller = CourantLimit(march.controller, equations)
+        return _controlled_steps(equations, march, controller, y, start, length, problem.time_step)
 
     def body(carry, j):
         y, watch = carry
@@ -117,7 +118,9 @@ def _equal_steps(equations: Semidiscretisation, solver, y: FlowState, start, len
     return jax.lax.scan(body, (y, state), count)[0][0], step, jnp.zeros((), bool)
 
 
-def _controlled_steps(equations, march: March, y: FlowState, start, length, first_step: float):
+def _controlled_steps(
+    equations, march: March, controller, y: FlowState, start, length, first_step: float
+):
     adjoint = diffrax.RecursiveCheckpointAdjoint() if march.adjoint is None else march.adjoint
     found = diffrax.diffeqsolve(
         diffrax.ODETerm(equations),
@@ -126,7 +129,7 @@ def _controlled_steps(equations, march: March, y: FlowState, start, length, firs
         start + length,
         min(first_step, length),
         y,
-        stepsize_controller=CourantLimit(march.controller, equations),
+        stepsize_controller=controller,
         adjoint=adjoint,
         saveat=diffrax.SaveAt(t1=True),
         max_steps=march.max_steps,

@@ -89,6 +89,14 @@ class Lumen(NamedTuple):
     inverse_compliance: Float[Array, " k"]
 
 
+class Surroundings(NamedTuple):
+    """External pressure: its waveforms (b), Pa, and their weights in cells and at faces."""
+
+    waveform: Waveform
+    cell_share: Float[Array, "b k"]
+    face_share: Float[Array, "b f"]
+
+
 class Reconstruction(NamedTuple):
     """Mean and jump (right less left) at the inner faces, and the states at the vessels' ends."""
 
@@ -117,9 +125,7 @@ class Semidiscretisation(eqx.Module):
     friction: Float[Array, " k"]
     inverse_inertia: Float[Array, " k"] | None
     face_inverse_inertia: Float[Array, " f"] | None
-    cell_share: Float[Array, "b k"] | None
-    face_share: Float[Array, "b f"] | None
-    external: Waveform | None
+    around: Surroundings | None
     face_viscosity: Float[Array, " f"] | None
     cell_viscosity: Float[Array, " k"] | None
     end_slot: Int[Array, "w n"]
@@ -223,13 +229,13 @@ class Semidiscretisation(eqx.Module):
     def cell_pressure(self, t, y: FlowState) -> Float[Array, " k"]:
         """Static pressure in the cells without the viscous part of the wall's, Pa."""
         pressure = self.cell_wall.pressure(y.area)
-        if self.external is None:
+        if self.around is None:
             return pressure
-        return pressure + self.external(t) @ self.cell_share
+        return pressure + self.around.waveform(t) @ self.around.cell_share
 
     def around_faces(self, t) -> Float[Array, " f"] | None:
         """External pressure at the faces, Pa."""
-        return None if self.external is None else self.external(t) @ self.face_share
+        return None if self.around is None else self.around.waveform(t) @ self.around.face_share
 
     def _half_steps(self, pressure, y: FlowState):
         """From the middle of the last cell to the end: half the one difference there is.
@@ -359,7 +365,10 @@ def semidiscretise(problem: Flow1DProblem) -> Semidiscretisation:
     alone = (grid.end_neighbour == grid.end_slot) & (grid.end_sign != 0)
     inertia, face_inertia = _inverse_inertia(grid, dtype)
     external = problem.pressure_external
-    share = lambda place: None if external is None else interpolate(external.share, *place)
+    around = None
+    if external is not None:
+        share = lambda place, of=external.share: interpolate(of, *place)
+        around = Surroundings(external.waveform, share(at_cell), share(at_face))
     return Semidiscretisation(
         cell_wall=_table(problem, *at_cell),
         face_wall=_table(problem, *at_face),
@@ -368,9 +377,7 @@ def semidiscretise(problem: Flow1DProblem) -> Semidiscretisation:
         friction=friction,
         inverse_inertia=inertia,
         face_inverse_inertia=face_inertia,
-        cell_share=share(at_cell),
-        face_share=share(at_face),
-        external=None if external is None else external.waveform,
+        around=around,
         face_viscosity=_face_viscosity(problem, length),
         cell_viscosity=_viscosity(problem, *at_cell),
         end_slot=grid.end_slot,
@@ -475,7 +482,9 @@ def _pieces(problem: Flow1DProblem):
     fraction = grid.piece_fraction.astype(dtype)
     ends = [interpolate(network.radius, grid.piece_segment, fraction[:, i]) for i in (0, 1)]
     length = network.length[grid.piece_segment] * (fraction[:, 1] - fraction[:, 0])
-    loss = blood.viscosity(0.5 * (ends[0] + ends[1])) * resistance_integral(*ends, length)
+    loss = blood.viscosity(0.5 * (ends[0] + ends[1])) * resistance_integral(
+        ends[0], ends[1], length
+    )
     add = lambda x: jnp.zeros(grid.n_slots, dtype).at[grid.piece_slot].add(x)
     cell_length, cell_loss = add(length), add(loss)
     radius = interpolate(network.radius, grid.cell_segment, grid.cell_fraction.astype(dtype))

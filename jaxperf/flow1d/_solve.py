@@ -1,6 +1,6 @@
 """Transient flow over given cycles."""
 
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import diffrax
 import equinox as eqx
@@ -16,7 +16,21 @@ from ._points import sample_points, SavePoints
 from ._problem import Flow1DProblem
 from ._semidiscretisation import FlowState, semidiscretise
 
-Solution = TypeVar("Solution")
+
+class Outcome(Protocol):
+    """What the solutions of this room have in common."""
+
+    @property
+    def flow(self) -> Array: ...
+    @property
+    def state(self) -> FlowState: ...
+    @property
+    def result(self) -> RESULTS: ...
+    @property
+    def failed_at(self) -> Array: ...
+
+
+Solution = TypeVar("Solution", bound=Outcome)
 
 
 class Flow1DSolution(eqx.Module):
