@@ -163,8 +163,8 @@ def test_steady_flow_is_the_steady_solvers(looped):
     segment = [
         int(np.flatnonzero(np.asarray(problem.network.segment_node)[:, 1] == n)[0]) for n in last
     ]
-    assert np.allclose(leaving, np.asarray(steady.flow)[segment], rtol=1e-8)
-    assert np.isclose(-outflow[place[0]], leaving.sum(), rtol=1e-9)
+    assert np.allclose(leaving, np.asarray(steady.flow)[segment], rtol=1e-5, atol=0)
+    assert np.isclose(-outflow[place[0]], leaving.sum(), rtol=1e-9, atol=0)
 
 
 def test_no_mass_is_made_at_junctions(looped):
@@ -465,11 +465,11 @@ def settled(problem, pressure, seconds):
 
 
 def test_vessels_shorter_than_a_cell_keep_their_resistance():
-    """Ten vessels of 0.3 mm and 1 mm length in a row between side branches, against Poiseuille."""
+    """Two vessels of 0.3 mm radius, one shorter than a cell, against Poiseuille."""
     network = star([(0, 1), (2, 3)], [(3e-4, 3e-4)] * 2, [1e-3, 2e-2], root=(0, 2))
     wall = rigid_limit_wall(30.0, 1060.0, pressure_reference=1e4)
     boundary = (
-        PressureBoundary(nodes(0, 2), vector(1.1e4, 1.1e4)),
+        PressureBoundary(nodes(0, 2), vector(1.001e4, 1.001e4)),
         ResistanceOutlet(nodes(1, 3), vector(1e9, 1e9), vector(1e4, 1e4)),
     )
     problem = flow1d_problem(network, boundary, Blood(), wall, period=1.0, cell_time=1e-4)
@@ -477,7 +477,7 @@ def test_vessels_shorter_than_a_cell_keep_their_resistance():
     outflow, _ = settled(problem, 1e4, 0.5)
     found = -np.asarray(outflow)[[0, 2]]
     own = 8 * 3.5e-3 * np.array([1e-3, 2e-2]) / (np.pi * 3e-4**4)
-    assert np.allclose(found, 1e3 / (1e9 + own), rtol=1e-4)
+    assert np.allclose(found, 10.0 / (1e9 + own), rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("mode", ["total", "static"])
@@ -525,7 +525,7 @@ def test_external_pressure_adds_to_the_pressure_inside():
 
     (outflow, pressure), (squeezed, raised) = run(0.0), run(4e3)
     # Both start from other areas; what is left of that after 0.3 s is below 1e-6.
-    assert np.allclose(outflow, squeezed, rtol=1e-6)
+    assert np.allclose(outflow, squeezed, rtol=1e-6, atol=0)
     inside = slice(2, -1)
     assert np.allclose(np.asarray(raised)[inside] - np.asarray(pressure)[inside], 4e3, atol=0.1)
 
