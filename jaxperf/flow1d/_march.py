@@ -168,7 +168,7 @@ def find_fault(problem: Flow1DProblem, equations: Semidiscretisation, march, y, 
 
     def body(carry):
         y, i, _ = carry
-        t = start + i * step
+        t = start + i.astype(step.dtype) * step
         y = solver.step(term, t, t + step, y, None, None, False)[0]
         return y, i + 1, _inspect(equations, y, step)[0]
 
@@ -181,4 +181,4 @@ def find_fault(problem: Flow1DProblem, equations: Semidiscretisation, march, y, 
     bad = ~(jnp.isfinite(y.area) & jnp.isfinite(y.flow)) | ~equations.is_open(y)
     speed = jnp.where(fault == 3, equations.cell_rate(y), equations.mach(y))
     severity = jnp.where(bad, jnp.inf, speed)
-    return start + count * step, jnp.argmax(severity)
+    return start + count.astype(step.dtype) * step, jnp.argmax(severity)

@@ -367,7 +367,7 @@ def semidiscretise(problem: Flow1DProblem) -> Semidiscretisation:
     external = problem.pressure_external
     around = None
     if external is not None:
-        share = lambda place, of=external.share: interpolate(of, *place)
+        share = lambda place: interpolate(external.share, *place)
         around = Surroundings(external.waveform, share(at_cell), share(at_face))
     return Semidiscretisation(
         cell_wall=_table(problem, *at_cell),

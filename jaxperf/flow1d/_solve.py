@@ -1,6 +1,6 @@
 """Transient flow over given cycles."""
 
-from typing import Protocol, TypeVar
+from typing import Protocol, runtime_checkable, TypeVar
 
 import diffrax
 import equinox as eqx
@@ -17,6 +17,7 @@ from ._problem import Flow1DProblem
 from ._semidiscretisation import FlowState, semidiscretise
 
 
+@runtime_checkable
 class Outcome(Protocol):
     """What the solutions of this room have in common."""
 
