@@ -158,8 +158,8 @@ def _inspect(equations: Semidiscretisation, y: FlowState, step):
 def find_fault(problem: Flow1DProblem, equations: Semidiscretisation, march, y, interval):
     """Cross the interval in which a run failed again, looking at every step.
 
-    **Returns:** the time (s) of the fault and its slot; under a controller or another solver the
-    start of the interval, and the slot nearest to a fault there.
+    **Returns:** the fault, its time (s) and its slot; under a controller or another solver fault 0,
+    the start of the interval, and the slot nearest to a fault there.
     """
     length, n = problem.period / march.samples, march.steps(problem)
     start = interval.astype(y.area.dtype) * length
@@ -181,4 +181,4 @@ def find_fault(problem: Flow1DProblem, equations: Semidiscretisation, march, y, 
     bad = ~(jnp.isfinite(y.area) & jnp.isfinite(y.flow)) | ~equations.is_open(y)
     speed = jnp.where(fault == 3, equations.cell_rate(y), equations.mach(y))
     severity = jnp.where(bad, jnp.inf, speed)
-    return start + count.astype(step.dtype) * step, jnp.argmax(severity)
+    return fault, start + count.astype(step.dtype) * step, jnp.argmax(severity)

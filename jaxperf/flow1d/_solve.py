@@ -175,9 +175,11 @@ def check_solution(problem: Flow1DProblem, march: March, solution: Solution) -> 
 
 
 def _fault_message(problem: Flow1DProblem, march: March, solution) -> str:
-    time, slot = find_fault(
+    fault, time, slot = find_fault(
         problem, semidiscretise(problem), march, solution.state, solution.failed_at
     )
-    sentence = RESULTS[solution.result]
+    # Step by step a cause shows that the end of the interval may have swallowed.
+    found = flow_result(fault)
+    sentence = RESULTS[solution.result if int(fault) == 0 else found]
     where = grid_vessel_label(problem.network, problem.grid, int(slot))
     return f"{where} at t = {float(time):.4f} s: {sentence}"
