@@ -88,4 +88,5 @@ def sample_points(network: VascularNetwork, grid: Grid, points: SavePoints) -> S
     after = jnp.minimum(before + 1, last)
     gap = middle[after] - middle[before]
     weight = jnp.where(gap > 0.0, (place - middle[before]) / jnp.where(gap > 0.0, gap, 1.0), 0.0)
-    return Sampling(before, after, weight)
+    # Places are held fixed, as the grid is.
+    return Sampling(before, after, jax.lax.stop_gradient(weight))
