@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from .._custom_types import Parameter
 from .._misc import InputError, is_traced
-from ..network import check_boundary, VascularNetwork, Waveform
+from ..network import check_boundary, STORAGE, VascularNetwork, Waveform
 from ..steady import Boundary
 from ..vessel import AbstractElasticWall, Blood
 from ._grid import elastic, Grid, make_grid
@@ -75,6 +75,7 @@ class Flow1DProblem(eqx.Module):
                 expected="at least an inlet",
                 fix="Prescribe a pressure or a flow at a root",
             )
+        _check_storage(self.boundary)
         elastic(self.wall)
         if self.pressure_external is not None:
             found, segments = self.pressure_external.share.shape[1], self.network.n_segments
@@ -87,6 +88,23 @@ class Flow1DProblem(eqx.Module):
                     where="wall",
                     expected="zero or a positive number in Pa s m",
                     fix="Correct the coefficient",
+                )
+
+
+def _check_storage(boundary: Boundary) -> None:
+    """Refuse an outlet without compliance: its state would have to follow at once."""
+    for condition in boundary:
+        for name in STORAGE:
+            value = getattr(condition, name, None)
+            if value is None or is_traced(value):
+                continue
+            bad = ~(np.asarray(value) > 0)
+            if bad.any():
+                raise InputError(
+                    f"{name} is {np.asarray(value)[bad][0]}",
+                    where=type(condition).__name__,
+                    expected="a positive compliance in m3/Pa",
+                    fix="Give the compliance, or use a ResistanceOutlet",
                 )
 
 

@@ -11,6 +11,7 @@ from ._boundary import (
     PressureBoundary as PressureBoundary,
     PressureWaveform as PressureWaveform,
     ResistanceOutlet as ResistanceOutlet,
+    STORAGE as STORAGE,
     WindkesselOutlet as WindkesselOutlet,
 )
 from ._lesion import (

@@ -146,7 +146,7 @@ class PerfusedBed(AbstractBoundary):
 
 # What must be positive for an outlet to mean anything.
 _POSITIVE = ("resistance", "Ra", "Ra_micro", "Rv", "Ra1", "Ra2", "Rv1", "R1", "R2")
-_STORAGE = ("C", "Ca", "Cim", "Cc", "Ct")
+STORAGE = ("C", "Ca", "Cim", "Cc", "Ct")
 
 
 def check_boundary(network: VascularNetwork, boundary: tuple[AbstractBoundary, ...]) -> None:
@@ -162,7 +162,7 @@ def check_boundary(network: VascularNetwork, boundary: tuple[AbstractBoundary, .
     other: list[int] = []
     for condition in boundary:
         kind = type(condition).__name__
-        for name in ("node", *_POSITIVE, *_STORAGE):
+        for name in ("node", *_POSITIVE, *STORAGE):
             value = getattr(condition, name, None)
             if value is None or is_traced(value):
                 continue
@@ -173,8 +173,10 @@ def check_boundary(network: VascularNetwork, boundary: tuple[AbstractBoundary, .
                 (held if prescribed else other).extend(number.tolist())
                 expected = f"a node from 0 to {network.n_nodes - 1}"
             else:
-                unit = "compliance in m3/Pa" if name in _STORAGE else "resistance in Pa s/m3"
-                bad, expected = ~(number > 0), f"a positive {unit}"
+                bad, expected = ~(number > 0), "a positive resistance in Pa s/m3"
+                if name in STORAGE:
+                    # Steady flow does not ask for it; transient flow wants it above zero.
+                    bad, expected = ~(number >= 0), "a compliance in m3/Pa"
             if bad.any():
                 raise InputError(
                     f"{name} is {number[bad][0]}",
