@@ -60,8 +60,8 @@ def run_cycles(
 ):
     """Run whole cycles from time 0.
 
-    **Returns:** the last state (the last sound one where the run failed), the series at the
-    sampling points (pressure, flow, area, passed; each (k, ...)) and the [`Watch`][].
+    **Returns:** the last state (the last sound one where the run failed), the series of
+    the solution by name (time, pressure, flow, area, passed; each (k, ...)) and the [`Watch`][].
     """
     n, length = march.samples * n_cycles, problem.period / march.samples
     dtype = y.area.dtype
@@ -97,7 +97,9 @@ def run_cycles(
     interval = jnp.where(fault == 0, n, 0).astype(jnp.int32)
     watch = Watch(fault, interval, jnp.zeros((), dtype))
     (y, watch), series = jax.lax.scan(body, (y, watch), jnp.arange(n, dtype=jnp.int32))
-    return y, series, watch
+    time = jnp.arange(1, n + 1).astype(dtype) * length
+    names = ("time", "pressure", "flow", "area", "passed")
+    return y, dict(zip(names, (time, *series), strict=True)), watch
 
 
 def _equal_steps(equations: Semidiscretisation, solver, y: FlowState, start, length, n: int):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 # The states that meet at a node differ from the solution by the error of the reconstruction, so
-# Newton's method starts close: the third step changes the last digits only.
+# Newton's method starts close.
 _NEWTON_STEPS = 3
 
 

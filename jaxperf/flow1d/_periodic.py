@@ -120,21 +120,14 @@ def _solve(
     fixed_point = {"reverse": _fixed_point_reverse, "forward": _fixed_point_forward}[adjoint]
     vector, watch = fixed_point(problem, settings)
     state = settings.state_of(vector)
-    last, (pressure, flow, area, passed), seen = run_cycles(
-        problem, semidiscretise(problem), march, state, 1
-    )
+    last, series, seen = run_cycles(problem, semidiscretise(problem), march, state, 1)
     # A run that failed keeps the state it failed from, on the way or in this last cycle.
     early, late = watch.fault > 0, seen.fault > 0
     state = jax.tree.map(lambda x, y: jnp.where(late & ~early, y, x), state, last)
     result = flow_result(jnp.where(early, watch.fault, seen.fault))
     missed = ~early & ~late & ~(watch.change <= _at_least_rounding(tolerance, vector))
-    count = jnp.arange(1, flow.shape[0] + 1).astype(flow.dtype)
     return PeriodicSolution(
-        time=count * (problem.period / march.samples),
-        pressure=pressure,
-        flow=flow,
-        area=area,
-        passed=passed,
+        **series,
         state=state,
         cycles=watch.cycles,
         change=watch.change,
@@ -181,15 +174,14 @@ class _Settings(eqx.Module):
         """What the change of each entry is measured against."""
         y = self.initial
         start = jnp.zeros((), y.area.dtype)
-        pressure = jnp.max(jnp.abs(semidiscretise(problem).cell_pressure(start, y)))
+        equations = semidiscretise(problem)
+        pressure = jnp.max(jnp.abs(equations.cell_pressure(start, y)))
         like = lambda value, x: jnp.broadcast_to(value, x.shape)
         # A flow of 1 m/s in the widest vessel's thousandth keeps a network at rest measurable.
         flow = jnp.max(jnp.abs(y.flow)) + 1e-3 * jnp.max(y.area)
         outlet = tuple(like(pressure, x) for x in y.outlet)
         # An area counts by the pressure its change makes.
-        lumen = semidiscretise(problem).cell_wall.lumen(
-            semidiscretise(problem).cell_wall.pressure(y.area)
-        )
+        lumen = equations.cell_wall.lumen(equations.cell_wall.pressure(y.area))
         return ravel_pytree((pressure * lumen.compliance, like(flow, y.flow), outlet))[0]
 
     def response(self, problem: Flow1DProblem, vector: Float[Array, " y"]):

@@ -10,12 +10,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .._custom_types import cast_like
 from ..network import PressureBoundary, PressureWaveform, Waveform
-from ..steady import Boundary
+from ..steady import Boundary, lesion_coefficients
 from ..vessel import (
     AbstractElasticWall,
     ConstantStiffness,
     resistance_integral,
-    stenosis_coefficients,
 )
 from ._grid import Grid
 from ._nodes import end_area, end_flow, NodeEquations, solve_nodes
@@ -70,8 +69,7 @@ class WallTable(eqx.Module):
         load = self.load(pressure)
         area = self.area * self.wall.relative_area(load)
         stiffness = self.modulus * self.wall.relative_stiffness(load)
-        inverse_area, soft = 1.0 / area, 1.0 / stiffness
-        return Lumen(area, inverse_area, stiffness, area * soft, stiffness * inverse_area)
+        return Lumen(area, 1.0 / area, stiffness, area / stiffness)
 
     def at(self, place) -> "WallTable":
         """The part of the table at these places."""
@@ -80,13 +78,12 @@ class WallTable(eqx.Module):
 
 
 class Lumen(NamedTuple):
-    """Area (m²) and its inverse; ρc² (Pa); compliance dA/dp (m²/Pa) and its inverse."""
+    """Area (m²) and its inverse; ρc² (Pa); compliance dA/dp (m²/Pa)."""
 
     area: Float[Array, " k"]
     inverse_area: Float[Array, " k"]
     stiffness: Float[Array, " k"]
     compliance: Float[Array, " k"]
-    inverse_compliance: Float[Array, " k"]
 
 
 class Surroundings(NamedTuple):
@@ -241,7 +238,7 @@ class Semidiscretisation(eqx.Module):
         """From the middle of the last cell to the end: half the one difference there is.
 
         A vessel of one cell has none; its pressure falls by the friction of half a cell, so that
-        its resistance is exact.
+        its resistance is exact where it is straight.
         """
         slot = self.end_slot
         along = 0.5 * (pressure[slot] - pressure[self.end_neighbour])
@@ -500,12 +497,6 @@ def _end_losses(problem: Flow1DProblem):
     zero = jnp.zeros(grid.end_face.shape, problem.network.radius.dtype)
     if lesion.length.shape[0] == 0:
         return zero, zero
-    inside = problem.network.radius[lesion.segment]
-    mean = lesion.fraction * 0.5 * (inside[:, 0] + inside[:, 1])
-    reference = jnp.zeros_like(lesion.length).at[lesion.lesion].add(mean)
-    viscosity = problem.blood.viscosity(reference)
-    both = stenosis_coefficients(
-        reference, lesion.diameter_reduction, lesion.length, viscosity, problem.blood.density
-    )
+    both = lesion_coefficients(problem.network, problem.blood)
     has = grid.end_lesion >= 0
     return tuple(jnp.where(has, c[jnp.maximum(grid.end_lesion, 0)], 0.0) for c in both)

@@ -4,7 +4,6 @@ from typing import Protocol, runtime_checkable, TypeVar
 
 import diffrax
 import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from .._misc import InputError, is_traced
@@ -126,17 +125,9 @@ def _solve(
     problem: Flow1DProblem, march: March, initial: FlowState, n_cycles: int
 ) -> Flow1DSolution:
     equations = semidiscretise(problem)
-    state, (pressure, flow, area, passed), watch = run_cycles(
-        problem, equations, march, initial, n_cycles
-    )
-    dtype = flow.dtype
-    count = jnp.arange(1, flow.shape[0] + 1).astype(dtype)
+    state, series, watch = run_cycles(problem, equations, march, initial, n_cycles)
     return Flow1DSolution(
-        time=count * (problem.period / march.samples),
-        pressure=pressure,
-        flow=flow,
-        area=area,
-        passed=passed,
+        **series,
         state=state,
         result=flow_result(watch.fault),
         failed_at=watch.interval,

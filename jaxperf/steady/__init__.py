@@ -23,6 +23,7 @@ from ._solve import (
 from ._system import (
     Boundary as Boundary,
     initial_state as initial_state,
+    lesion_coefficients as lesion_coefficients,
     network_scale as network_scale,
     NetworkLaw as NetworkLaw,
     NetworkState as NetworkState,

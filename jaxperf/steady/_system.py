@@ -84,6 +84,23 @@ class NetworkState(eqx.Module):
     flow: Float[Array, " s"]
 
 
+def lesion_coefficients(
+    network: VascularNetwork, blood: Blood
+) -> tuple[Float[Array, " l"], Float[Array, " l"]]:
+    """Linear and quadratic loss of every lesion, at the mean radius of the segments it lies on."""
+    lesion = network.lesion
+    inside = network.radius[lesion.segment]
+    mean = lesion.fraction * 0.5 * (inside[:, 0] + inside[:, 1])
+    reference = jnp.zeros_like(lesion.length).at[lesion.lesion].add(mean)
+    return stenosis_coefficients(
+        reference,
+        lesion.diameter_reduction,
+        lesion.length,
+        blood.viscosity(reference),
+        blood.density,
+    )
+
+
 class NetworkLaw(eqx.Module):
     r"""The steady one-dimensional equations on a network.
 
@@ -134,19 +151,7 @@ class NetworkLaw(eqx.Module):
         lesion, zero = self.network.lesion, jnp.zeros_like(self.network.length)
         if lesion.length.shape[0] == 0:
             return zero, zero
-        inside = self.network.radius[lesion.segment]
-        reference = (
-            jnp.zeros_like(lesion.length)
-            .at[lesion.lesion]
-            .add(lesion.fraction * 0.5 * (inside[:, 0] + inside[:, 1]))
-        )
-        linear, quadratic = stenosis_coefficients(
-            reference,
-            lesion.diameter_reduction,
-            lesion.length,
-            self.blood.viscosity(reference),
-            self.blood.density,
-        )
+        linear, quadratic = lesion_coefficients(self.network, self.blood)
         spread = lambda c: zero.at[lesion.segment].add(lesion.fraction * c[lesion.lesion])
         return spread(linear), spread(quadratic)
 
