@@ -288,9 +288,11 @@ def test_the_left_coronary_flows_in_diastole(solved):
     said = pulsation_summary(results, pulsation)
     diastole = 1.0 - np.diff(pulsation.heartbeat.systole)[0] / pulsation.heartbeat.period
     for state in ("rest", "hyperemia"):
-        for name in ("LAD", "LCx"):
+        for name in ("LM", "LAD", "LCx"):
             branch = said[state]["branches"][name]
-            assert branch["diastolic_share"] > diastole
+            # 0.73 in 301 patients, at rest and at hyperemia: a velocity 1.85 and 1.76 times that
+            # in systole (Seligman et al., EuroIntervention 2022, doi 10.4244/EIJ-D-21-00189)
+            assert 0.65 < branch["diastolic_share"] < 0.85
             assert branch["flow_systolic_over_diastolic"] < 1.0
             share = branch["diastolic_share"]
             ratio = (1.0 - share) / (1.0 - diastole) / (share / diastole)

@@ -116,9 +116,13 @@ def _condensed(
 ) -> CondensedBed:
     """Everything below the 1-D vessels as their boundary condition."""
     case, calibration = prepared.case, solved.calibration
-    found = calibration.rest if state == "rest" else calibration.hyperemia
+    if state == "rest":
+        found, solution = calibration.rest, solved.rest
+        compliance = case.pulsatile.tissue_compliance_rest_ml_mmHg_100g
+    else:
+        found, solution = calibration.hyperemia, solved.hyperemia
+        compliance = case.pulsatile.tissue_compliance_hyperemia_ml_mmHg_100g
     problem = eqx.tree_at(lambda p: p.microcirculation, prepared.problem, found)
-    solution = solved.rest if state == "rest" else solved.hyperemia
     followed = followed_segments(prepared)
     return condense_bed(
         rigid_bed(problem, solution, followed),
@@ -126,7 +130,7 @@ def _condensed(
         wall=_elastic(prepared),
         pressure_lv=heartbeat.lv,
         depth=prepared.depth,
-        tissue_compliance_ml_mmHg_100g=case.pulsatile.tissue_compliance_ml_mmHg_100g,
+        tissue_compliance_ml_mmHg_100g=compliance,
         solution=solution,
         method=darcy_method(case.solver.darcy),
         progress=lambda done, total: note(f"{state}: bed, {done} of {total} outlets"),

@@ -393,8 +393,11 @@ class Pulsatile(Section):
         default=None,
         description="The same beat of left ventricular pressure; needs aortic_pressure_file.",
     )
-    tissue_compliance_ml_mmHg_100g: Positive = Field(
-        default=0.05, description="Intramyocardial compliance (Lee 1984: 0.01 to 0.05)."
+    tissue_compliance_rest_ml_mmHg_100g: Positive = Field(
+        default=0.10, description="Intramyocardial compliance at rest (Chilian 1984)."
+    )
+    tissue_compliance_hyperemia_ml_mmHg_100g: Positive = Field(
+        default=0.21, description="Intramyocardial compliance at hyperemia (Chilian 1984)."
     )
     min_radius_mm: Positive | None = Field(
         default=None,

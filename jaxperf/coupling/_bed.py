@@ -14,6 +14,9 @@ solve, symmetric positive definite. What an outlet feels of the tissue is π = �
 A bed at the pressure of the sink does not flow, hence m = p_snk M 1. M is symmetric positive
 definite: no energy comes out of the tissue. X takes one solve of the coupled system for each
 outlet.
+
+The wall squeezes the blood upstream of the tissue too. With a part D of the resistances 1/G behind
+the pressure that it squeezes, π + D q, the form is the same and M is (M⁻¹ + D)⁻¹.
 """
 
 from collections.abc import Callable
@@ -48,14 +51,17 @@ from ._part import Cut, cut_network, node_label, transient_boundary, transient_p
 from ._problem import PerfusionProblem, Tissue
 from ._solve import PerfusionSolution, solve_perfusion
 
-# R1 and R2 are never less than this share of 1/G. An outlet that is itself a terminal has no
-# vessel to take R1 from, and with R1 = 0 the arterial capacitor would hang directly on the 1-D
-# vessel and reflect every fast wave; the characteristic impedance of coronary vessels is a few
-# per cent of the resistance below them.
+# Of 1/G, in front of the vessels that the wall squeezes. The resistance that impedes the flow in
+# and out of them is 0.63 Rc - 12.9 mmHg s/ml with Rc that of the whole bed (Spaan 1981): 0.37 Rc in
+# a heart of Rc = 50, 0.5 Rc at 100.
+_PROXIMAL_SHARE = 0.5
+# R2 is never less than this share of R1 + R2: under strong dilation the characteristic impedance
+# of a narrow vessel may exceed all the resistance below it.
 _LEAST_SHARE = 0.05
-# Of Ct, added to the vessels' Ca: the arterioles in R2 are none of the vessels and yet hold blood.
-# Vessels alone (1 % of Ct in a whole forest) would leave a short bed with R1 Ca of some 10 µs.
-_ARTERIOLAR_SHARE = 0.02
+# Of Ct, added to the vessels' Ca so that it is positive below an outlet without vessels. It takes
+# up less than a hundredth of a beat's flow. Arterioles, which a larger share would stand for, lie
+# in the wall: against a constant pressure around them they would fill in systole.
+_LEAST_STORAGE = 1e-3
 # Below this smallest eigenvalue of X scaled to ones on its diagonal, two outlets are one.
 _SINGULAR = 1e-7
 # 1 ml/mmHg/100 g in m3/(Pa kg)
@@ -75,8 +81,8 @@ class CondensedBed(eqx.Module):
     - `boundary`: the problem's, in the numbers of the 1-D part, and the [`PerfusedBed`][] last.
     - `terminal_outlet`: (t,), the outlet that feeds each terminal, an index into the bed's nodes.
     - `state`: steady total pressures and flows of the 1-D part.
-    - `outlet_flow` (b,) m³/s, `arterial_pressure`, `tissue_pressure` (b,) Pa: the steady state of
-      the bed, q, a and π of [`PerfusedBed`][].
+    - `outlet_flow` (b,) m³/s, `arterial_pressure`, `intramural_pressure` (b,) Pa: the steady state
+      of the bed, q, a and π of [`PerfusedBed`][].
     - `relative_error`: max |q − (Mπ − m)| / max |q| in that state.
     """
 
@@ -88,7 +94,7 @@ class CondensedBed(eqx.Module):
     state: NetworkState
     outlet_flow: Float[Array, " b"]
     arterial_pressure: Float[Array, " b"]
-    tissue_pressure: Float[Array, " b"]
+    intramural_pressure: Float[Array, " b"]
     relative_error: Float[Array, ""]
 
     @property
@@ -132,10 +138,9 @@ class _Linear(eqx.Module):
 
 
 class _Outlets(eqx.Module):
-    """G, the terminals' share of the pressure, and Φ as pairs of a control volume and an outlet."""
+    """G, and Φ as pairs of a control volume and an outlet."""
 
     conductance: Float[Array, " b"]
-    terminal_share: Float[Array, " b"]
     outlet: Int[Array, " k"]
     weight: Float[Array, " k"]
 
@@ -152,7 +157,7 @@ def condense_bed(
     wall: AbstractElasticWall,
     pressure_lv: Waveform | None = None,
     depth: Float[np.ndarray, " c"] | None = None,
-    tissue_compliance_ml_mmHg_100g: float = 0.05,
+    tissue_compliance_ml_mmHg_100g: float = 0.10,
     solution: PerfusionSolution | None = None,
     method: AbstractDarcySolver = ConjugateGradient(),
     rtol: float | None = None,
@@ -162,30 +167,33 @@ def condense_bed(
 ) -> CondensedBed:
     r"""Condense everything below the given vessels to a [`PerfusedBed`][].
 
-    The steady flows are exact, $q_i = G_i(P_i-\pi_i) = (M\pi-m)_i$ with M = X⁻¹ − diag G (see the
-    head of this file); the storage is lumped, two capacitors for each outlet:
+    The steady flows are exact, $q_i = (P_i-\pi_i)/(R_1+R_2)_i = (M\pi-m)_i$ (see the head of this
+    file); the storage is lumped, two capacitors for each outlet:
 
-    - $R_1+R_2 = 1/G_i$. $R_1$ takes the share of the pressure that is lost, at uniform tissue
-      pressure, between the outlet and the flow-weighted mean of its terminals, which is that of
-      the vessels; $R_2$ is the arterioles'. Each is at least 5 % of $1/G_i$: an outlet that is
-      itself a terminal still needs a proximal resistance of the order of the characteristic
-      impedance in front of its compliance.
-    - $C_{a,i} = \sum\int A/(\rho c^2)\,dx + 0.02\,C_{t,i}$: the bed's vessels at the steady
-      pressure, and the arterioles, which are none of them. The 2 % is a choice: it keeps $C_a$
-      positive below an outlet without vessels, and all of $C_a$ a few per cent of $C_t$.
-    - $C_{t,i}$, compliance per mass times the mass that the outlet's terminals perfuse. Default
-      0.05 ml/mmHg/100 g, the upper end of the 0.01 to 0.05 that Lee et al. (1984) measured as
-      intramural capacitance, since theirs is what the arteries see; lumped models of the left
-      coronary tree use 0.048 ml/mmHg in all (3.6e-5 cm⁵/dyn).
+    - $R_1+R_2 = 1/(2G_i)$, half of what lies between the outlet and the tissue, is in front of the
+      vessels that the wall squeezes; the other half goes into M. Spaan et al. (1981) measured
+      what impedes the flow that their squeezing drives: 0.37 of the resistance of a coronary bed
+      of 50 mmHg s/ml and 0.5 at 100.
+    - $R_1 = 1/\sum A/(\rho c)$ over the vessels that leave the outlet, at the steady pressure:
+      the characteristic impedance that fast waves meet there. Below an outlet that is itself a
+      terminal it is that of the 1-D vessels that meet there, which then reflect nothing.
+      $R_2$ is at least 5 % of the two.
+    - $C_{a,i} = \sum\int A/(\rho c^2)\,dx + 0.001\,C_{t,i}$: the bed's vessels at the steady
+      pressure, under a constant pressure from outside although some lie in the wall. The small
+      share keeps $C_a$ positive below an outlet without vessels.
+    - $C_{t,i}$, compliance per mass times the mass that the outlet's terminals perfuse: of all
+      that the wall squeezes, arterioles, capillaries and veins. Default 0.10 ml/mmHg/100 g,
+      which Chilian and Marcus (1984) measured with vasomotor tone, and 0.21 without. Spaan (1985)
+      estimates the intramyocardial compliance at up to 45 times that of the epicardial arteries.
+      The 0.01 to 0.05 of Lee et al. (1984) are of the intramural arteries alone.
     - $p_{im}(t) = 1.2\,(1-d)\,p_{LV}(t)$ at depth d, which is 1.2·(0.167, 0.5, 0.833)·p_LV in three
-      layers, averaged with the weights Φ: a sudden change of p_im moves the pressure of each
-      control volume by as much, and so π by exactly that mean.
+      layers, averaged over the tissue that the outlet feeds with the weights Φ.
 
     **Arguments:**
 
     - `is_transient`: (s,), the segments of the 1-D part, closed towards the roots; see
       [`transient_segments`][].
-    - `wall`: the wall law of the vessels, for $C_a$. The problem's own wall is rigid.
+    - `wall`: the wall law of the vessels, for $R_1$ and $C_a$. The problem's own wall is rigid.
     - `pressure_lv`: left-ventricular pressure (Pa), one row; `depth`: (c,) 0 at the endocardium,
       1 at the epicardium. Without them the intramyocardial pressure is constant.
     - `solution`: the steady solution of `problem`, solved for where left out. The bed keeps its
@@ -206,8 +214,10 @@ def condense_bed(
     bed, an outlet that feeds no tissue, two outlets that the mesh cannot tell apart, a vessel
     without lumen, a pressure waveform without depth.
 
-    **Source:** J. Lee, D. E. Chambers, S. Akizuki, J. M. Downey, Circ Res 55:751 (1984), abstract;
-    the circuit is that of `CoronaryOutletSvOneD` (Kim et al. 2010), its venous part coupled.
+    **Source:** abstracts of J. A. E. Spaan, N. P. W. Breuls, J. D. Laird, Circ Res 49:584 (1981);
+    W. M. Chilian, M. L. Marcus, Am J Physiol 247:H984 (1984); J. A. E. Spaan, Circ Res 56:293
+    (1985); J. Lee, D. E. Chambers, S. Akizuki, J. M. Downey, Circ Res 55:751 (1984). The circuit is
+    that of `CoronaryOutletSvOneD` (Kim et al. 2010), its venous part coupled.
     """
     _refuse_arguments(problem, pressure_lv, depth, tissue_compliance_ml_mmHg_100g)
     cut = cut_network(problem, is_transient)
@@ -227,6 +237,7 @@ def condense_bed(
         outlets,
         interaction,
         node=jnp.asarray(np.searchsorted(cut.node, cut.outlet), jnp.int32),
+        proximal=_impedance(problem, solution, cut, wall),
         arterial=_arterial_compliance(problem, solution, cut, wall),
         storage=_storage(problem, cut, tissue_compliance_ml_mmHg_100g),
         pressure_sink=problem.microcirculation.pressure_sink,
@@ -240,19 +251,28 @@ def _perfused_bed(
     interaction: Float[Array, "b b"],
     *,
     node: Int[Array, " b"],
+    proximal: Float[Array, " b"],
     arterial: Float[Array, " b"],
     storage: Float[Array, " b"],
     pressure_sink: Float[Array, ""],
     pressure_im: Waveform | None,
 ) -> PerfusedBed:
     inverse = jnp.linalg.inv(interaction)
-    matrix = 0.5 * (inverse + inverse.T) - jnp.diag(outlets.conductance)
-    proximal = jnp.clip(1.0 - outlets.terminal_share, _LEAST_SHARE, 1.0 - _LEAST_SHARE)
+    tissue = 0.5 * (inverse + inverse.T) - jnp.diag(outlets.conductance)
+    distal = (1.0 - _PROXIMAL_SHARE) / outlets.conductance
+    # (M⁻¹ + D)⁻¹ by way of √D, which keeps it symmetric and needs no M⁻¹
+    root = jnp.sqrt(distal)
+    scaled = root[:, None] * tissue * root[None, :]
+    scaled = jnp.linalg.solve(scaled + jnp.eye(len(root), dtype=root.dtype), scaled)
+    scaled = 0.5 * (scaled + scaled.T)
+    matrix = scaled / (root[:, None] * root[None, :])
+    upstream = _PROXIMAL_SHARE / outlets.conductance
+    R1 = jnp.minimum(proximal, (1.0 - _LEAST_SHARE) * upstream)
     return PerfusedBed(
         node=node,
-        R1=proximal / outlets.conductance,
-        R2=(1.0 - proximal) / outlets.conductance,
-        Ca=arterial + _ARTERIOLAR_SHARE * storage,
+        R1=R1,
+        R2=upstream - R1,
+        Ca=arterial + _LEAST_STORAGE * storage,
         Ct=storage,
         conductance=matrix,
         inflow=pressure_sink * jnp.sum(matrix, axis=1),
@@ -333,8 +353,7 @@ def _terminal_share(linear: _Linear) -> Float[Array, " t"]:
 
 def _outlets(network: VascularNetwork, linear: _Linear, cut: Cut) -> _Outlets:
     terminal = linear.tissue.terminal
-    share = _terminal_share(linear)[terminal]
-    carried = linear.link * share
+    carried = linear.link * _terminal_share(linear)[terminal]
     outlet = jnp.asarray(cut.terminal_outlet, jnp.int32)[terminal]
     total = lambda values: jax.ops.segment_sum(values, outlet, cut.outlet.size)
     conductance = total(carried)
@@ -348,7 +367,6 @@ def _outlets(network: VascularNetwork, linear: _Linear, cut: Cut) -> _Outlets:
         )
     return _Outlets(
         conductance=conductance,
-        terminal_share=total(carried * share) / conductance,
         outlet=outlet,
         weight=carried / conductance[outlet],
     )
@@ -440,24 +458,44 @@ def _refuse_twins(network: VascularNetwork, cut: Cut, interaction: Float[Array, 
     )
 
 
+def _impedance(problem, solution, cut, wall) -> Float[Array, " b"]:
+    """1/Σ A/(ρc) over the vessels that leave an outlet, or else the 1-D ones that meet there."""
+    ends = np.asarray(problem.network.segment_node)
+    leaving = cut.bed_segment[np.isin(ends[cut.bed_segment, 0], cut.outlet)]
+    bare = np.setdiff1d(cut.outlet, ends[leaving, 0])
+    row, side = np.nonzero(np.isin(ends[cut.segment], bare))
+    segment = np.concatenate([leaving, cut.segment[row]])
+    side = np.concatenate([np.zeros_like(leaving), side])
+    area, speed = _waves(problem, solution, wall, segment)
+    admittance = (area / (problem.blood.density * speed))[np.arange(len(segment)), side]
+    outlet = jnp.asarray(np.searchsorted(cut.outlet, ends[segment, side]))
+    return 1.0 / jax.ops.segment_sum(admittance, outlet, cut.outlet.size)
+
+
 def _arterial_compliance(problem, solution, cut, wall) -> Float[Array, " b"]:
     """∫A/(ρc²)dx of the vessels below each outlet, by the trapezoidal rule on each segment."""
-    network, density = problem.network, problem.blood.density
-    segment = cut.bed_segment
-    pressure, radius = solution.pressure_static[segment], network.radius[segment]
+    area, speed = _waves(problem, solution, wall, cut.bed_segment)
+    per_length = area / (problem.blood.density * speed**2)
+    compliance = problem.network.length[cut.bed_segment] * jnp.mean(per_length, axis=1)
+    return jax.ops.segment_sum(compliance, jnp.asarray(cut.bed_outlet), cut.outlet.size)
+
+
+def _waves(
+    problem, solution, wall, segment: Int[np.ndarray, " e"]
+) -> tuple[Float[Array, "e 2"], Float[Array, "e 2"]]:
+    """Area and wave speed at the ends of some segments, at the steady pressure."""
+    pressure, radius = solution.pressure_static[segment], problem.network.radius[segment]
     is_open = wall.is_open(pressure, radius)
     if not is_traced(is_open) and not np.asarray(is_open).all():
         closed = int(segment[np.flatnonzero(~np.asarray(is_open).all(axis=1))[0]])
         raise InputError(
-            f"{vessel_label(network, closed)} has no lumen at its steady pressure",
+            f"{vessel_label(problem.network, closed)} has no lumen at its steady pressure",
             where="wall",
             expected="a wall law that is open there",
             fix="Raise the stiffness, or the inlet pressure",
         )
     area = wall.area(pressure, radius)
-    per_length = area / (density * wall.wave_speed(area, radius, density) ** 2)
-    compliance = network.length[segment] * jnp.mean(per_length, axis=1)
-    return jax.ops.segment_sum(compliance, jnp.asarray(cut.bed_outlet), cut.outlet.size)
+    return area, wall.wave_speed(area, radius, problem.blood.density)
 
 
 def _intramyocardial(tissue: Tissue, outlets: _Outlets, pressure_lv, depth) -> Waveform | None:
@@ -471,8 +509,9 @@ def _intramyocardial(tissue: Tissue, outlets: _Outlets, pressure_lv, depth) -> W
 def _condensed(problem, solution, cut, outlets, bed) -> CondensedBed:
     network, flipped = transient_part(problem.network, cut)
     flow = _per_outlet(solution.terminal_flow, cut)
-    tissue = outlets.mean(problem.tissue, solution.pressure_tissue)
-    error = jnp.max(jnp.abs(flow - (bed.conductance @ tissue - bed.inflow)))
+    distal = 1.0 / outlets.conductance - bed.R1 - bed.R2
+    intramural = outlets.mean(problem.tissue, solution.pressure_tissue) + distal * flow
+    error = jnp.max(jnp.abs(flow - (bed.conductance @ intramural - bed.inflow)))
     direction = jnp.where(flipped, -1.0, 1.0).astype(flow.dtype)
     return CondensedBed(
         network=network,
@@ -483,6 +522,6 @@ def _condensed(problem, solution, cut, outlets, bed) -> CondensedBed:
         state=NetworkState(solution.pressure[cut.node], direction * solution.flow[cut.segment]),
         outlet_flow=flow,
         arterial_pressure=solution.pressure[cut.outlet] - bed.R1 * flow,
-        tissue_pressure=tissue,
+        intramural_pressure=intramural,
         relative_error=error / jnp.max(jnp.abs(flow)),
     )

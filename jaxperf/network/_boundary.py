@@ -121,7 +121,8 @@ class CoronaryOutletSvZeroD(AbstractBoundary):
 class PerfusedBed(AbstractBoundary):
     r"""Vessels and tissue below a set of outlets, condensed: what feeds them jointly.
 
-    For each outlet an arterial pressure $a$ and the pressure $\pi$ of the tissue it feeds,
+    For each outlet an arterial pressure $a$ and the pressure $\pi$ inside the small vessels, or the
+    tissue, that the wall squeezes,
 
     $$Q_i = \frac{P_i-a_i}{R_{1,i}},\qquad C_{a,i}\dot a_i = Q_i-\frac{a_i-\pi_i}{R_{2,i}},\qquad
     C_{t,i}(\dot\pi_i-\dot p_{im,i}) = \frac{a_i-\pi_i}{R_{2,i}}-\sum_jM_{ij}\pi_j+m_i.$$
