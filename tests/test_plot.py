@@ -13,6 +13,8 @@ from jaxperf.plot import (
     SceneLayer,
     smooth_surface,
     tubes,
+    waveform_figure,
+    WaveformPanel,
 )
 
 
@@ -109,3 +111,21 @@ def test_scene_has_a_colour_bar_for_each_layer():
     surface = tubes(end, np.full((2, 2), 2.0), layer.colours(np.array([[1.0, 0.9], [0.9, 0.6]])))
     figure = scene_figure([surface], [layer], [("front", np.eye(3))], title="t")
     assert "FFR" in [a.get_xlabel() for a in figure.axes]
+
+
+def test_a_name_has_one_colour_in_all_panels_of_waveforms():
+    time = np.linspace(0.0, 1.0, 5)
+    both = {"LAD": time, "LCx": 1.0 - time}
+    panels = [
+        WaveformPanel("rest", "flow", time, {"inlet": time, **both}),
+        WaveformPanel("hyperemia", "flow", time, {"inlet": time, **both}),
+        WaveformPanel("distal", "flow", time, {"LCx": time, "LAD": time}),
+        WaveformPanel("proximal", "flow", time, {"inlet": time}),
+    ]
+    axes = waveform_figure(panels, columns=2, title="beat").axes
+    colour = [{line.get_label(): line.get_color() for line in a.lines} for a in axes]
+    assert colour[0] == colour[1] and len(set(colour[0].values())) == 3
+    assert all(panel[name] == colour[0][name] for panel in colour for name in panel)
+    # said once for a row of the same names, and in the title for one curve alone
+    assert [a.get_legend() is None for a in axes] == [True, False, False, True]
+    assert axes[3].get_title(loc="left") == "proximal, inlet"

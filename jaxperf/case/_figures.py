@@ -79,14 +79,15 @@ def _beat_panels(
     tree = results.prepared.tree
     names = [n for n in results.prepared.territory_name if n in tree.branch_name][:_MOST_WAVES]
     behind = [i for i, p in enumerate(series.places) if p.name.startswith("behind")][:_MOST_WAVES]
-    for i in behind or [series.index(name, "distal") for name in names]:
-        place = series.places[i]
-        pressure[f"{place.branch}, {place.name}"] = series.pressure[:, i]
+    for i in behind:
+        pressure[f"{series.places[i].branch}, {series.places[i].name}"] = series.pressure[:, i]
+    if not behind:
+        pressure |= {n: series.pressure[:, series.index(n, "distal")] for n in names}
     pressure["left ventricle"] = in_mmHg(heartbeat.lv)
     flow = {n: series.flow[:, series.index(n, "ostium", "proximal")] for n in names}
     return [
         WaveformPanel(
-            f"{state}: pressure",
+            f"{state}: pressure" if behind else f"{state}: pressure at the distal ends",
             "pressure (mmHg)",
             series.time,
             pressure,

@@ -36,8 +36,13 @@ def waveform_figure(
 ) -> Any:
     """Panels row by row; the panels of one row share their scale, as they share a quantity.
 
+    A name has one colour throughout. One legend serves a row of the same names; one curve alone is
+    named in its title.
+
     **Returns:** a matplotlib figure.
     """
+    names = dict.fromkeys(n for panel in panels for n in panel.curves if n not in panel.pale)
+    colour = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(names)}
     rows = -(-len(panels) // columns)
     figure = new_figure(1.2 + 4.9 * columns, 1.0 + 2.6 * rows)
     figure.suptitle(title, fontsize=12, color=INK)
@@ -46,33 +51,36 @@ def waveform_figure(
         if i >= len(panels):
             axes.axis("off")
             continue
-        _panel(axes, panels[i])
+        _panel(axes, panels[i], colour)
+        beside = panels[i + 1 : i + 2] if (i + 1) % columns else []
+        told = [panel.curves.keys() for panel in beside] == [panels[i].curves.keys()]
+        if len(panels[i].curves) > 1 and not told:
+            axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
         if i % columns == 0:
             axes.set_ylabel(panels[i].label, fontsize=9)
         if i + columns >= len(panels):
             axes.set_xlabel("time (s)", fontsize=9)
+    figure.align_ylabels(grid[:, 0])
     add_note(figure, note)
     return figure
 
 
-def _panel(axes: Any, panel: WaveformPanel) -> None:
+def _panel(axes: Any, panel: WaveformPanel, colour: Mapping[str, str]) -> None:
     end = float(panel.time[-1])
     for i, (start, stop) in enumerate(_shaded(panel.systole, end)):
         axes.axvspan(start, stop, color=_SYSTOLE, lw=0, label="systole" if i == 0 else None)
-    clear = [name for name in panel.curves if name not in panel.pale]
     for name, values in panel.curves.items():
         if name in panel.pale:
             axes.plot(panel.time, values, color=MUTED, lw=1.2, ls="--", label=name)
         else:
-            colour = _COLOURS[clear.index(name) % len(_COLOURS)]
-            axes.plot(panel.time, values, color=colour, lw=1.6, label=name)
+            axes.plot(panel.time, values, color=colour[name], lw=1.6, label=name)
     if min(float(np.min(v)) for v in panel.curves.values()) < 0.0:
         axes.axhline(0.0, color=MUTED, lw=0.7)
-    axes.set_title(panel.title, fontsize=10, color=INK, loc="left")
+    alone = f", {next(iter(panel.curves))}" if len(panel.curves) == 1 else ""
+    axes.set_title(f"{panel.title}{alone}", fontsize=10, color=INK, loc="left")
     axes.set_xlim(0.0, end)
     axes.tick_params(labelsize=8, labelleft=True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def _shaded(systole: tuple[float, float] | None, period: float) -> list[tuple[float, float]]:
