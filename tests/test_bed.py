@@ -477,6 +477,11 @@ def test_a_loop_stays_among_the_1d_vessels():
     ends = np.asarray(network.segment_node)[:3].copy()
     ends[flipped] = ends[flipped, ::-1]
     assert (part.segment_node == ends).all()
+    solution = solve_perfusion(problem)
+    condensed = condense_bed(problem, chosen, wall=WALL, solution=solution)
+    assert (condensed.flipped == flipped).all()
+    whole = np.where(flipped, -1.0, 1.0) * np.asarray(condensed.state.flow)
+    assert (whole == solution.flow[condensed.segment]).all()
 
 
 def test_refusals_of_boundary_conditions(case):

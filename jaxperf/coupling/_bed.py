@@ -77,7 +77,9 @@ class CondensedBed(eqx.Module):
     **Attributes:**
 
     - `network`, of the 1-D part, with `node` (n,) and `segment` (s,), the numbers its nodes and
-      segments have in the whole network.
+      segments have in the whole network. `flipped` (s,): which of its segments point the other way
+      there, so that places on them count from the other end and flows have the other sign; only
+      segments of a loop may.
     - `boundary`: the problem's, in the numbers of the 1-D part, and the [`PerfusedBed`][] last.
     - `terminal_outlet`: (t,), the outlet that feeds each terminal, an index into the bed's nodes.
     - `state`: steady total pressures and flows of the 1-D part.
@@ -89,6 +91,7 @@ class CondensedBed(eqx.Module):
     network: VascularNetwork
     node: Int[np.ndarray, " n"]
     segment: Int[np.ndarray, " s"]
+    flipped: Bool[np.ndarray, " s"]
     boundary: Boundary
     terminal_outlet: Int[np.ndarray, " t"]
     state: NetworkState
@@ -517,6 +520,7 @@ def _condensed(problem, solution, cut, outlets, bed) -> CondensedBed:
         network=network,
         node=cut.node,
         segment=cut.segment,
+        flipped=flipped,
         boundary=(*transient_boundary(problem.boundary, cut), bed),
         terminal_outlet=cut.terminal_outlet,
         state=NetworkState(solution.pressure[cut.node], direction * solution.flow[cut.segment]),
