@@ -34,6 +34,10 @@ class RESULTS(eqx.Enumeration):
         "The controller of the step size reached its largest number of steps or its smallest "
         "step. Raise max_steps, or loosen its tolerances."
     )
+    no_steady_start = (
+        "No steady flow was found to start from. Give initial, or look for a vessel that closes "
+        "under the mean pressures, a wrong unit, or a boundary without any pressure."
+    )
     cycles_exhausted = (
         "The flow does not yet repeat itself after the largest number of cycles. Raise max_cycles "
         "or the tolerance, or look for an outlet of very large compliance."

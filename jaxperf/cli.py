@@ -38,10 +38,6 @@ def _fail(sentence: str, code: int) -> typer.Exit:
     return typer.Exit(code)
 
 
-def _progress(quiet: bool, as_json: bool) -> cases.Progress:
-    return cases.Progress(None if quiet or as_json else Console(stderr=True))
-
-
 def _enable_x64() -> None:
     # the process is the user's own here, which a library may not assume
     import jax
@@ -49,30 +45,38 @@ def _enable_x64() -> None:
     jax.config.update("jax_enable_x64", True)
 
 
-def _run(case: cases.Case, out: Path, data: Path, overwrite: bool, as_json: bool, quiet: bool):
+def _carry_out(
+    work: Callable[[cases.Progress], dict[str, Any]],
+    lines: Callable[[dict[str, Any]], list[str]],
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Do the work of a command, and say what came of it or why it could not be done."""
     _enable_x64()
     try:
-        said = cases.run_case(
-            case,
-            out=out,
-            data=data,
-            overwrite=overwrite,
-            progress=_progress(quiet, as_json),
-        )
+        said = work(cases.Progress(None if quiet or as_json else Console(stderr=True)))
     except InputError as error:
         raise _fail(str(error), BAD_INPUT) from None
     except cases.SolveError as error:
         raise _fail(str(error), FAILED_SOLVE) from None
     if as_json:
-        typer.echo(cases.json_text({"out": str(out), **said}))
+        typer.echo(cases.json_text(said))
     elif not quiet:
-        _show(said, out)
+        console = Console()
+        for line in lines(said):
+            console.print(line, highlight=False, soft_wrap=True)
 
 
-def _show(said: dict[str, Any], out: Path) -> None:
-    console = Console()
+def _run_case(
+    case: cases.Case, out: Path, data: Path, overwrite: bool, progress: cases.Progress
+) -> dict[str, Any]:
+    said = cases.run_case(case, out=out, data=data, overwrite=overwrite, progress=progress)
+    return {"out": str(out), **said}
+
+
+def _run_lines(said: dict[str, Any]) -> list[str]:
     mbf, seconds = said["mbf_mean_ml_min_g"], said["seconds"]
-    lines = [
+    return [
         f"[bold]{rich.markup.escape(said['title'])}[/bold]  {', '.join(said['labels'])}",
         f"  MBF      rest {mbf['rest']:.2f}, hyperemia {mbf['hyperemia']:.2f} ml/min/g, "
         f"CFR {said['cfr_mean']:.2f}",
@@ -88,10 +92,19 @@ def _show(said: dict[str, Any], out: Path) -> None:
         f"  seconds  setup {seconds['setup']:.1f}, compile {seconds['compile']:.1f}, "
         f"solve {seconds['solve']:.1f}",
         *(f"  [yellow]warning[/yellow]  {rich.markup.escape(w)}" for w in said["warnings"]),
-        f"  written  {rich.markup.escape(str(out))}",
+        f"  written  {rich.markup.escape(said['out'])}",
     ]
-    for line in lines:
-        console.print(line, highlight=False)
+
+
+def _flow1d_lines(said: dict[str, Any]) -> list[str]:
+    seconds = said["seconds"]
+    return [
+        f"[bold]{rich.markup.escape(said['title'])}[/bold]  {said['format']}",
+        f"  vessels  {said['n_vessels']} in {said['n_cells']} cells",
+        f"  cycles   {said['cycles']} of {said['period_s']:g} s",
+        f"  seconds  setup {seconds['setup']:.1f}, compile and solve {seconds['solve']:.1f}",
+        f"  written  {rich.markup.escape(said['out'])}",
+    ]
 
 
 @app.command()
@@ -141,11 +154,12 @@ def run(
     quiet: _Quiet = False,
 ) -> None:
     """Run a case and write its run folder."""
-    try:
+
+    def work(progress: cases.Progress) -> dict[str, Any]:
         case = cases.load_case(case_file)
-    except InputError as error:
-        raise _fail(str(error), BAD_INPUT) from None
-    _run(case, out, data or case_file.parent, overwrite, as_json, quiet)
+        return _run_case(case, out, data or case_file.parent, overwrite, progress)
+
+    _carry_out(work, _run_lines, as_json, quiet)
 
 
 @app.command()
@@ -197,27 +211,16 @@ def _forest_work(
     **given: Any,
 ) -> None:
     """Do something with the forest of a case, and say what came of it."""
-    _enable_x64()
-    try:
-        said = work(
-            cases.load_case(case_file),
-            data=data or case_file.parent,
-            progress=_progress(quiet, as_json),
-            **given,
-        )
-    except InputError as error:
-        raise _fail(str(error), BAD_INPUT) from None
-    _say_forest(said, as_json, quiet)
 
+    def forest(progress: cases.Progress) -> dict[str, Any]:
+        case = cases.load_case(case_file)
+        return work(case, data=data or case_file.parent, progress=progress, **given)
 
-def _say_forest(said: dict[str, Any], as_json: bool, quiet: bool) -> None:
-    if as_json:
-        typer.echo(cases.json_text(said))
-    elif not quiet:
-        console = Console()
-        for line in _forest_lines(said):
-            console.print(line, highlight=False)
-        console.print(f"  file     {rich.markup.escape(said['file'])}", highlight=False)
+    lines = lambda said: [
+        *_forest_lines(said),
+        f"  file     {rich.markup.escape(said['file'])}",
+    ]
+    _carry_out(forest, lines, as_json, quiet)
 
 
 def _forest_lines(said: dict[str, Any]) -> list[str]:
@@ -282,33 +285,19 @@ def flow1d(
     quiet: _Quiet = False,
 ) -> None:
     """Run a case of openBF or svOneDSolver and write its run folder."""
-    _enable_x64()
-    try:
+
+    def work(progress: cases.Progress) -> dict[str, Any]:
         said = cases.run_flow1d(
             case_file,
             out=out,
             cycles=cycles,
             cell_time=cell_time,
             overwrite=overwrite,
-            progress=_progress(quiet, as_json),
+            progress=progress,
         )
-    except InputError as error:
-        raise _fail(str(error), BAD_INPUT) from None
-    except cases.SolveError as error:
-        raise _fail(str(error), FAILED_SOLVE) from None
-    if as_json:
-        typer.echo(cases.json_text({"out": str(out), **said}))
-    elif not quiet:
-        console = Console()
-        for line in (
-            f"[bold]{rich.markup.escape(said['title'])}[/bold]  {said['format']}",
-            f"  vessels  {said['n_vessels']} in {said['n_cells']} cells",
-            f"  cycles   {said['cycles']} of {said['period_s']:g} s",
-            f"  seconds  setup {said['seconds']['setup']:.1f}, "
-            f"compile and solve {said['seconds']['solve']:.1f}",
-            f"  written  {rich.markup.escape(str(out))}",
-        ):
-            console.print(line, highlight=False)
+        return {"out": str(out), **said}
+
+    _carry_out(work, _flow1d_lines, as_json, quiet)
 
 
 @app.command()
@@ -319,7 +308,11 @@ def demo(
     quiet: _Quiet = False,
 ) -> None:
     """Run the embedded demonstration; needs no data."""
-    _run(cases.demo_case(), out, Path(), overwrite, as_json, quiet)
+
+    def work(progress: cases.Progress) -> dict[str, Any]:
+        return _run_case(cases.demo_case(), out, Path(), overwrite, progress)
+
+    _carry_out(work, _run_lines, as_json, quiet)
 
 
 @app.command()

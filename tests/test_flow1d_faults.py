@@ -115,6 +115,35 @@ def test_fault_names_vessel_and_time_and_returns_no_nan(name):
         run_pipe(bad, initial=start)
 
 
+def test_a_run_without_steady_flow_to_start_from():
+    """It ends before its first step, and says so in its result or as an error."""
+    bad = suction(pipe())
+    solution = solve_flow1d(bad, points=_POINTS, samples=5, throw=False)
+    assert solution.result == RESULTS.no_steady_start
+    assert solution.failed_at == 0
+    assert (solution.flow == 0.0).all()
+    for field in jax.tree.leaves(eqx.filter(solution, eqx.is_inexact_array)):
+        assert np.isfinite(np.asarray(field)).all()
+    with pytest.raises(FlowError, match="No steady flow was found to start from"):
+        solve_flow1d(bad, points=_POINTS, samples=5)
+    with pytest.raises(FlowError, match="No steady flow was found to start from"):
+        initial_state(bad)
+
+
+def test_a_controller_that_runs_out_of_steps():
+    """The run stays at the sample it had reached."""
+    controller = diffrax.PIDController(rtol=1e-7, atol=1e-12)
+    problem = pipe()
+    with pytest.raises(FlowError, match="controller of the step size reached its largest number"):
+        run_pipe(problem, controller=controller, max_steps=3)
+    solution = run_pipe(problem, controller=controller, max_steps=3, throw=False)
+    assert solution.result == RESULTS.controller_gave_up
+    reached = int(solution.failed_at)
+    assert reached < 5
+    late = np.asarray(solution.flow)[reached:]
+    assert (late == late[0]).all()
+
+
 def test_series_at_points():
     """Values are linear between middles of cells, also over the last half cell."""
     problem = pipe()

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from jaxperf import case as cases
 from jaxperf._misc import InputError
-from jaxperf.case import run_flow1d, SolveError
+from jaxperf.case import Progress, run_flow1d, SolveError
 from jaxperf.case._flow1d_run import openbf_problem, read_foreign, svoned_problem
 from jaxperf.cli import app, BAD_INPUT, FAILED_SOLVE
 from jaxperf.flow1d import FlowError, initial_state
@@ -101,8 +101,14 @@ def test_the_series_of_a_svoned_case(svoned):
     np.testing.assert_allclose(found[:-1].mean(), outflow[:-1].mean(), rtol=0.02)
 
 
-def test_an_openbf_case_over_given_cycles(tmp_path):
-    said = run_flow1d(write_openbf(tmp_path), out=tmp_path / "out", cycles=2, cell_time=2e-3)
+def test_an_openbf_case_over_given_cycles(tmp_path, monkeypatch):
+    progress, notes = Progress(), []
+    monkeypatch.setattr(progress, "note", notes.append)
+    said = run_flow1d(
+        write_openbf(tmp_path), out=tmp_path / "out", cycles=2, cell_time=2e-3, progress=progress
+    )
+    size = f"solve: 3 vessels, {said['n_cells']} cells"
+    assert notes == [f"{size}, cycle 1 of 2", f"{size}, cycle 2 of 2"]
     assert said["format"] == "openBF" and said["cycles"] == 2 and not said["is_periodic"]
     assert said["period_s"] == 0.8 and said["n_vessels"] == 3
     rows = rows_of(tmp_path / "out")
@@ -170,6 +176,7 @@ STILL = (
         (Y_CASE.replace("SEGMENT a_2", "# a_2"), "segment 3, which is not defined"),
         (TWO_MATERIALS, "its segments are of the materials M, N"),
         (STILL, "nothing in it changes with time"),
+        (Y_CASE.replace("1.0 1000\n", "0.8 1000\n"), r"case: its tables last 0\.8, 1 s"),
     ],
 )
 def test_what_is_no_case(tmp_path, text, says):
@@ -195,8 +202,17 @@ def test_a_vessel_that_collapses_is_named(tmp_path, monkeypatch):
         raise FlowError("left (vessel 1) at t = 0.1 s: no.")
 
     monkeypatch.setattr("jaxperf.case._flow1d_run.solve_flow1d", fail)
-    with pytest.raises(SolveError, match="fork: left"):
+    with pytest.raises(SolveError, match="fork, cycle 1 of 1: left"):
         run_flow1d(write_openbf(tmp_path), out=tmp_path / "out", cycles=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_steady_flow_to_start_from(tmp_path):
+    """The inlet draws so much that the vessels close."""
+    path = write_openbf(tmp_path)
+    (tmp_path / "beat.dat").write_text("0 -1e-3\n0.4 -2e-3\n0.8 -1e-3\n", encoding="utf-8")
+    with pytest.raises(SolveError, match="fork: No steady flow was found to start from"):
+        run_flow1d(path, out=tmp_path / "out", cell_time=2e-3)
     assert not (tmp_path / "out").exists()
 
 

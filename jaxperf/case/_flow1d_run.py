@@ -97,7 +97,7 @@ def run_flow1d(
             setup = time.perf_counter() - begin
         with progress.stage("solve"):
             begin = time.perf_counter()
-            series, took = _solve(case, cycles)
+            series, took = _solve(case, cycles, progress.note)
             solve = time.perf_counter() - begin
         said = {
             **_summary(case, series),
@@ -182,18 +182,11 @@ def svoned_problem(
 ) -> Flow1DProblem:
     """A svOneDSolver case as a transient problem, with static pressures throughout.
 
-    **Errors:** [`InputError`][] where several materials are in use, or nothing changes with time.
+    **Errors:** [`InputError`][] where several materials are in use, nothing changes with time, or
+    the tables have different periods.
     """
     material = _one_material(case, where)
-    held = [v for c in case.boundary for v in vars(c).values() if isinstance(v, Waveform)]
-    if not held:
-        raise InputError(
-            "nothing in it changes with time",
-            where=where,
-            expected="an inlet or an intramyocardial pressure with a table over the cycle",
-            fix="Give the inlet a table, or solve it with jaxperf.solve_steady",
-        )
-    period = float(held[0].period)
+    period = _one_period(case, where)
     reference = np.full(case.network.n_segments, material.reference_pressure)
     return flow1d_problem(
         case.network,
@@ -205,6 +198,26 @@ def svoned_problem(
         junction_pressure="static",
         boundary_pressure="static",
     )
+
+
+def _one_period(case: SvOneDCase, where: str) -> float:
+    held = [v for c in case.boundary for v in vars(c).values() if isinstance(v, Waveform)]
+    found = sorted({float(w.period) for w in held})
+    if not found:
+        raise InputError(
+            "nothing in it changes with time",
+            where=where,
+            expected="an inlet or an intramyocardial pressure with a table over the cycle",
+            fix="Give the inlet a table, or solve it with jaxperf.solve_steady",
+        )
+    if len(found) > 1:
+        raise InputError(
+            f"its tables last {', '.join(f'{p:g}' for p in found)} s",
+            where=where,
+            expected="one period for all",
+            fix="Bring the tables to one heart rate",
+        )
+    return found[0]
 
 
 def _one_material(case: SvOneDCase, where: str) -> SvOneDMaterial:
@@ -238,13 +251,16 @@ def vessel_places(network: VascularNetwork, names: tuple[str, ...]) -> list[Plac
     ]
 
 
-def _solve(case: Foreign, cycles: int | None) -> tuple[Series, int]:
+def _solve(case: Foreign, cycles: int | None, note) -> tuple[Series, int]:
     """The last cycle, and how many were run."""
     problem = case.problem
     places = vessel_places(problem.network, case.vessel_name)
     points = save_points(places)
+    size = f"solve: {problem.grid.n_vessels} vessels, {problem.grid.n_cells} cells"
+    took = 0
     try:
         if cycles is None:
+            note(f"{size}, to the periodic state")
             found = solve_periodic(
                 problem,
                 points=points,
@@ -254,13 +270,17 @@ def _solve(case: Foreign, cycles: int | None) -> tuple[Series, int]:
             )
             took = int(found.cycles)
         else:
-            found = solve_flow1d(problem, points=points, samples=_SAMPLES, n_cycles=cycles)
-            took = cycles
+            state = None
+            for took in range(1, cycles + 1):
+                note(f"{size}, cycle {took} of {cycles}")
+                found = solve_flow1d(problem, points=points, samples=_SAMPLES, initial=state)
+                state = found.state
     except FlowError as error:
-        raise SolveError(f"{case.name}: {error}") from error
+        where = case.name if cycles is None else f"{case.name}, cycle {took} of {cycles}"
+        raise SolveError(f"{where}: {error}") from error
     found = jax.block_until_ready(found)
-    last = lambda x: np.asarray(x)[-_SAMPLES:]
-    return series_of(places, problem.period, last(found.pressure), last(found.flow)), took
+    pressure, flow = np.asarray(found.pressure), np.asarray(found.flow)
+    return series_of(places, problem.period, pressure, flow), took
 
 
 def _summary(case: Foreign, series: Series) -> dict[str, Any]:
@@ -329,6 +349,6 @@ def _figure(case: Foreign, series: Series):
     panels = [
         WaveformPanel("pressure", "pressure (mmHg)", time, curves(pressure, both)),
         WaveformPanel("flow at the inlet", "flow (ml/min)", time, curves(flow, inlet)),
-        WaveformPanel("flow at outlets", "flow (ml/min)", time, curves(flow, outlet)),
+        WaveformPanel("flow at the largest outlets", "flow (ml/min)", time, curves(flow, outlet)),
     ]
     return waveform_figure(panels, columns=1, title=f"{case.name}: one cycle")

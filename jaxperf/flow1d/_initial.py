@@ -1,14 +1,23 @@
 """The state to start from: steady flow."""
 
-import jax.numpy as jnp
-from jaxtyping import Array, Float
+import math
 
-from .._misc import InputError
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from .._misc import InputError, is_traced
+from .._results import RESULTS
 from ..network import PerfusedBed
 from ..steady import NetworkLaw, NetworkState, solve_steady, SteadyProblem
 from ._outlets import outlet_start
 from ._problem import Flow1DProblem
 from ._semidiscretisation import FlowState, interpolate, semidiscretise
+
+
+class FlowError(RuntimeError):
+    """A run that could not start or go on: what happened, in which vessel and when."""
 
 
 def initial_state(problem: Flow1DProblem, network_state: NetworkState | None = None) -> FlowState:
@@ -21,19 +30,45 @@ def initial_state(problem: Flow1DProblem, network_state: NetworkState | None = N
 
     **Returns:** a [`FlowState`][], differentiable in the problem.
 
-    **Errors:** [`InputError`][] for a perfused bed without `network_state`.
+    **Errors:** [`InputError`][] for a perfused bed without `network_state`; [`FlowError`][] where
+    no steady flow is found.
     """
+    if network_state is not None:
+        return _state_of(problem, network_state)
+    state, found = steady_start(problem)
+    text = RESULTS[RESULTS.no_steady_start]
+    if is_traced(found):
+        arrays, rest = eqx.partition(state, eqx.is_inexact_array)
+        return eqx.combine(eqx.error_if(arrays, ~found, text), rest)
+    if not found:
+        raise FlowError(text)
+    return state
+
+
+def steady_start(problem: Flow1DProblem) -> tuple[FlowState, Bool[Array, ""]]:
+    """The state of steady flow and whether there is one; else of blood at rest, unloaded."""
+    if any(isinstance(c, PerfusedBed) for c in problem.boundary):
+        raise InputError(
+            "the outlets of a perfused bed depend on each other, and no state is given",
+            where="initial_state",
+            expected="network_state with a perfused bed",
+            fix="Pass the `state` that condense_bed returns",
+        )
     network, grid = problem.network, problem.grid
-    if network_state is None:
-        if any(isinstance(c, PerfusedBed) for c in problem.boundary):
-            raise InputError(
-                "the outlets of a perfused bed depend on each other, and no state is given",
-                where="initial_state",
-                expected="network_state with a perfused bed",
-                fix="Pass the `state` that condense_bed returns",
-            )
-        steady = solve_steady(SteadyProblem(network, problem.boundary, problem.blood, problem.wall))
-        network_state = NetworkState(steady.pressure, steady.flow)
+    steady = solve_steady(
+        SteadyProblem(network, problem.boundary, problem.blood, problem.wall), throw=False
+    )
+    found = steady.result == RESULTS.successful
+    state = _state_of(problem, NetworkState(steady.pressure, steady.flow))
+    fraction = grid.cell_fraction.astype(network.radius.dtype)
+    radius = interpolate(network.radius, grid.cell_segment, fraction)
+    nothing = jax.tree.map(jnp.zeros_like, state)
+    nothing = eqx.tree_at(lambda y: y.area, nothing, math.pi * radius**2)
+    return jax.tree.map(lambda x, y: jnp.where(found, x, y), state, nothing), found
+
+
+def _state_of(problem: Flow1DProblem, network_state: NetworkState) -> FlowState:
+    network, grid = problem.network, problem.grid
     law = NetworkLaw(network, problem.blood, problem.wall)
     equations = semidiscretise(problem)
     fraction = grid.cell_fraction.astype(network.radius.dtype)

@@ -6,7 +6,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ._controller import CourantLimit
 from ._points import Sampling
@@ -43,7 +43,7 @@ class Watch(eqx.Module):
     """What has been seen on the way: the first fault (0: none), its interval, the Courant number.
 
     Faults: 1 a vessel without area, 2 flow faster than its waves, 3 a step too long for the
-    waves, 4 numbers that are not finite, 5 a controller that gave up.
+    waves, 4 numbers that are not finite, 5 a controller that gave up, 6 no flow to start from.
     """
 
     fault: Int[Array, ""]
@@ -57,8 +57,9 @@ def run_cycles(
     march: March,
     y: FlowState,
     n_cycles: int,
+    started: Bool[Array, ""] | bool = True,
 ):
-    """Run whole cycles from time 0.
+    """Run whole cycles from time 0, none where nothing has `started`.
 
     **Returns:** the last state (the last sound one where the run failed), the series of
     the solution by name (time, pressure, flow, area, passed; each (k, ...)) and the [`Watch`][].
@@ -94,6 +95,7 @@ def run_cycles(
         return (after, watch), (*series, after.passed)
 
     fault, _ = _inspect(equations, y, jnp.zeros((), dtype))
+    fault = jnp.where(started, fault, 6)
     interval = jnp.where(fault == 0, n, 0).astype(jnp.int32)
     watch = Watch(fault, interval, jnp.zeros((), dtype))
     (y, watch), series = jax.lax.scan(body, (y, watch), jnp.arange(n, dtype=jnp.int32))

@@ -4,12 +4,13 @@ from typing import Protocol, runtime_checkable, TypeVar
 
 import diffrax
 import equinox as eqx
-from jaxtyping import Array, Float, Int
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 
 from .._misc import InputError, is_traced
 from .._results import RESULTS
 from ._grid import grid_vessel_label
-from ._initial import initial_state
+from ._initial import FlowError, steady_start
 from ._march import find_fault, March, run_cycles
 from ._points import sample_points, SavePoints
 from ._problem import Flow1DProblem
@@ -83,15 +84,20 @@ def solve_flow1d(
     - `controller`: of the step size; equal steps where left out.
     - `adjoint`: of the steps between two samples, with a `controller` only; recursive
       checkpointing where left out.
-    - `max_steps`: between two samples, with a `controller`.
-    - `throw`: raise where the run fails, naming vessel and time; otherwise look at `result`.
+    - `max_steps`: steps between two samples at most, with a `controller`, rejected ones included.
+      Where they do not reach the next sample the run has failed with the result
+      `controller_gave_up`: it keeps the state at the sample before, which all later rows repeat,
+      and `failed_at` counts the samples reached. Equal steps are counted beforehand and ask for
+      no limit. Recursive checkpointing holds about √(2 `max_steps`) states.
+    - `throw`: raise where the run fails, naming vessel and time; otherwise look at `result`,
+      which is `no_steady_start` where there is no steady flow to start from.
 
     **Returns:** a [`Flow1DSolution`][], differentiable forwards and backwards in the parameters
     that `problem` and `initial` hold as floating-point arrays (with a controller in the mode its
     adjoint has). The grid, the period and the steps are held fixed.
 
-    **Errors:** [`FlowError`][] where a vessel closes, the flow becomes faster than its waves, or
-    the step is too long for them.
+    **Errors:** [`FlowError`][] where a vessel closes, the flow becomes faster than its waves, the
+    step is too long for them, the controller gives up, or there is no steady flow to start from.
     """
     if samples < 1 or n_cycles < 1:
         raise InputError(
@@ -110,22 +116,23 @@ def solve_flow1d(
         samples=samples,
         max_steps=max_steps,
     )
+    started = jnp.ones((), bool)
     if initial is None:
-        initial = initial_state(problem)
-    solution = _solve(problem, march, initial, n_cycles)
+        initial, started = steady_start(problem)
+    solution = _solve(problem, march, initial, started, n_cycles)
     return check_solution(problem, march, solution) if throw else solution
-
-
-class FlowError(RuntimeError):
-    """A run that could not go on: what happened, in which vessel and when."""
 
 
 @eqx.filter_jit
 def _solve(
-    problem: Flow1DProblem, march: March, initial: FlowState, n_cycles: int
+    problem: Flow1DProblem,
+    march: March,
+    initial: FlowState,
+    started: Bool[Array, ""],
+    n_cycles: int,
 ) -> Flow1DSolution:
     equations = semidiscretise(problem)
-    state, series, watch = run_cycles(problem, equations, march, initial, n_cycles)
+    state, series, watch = run_cycles(problem, equations, march, initial, n_cycles, started)
     return Flow1DSolution(
         **series,
         state=state,
@@ -144,6 +151,7 @@ def flow_result(fault: Int[Array, ""]) -> RESULTS:
         RESULTS.step_too_long,
         RESULTS.nonfinite,
         RESULTS.controller_gave_up,
+        RESULTS.no_steady_start,
     )
     for number, sentence in enumerate(named, start=1):
         result = RESULTS.where(fault == number, sentence, result)
@@ -158,8 +166,9 @@ def check_solution(problem: Flow1DProblem, march: March, solution: Solution) -> 
         arrays, rest = eqx.partition(solution, eqx.is_inexact_array)
         text = "The transient flow failed; with throw=False its `result` says how."
         return eqx.combine(eqx.error_if(arrays, failed, text), rest)
-    if bool(solution.result == RESULTS.cycles_exhausted):
-        raise FlowError(RESULTS[RESULTS.cycles_exhausted])
+    for nowhere in (RESULTS.no_steady_start, RESULTS.cycles_exhausted):
+        if bool(solution.result == nowhere):
+            raise FlowError(RESULTS[nowhere])
     if bool(failed):
         raise FlowError(_fault_message(problem, march, solution))
     return solution
