@@ -73,7 +73,7 @@ def some_steps(equations: Semidiscretisation, y: FlowState, step, n: int) -> Flo
 
 
 def one_step(equations: Semidiscretisation, y: FlowState, start, step) -> FlowState:
-    solver, term = RelaxedHeun(equations.damping), diffrax.ODETerm(equations)
+    solver, term = RelaxedHeun(equations.relaxation), diffrax.ODETerm(equations)
     return solver.step(term, start, start + step, y, None, None, False)[0]
 
 

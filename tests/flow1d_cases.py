@@ -38,7 +38,7 @@ def waveform(function, period, knots):
 def advance(equations: Semidiscretisation, y, t0, h, n, field=None):
     """n equal steps of the default solver; `field` stands in for the equations where given."""
     term = diffrax.ODETerm(equations if field is None else field)
-    solver = RelaxedHeun(equations.damping)
+    solver = RelaxedHeun(equations.relaxation)
 
     def body(i, y):
         t = t0 + i.astype(y.area.dtype) * h

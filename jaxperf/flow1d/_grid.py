@@ -67,7 +67,7 @@ class Grid(eqx.Module):
 
     @property
     def n_cells(self) -> int:
-        return self.n_slots - self.n_vessels - 3
+        return self.n_slots - 2 * self.n_vessels
 
     @property
     def n_nodes(self) -> int:
@@ -247,29 +247,25 @@ def _fill(network, course: _Course, slowness, cell_time: float) -> _Filled:
 
 
 def _assemble(courses, filled, node_network, cell_time: float) -> Grid:
-    """All vessels in one row."""
-    # Two gaps at either end of the row: every face of a vessel then lies between inner slots.
-    first_place = (int(courses[0].pieces[0][0]), 0.0)
-    cell, face, inertia, is_cell = [first_place] * 2, [first_place], [1.0] * 2, [0.0] * 2
+    """All vessels in one row, every one between two gaps."""
+    cell, face, inertia, is_cell = [], [], [], []
     overlap, vessel_slot = [], []
-    for _, parts in zip(courses, filled, strict=True):
-        first = len(cell)
-        n = len(parts.middle)
+    for parts in filled:
+        first, n = len(cell) + 1, len(parts.middle)
         vessel_slot.append((first, first + n - 1))
         overlap += [(first + c, s, low, high) for c, s, low, high in parts.overlap]
-        # The gap behind a vessel repeats its last place: nothing there is ever used.
-        cell += [*parts.middle, parts.middle[-1]]
-        inertia += [parts.inertia] * n + [1.0]
-        is_cell += [1.0] * n + [0.0]
-        face += parts.face
-    cell, inertia, is_cell = [*cell, cell[-1]], [*inertia, 1.0], [*is_cell, 0.0]
+        # Gaps repeat the place beside them, and so does the face between two gaps.
+        cell += [parts.middle[0], *parts.middle, parts.middle[-1]]
+        inertia += [1.0, *[parts.inertia] * n, 1.0]
+        is_cell += [0.0, *[1.0] * n, 0.0]
+        face += [parts.face[0], *parts.face]
     face = [*face, face[-1]]
     slot = np.asarray(vessel_slot)
     distal, proximal = [c.distal for c in courses], [c.proximal for c in courses]
     ends = _Ends(
         node=np.asarray(distal + proximal),
         slot=np.concatenate([slot[:, 1], slot[:, 0]]),
-        face=np.concatenate([slot[:, 1], slot[:, 0] - 1]),
+        face=np.concatenate([slot[:, 1] + 1, slot[:, 0]]),
         # In a vessel of one cell the neighbour is the cell itself: no slope.
         neighbour=np.concatenate(
             [np.maximum(slot[:, 1] - 1, slot[:, 0]), np.minimum(slot[:, 0] + 1, slot[:, 1])]
@@ -293,7 +289,7 @@ def _assemble(courses, filled, node_network, cell_time: float) -> Grid:
         end_slot=index(at_node(ends.slot, 0)),
         end_neighbour=index(at_node(ends.neighbour, 0)),
         # Beyond the last face: a scatter drops what has no end.
-        end_face=index(at_node(ends.face, len(cell))),
+        end_face=index(at_node(ends.face, len(face))),
         end_lesion=index(at_node(ends.lesion, -1)),
         node_network=index(node_network),
         vessel_slot=index(slot),

@@ -106,7 +106,7 @@ def run_cycles(
 
 def _equal_steps(equations: Semidiscretisation, solver, y: FlowState, start, length, n: int):
     term = diffrax.ODETerm(equations)
-    solver = RelaxedHeun(equations.damping) if solver is None else solver
+    solver = RelaxedHeun(equations.relaxation) if solver is None else solver
     step = jnp.asarray(length / n, start.dtype)
     state = solver.init(term, start, start + step, y, None)
 
@@ -128,7 +128,7 @@ def _controlled_steps(
     adjoint = diffrax.RecursiveCheckpointAdjoint() if march.adjoint is None else march.adjoint
     found = diffrax.diffeqsolve(
         diffrax.ODETerm(equations),
-        RelaxedHeun(equations.damping) if march.solver is None else march.solver,
+        RelaxedHeun(equations.relaxation) if march.solver is None else march.solver,
         start,
         start + length,
         min(first_step, length),
@@ -168,7 +168,7 @@ def find_fault(problem: Flow1DProblem, equations: Semidiscretisation, march, y, 
     length, n = problem.period / march.samples, march.steps(problem)
     start = interval.astype(y.area.dtype) * length
     step = jnp.asarray(length / n, start.dtype)
-    term, solver = diffrax.ODETerm(equations), RelaxedHeun(equations.damping)
+    term, solver = diffrax.ODETerm(equations), RelaxedHeun(equations.relaxation)
 
     def body(carry):
         y, i, _ = carry

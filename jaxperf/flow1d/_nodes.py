@@ -55,40 +55,38 @@ def end_area(equations: NodeEquations, pressure: Float[Array, "w n"]) -> Float[A
     return equations.area + equations.compliance * (pressure - equations.pressure)
 
 
-def end_total(equations: NodeEquations, pressure: Float[Array, "w n"]) -> Float[Array, "w n"]:
-    """The node pressure that the ends ask for where their static pressure is this."""
-    flow = end_flow(equations, pressure)
-    area = end_area(equations, pressure)
-    loss = (equations.linear + equations.quadratic * jnp.abs(flow)) * flow
-    total = pressure + equations.viscous + equations.head * (flow / area) ** 2
-    return total - equations.sign * loss
+class _Linearised(NamedTuple):
+    """Flow and node pressure that the ends ask for; one over the derivative of the latter."""
+
+    flow: Float[Array, "w n"]
+    total: Float[Array, "w n"]
+    inverse_slope: Float[Array, "w n"]
 
 
-def _total_slope(equations, pressure):
-    """Derivative of `end_total` with respect to the pressure."""
-    e = equations
+def _linearise(e: NodeEquations, pressure) -> _Linearised:
     flow = end_flow(e, pressure)
-    area = end_area(e, pressure)
-    velocity = flow / area
-    head = 2.0 * e.head * velocity * (e.slope - velocity * e.compliance) / area
-    loss = (e.linear + 2.0 * e.quadratic * jnp.abs(flow)) * e.slope
-    return 1.0 + head - e.sign * loss
+    inverse_area = 1.0 / end_area(e, pressure)
+    velocity = flow * inverse_area
+    lost = e.linear + e.quadratic * jnp.abs(flow)
+    total = pressure + e.viscous + e.head * velocity * velocity - e.sign * lost * flow
+    head = 2.0 * e.head * velocity * (e.slope - velocity * e.compliance) * inverse_area
+    loss = (lost + e.quadratic * jnp.abs(flow)) * e.slope
+    return _Linearised(flow, total, 1.0 / (1.0 + head - e.sign * loss))
 
 
-def _eliminate(e: NodeEquations, slope, flow, total, source):
-    """Solve  total + slope·δp = P_n,  Σσ(flow + y δp) + J − G P_n = 0  for δp and P_n."""
-    admittance = -e.sign * e.slope / slope
-    into = jnp.sum(e.sign * flow + admittance * total, axis=0) + source
-    node = jnp.where(e.fixed > 0, source, into / (jnp.sum(admittance, axis=0) + e.conductance))
-    return (node[None, :] - total) / slope, node
+def _eliminate(e: NodeEquations, at: _Linearised, source):
+    """Solve  total + δp/inverse_slope = P_n,  Σσ(flow + y δp) + J − G P_n = 0  for δp and P_n."""
+    admittance = -e.sign * e.slope * at.inverse_slope
+    into = jnp.sum(e.sign * at.flow + admittance * at.total, axis=0) + source
+    free = into / (jnp.sum(admittance, axis=0) + e.conductance)
+    node = jnp.where(e.fixed > 0, source, free)
+    return (node[None, :] - at.total) * at.inverse_slope, node
 
 
 def _newton(e: NodeEquations):
     pressure = e.pressure
     for _ in range(_NEWTON_STEPS):
-        step, node = _eliminate(
-            e, _total_slope(e, pressure), end_flow(e, pressure), end_total(e, pressure), e.source
-        )
+        step, node = _eliminate(e, _linearise(e, pressure), e.source)
         pressure = pressure + step
     return pressure, node
 
@@ -109,14 +107,12 @@ def solve_nodes(equations: NodeEquations) -> tuple[Float[Array, "w n"], Float[Ar
 def _solve_nodes_jvp(primals, tangents):
     (equations,), (dot,) = primals, tangents
     pressure, node = solve_nodes(equations)
-    at_rest = lambda e: (end_flow(e, pressure), end_total(e, pressure))
-    _, (flow_dot, total_dot) = jax.jvp(at_rest, (equations,), (dot,))
+    asked = lambda e: _linearise(e, pressure)
+    at, moved = jax.jvp(asked, (equations,), (dot,))
     free = 1.0 - equations.fixed
     tangent = _eliminate(
         equations,
-        _total_slope(equations, pressure),
-        flow_dot,
-        total_dot,
+        moved._replace(inverse_slope=at.inverse_slope),
         dot.source - free * dot.conductance * node,
     )
     return (pressure, node), tangent

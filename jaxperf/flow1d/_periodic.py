@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from .._misc import InputError
 from .._results import RESULTS
+from ._flux import cell_pressure
 from ._initial import initial_state
 from ._march import March, run_cycles
 from ._outlets import outlet_conductance, outlet_rate
@@ -181,7 +182,7 @@ class _Settings(eqx.Module):
         flow = jnp.max(jnp.abs(y.flow)) + 1e-3 * jnp.max(y.area)
         outlet = tuple(like(pressure, x) for x in y.outlet)
         # An area counts by the pressure its change makes.
-        lumen = equations.cell_wall.lumen(equations.cell_wall.pressure(y.area))
+        lumen = equations.cell_wall.lumen(cell_pressure(equations.cell_wall, y.area))
         return ravel_pytree((pressure * lumen.compliance, like(flow, y.flow), outlet))[0]
 
     def response(self, problem: Flow1DProblem, vector: Float[Array, " y"]):

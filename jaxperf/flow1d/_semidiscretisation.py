@@ -11,10 +11,15 @@ from jaxtyping import Array, Bool, Float, Int
 from .._custom_types import cast_like
 from ..network import PressureBoundary, PressureWaveform, Waveform
 from ..steady import Boundary, lesion_coefficients
-from ..vessel import (
-    AbstractElasticWall,
-    ConstantStiffness,
-    resistance_integral,
+from ..vessel import ConstantStiffness, resistance_integral
+from ._flux import (
+    cell_pressure,
+    face_flow,
+    face_total,
+    Lumen,
+    momentum_rate,
+    reconstruct,
+    WallTable,
 )
 from ._grid import Grid
 from ._nodes import end_area, end_flow, NodeEquations, solve_nodes
@@ -26,7 +31,7 @@ from ._problem import Flow1DProblem
 _PRESSURE_FLOOR = 0.1
 _FLOW_FLOOR = 1e-9
 # Ends that pad a node lie beyond the arrays.
-_PADDED = {"unique_indices": True, "mode": "drop"}
+_PADDED = {"unique_indices": True, "mode": "drop", "wrap_negative_indices": False}
 
 
 class FlowState(eqx.Module):
@@ -43,63 +48,13 @@ class FlowState(eqx.Module):
     outlet: tuple[Float[Array, "_ _"], ...]
 
 
-class WallTable(eqx.Module):
-    """A wall law at fixed places: reference area, modulus and their inverses, computed once."""
-
-    wall: AbstractElasticWall
-    area: Float[Array, "*k"]
-    inverse_area: Float[Array, "*k"]
-    modulus: Float[Array, "*k"]
-    inverse_modulus: Float[Array, "*k"]
-    unloaded: Float[Array, ""]
-
-    def pressure(self, area: Float[Array, "*k"]) -> Float[Array, "*k"]:
-        """Static pressure over the external one, Pa."""
-        return self.unloaded + self.modulus * self.wall.load(area * self.inverse_area)
-
-    def load(self, pressure: Float[Array, "*k"]) -> Float[Array, "*k"]:
-        return (pressure - self.unloaded) * self.inverse_modulus
-
-    def bears(self, pressure: Float[Array, "*k"]) -> Bool[Array, "*k"]:
-        """Whether the wall law has an area at this pressure."""
-        return self.wall.bears(self.load(pressure))
-
-    def lumen(self, pressure: Float[Array, "*k"]) -> "Lumen":
-        """Area and stiffness at a static pressure over the external one (Pa)."""
-        load = self.load(pressure)
-        area = self.area * self.wall.relative_area(load)
-        stiffness = self.modulus * self.wall.relative_stiffness(load)
-        return Lumen(area, 1.0 / area, stiffness, area / stiffness)
-
-    def at(self, place) -> "WallTable":
-        """The part of the table at these places."""
-        take = lambda x: x[place] if isinstance(place, slice) else _take(x, place)
-        return jax.tree.map(lambda x: take(x) if x.ndim == 1 else x, self)
-
-
-class Lumen(NamedTuple):
-    """Area (m²) and its inverse; ρc² (Pa); compliance dA/dp (m²/Pa)."""
-
-    area: Float[Array, " k"]
-    inverse_area: Float[Array, " k"]
-    stiffness: Float[Array, " k"]
-    compliance: Float[Array, " k"]
-
-
 class Surroundings(NamedTuple):
-    """External pressure: its waveforms (b), Pa, and their weights in cells and at faces."""
+    """External pressure: its waveforms (b), Pa, and their weights in cells, at faces and ends."""
 
     waveform: Waveform
     cell_share: Float[Array, "b k"]
     face_share: Float[Array, "b f"]
-
-
-class Reconstruction(NamedTuple):
-    """Mean and jump (right less left) at the inner faces, and the states at the vessels' ends."""
-
-    mean: Float[Array, " f"]
-    jump: Float[Array, " f"]
-    outward: Float[Array, " e"]
+    end_share: Float[Array, "b w n"]
 
 
 class Semidiscretisation(eqx.Module):
@@ -117,23 +72,26 @@ class Semidiscretisation(eqx.Module):
 
     cell_wall: WallTable
     face_wall: WallTable
-    blank: Float[Array, " k"]
+    end_wall: WallTable
+    blank: Float[Array, " 2"]
     inverse_length: Float[Array, " k"]
     friction: Float[Array, " k"]
     inverse_inertia: Float[Array, " k"] | None
-    face_inverse_inertia: Float[Array, " f"] | None
+    face_root: Float[Array, " f"] | None
     around: Surroundings | None
     face_viscosity: Float[Array, " f"] | None
     cell_viscosity: Float[Array, " k"] | None
     end_slot: Int[Array, "w n"]
     end_neighbour: Int[Array, "w n"]
     end_face: Int[Array, "w n"]
-    end_place: Int[Array, "w n"]
+    end_gap: Int[Array, "w n"]
     end_sign: Float[Array, "w n"]
     end_linear: Float[Array, "w n"]
     end_quadratic: Float[Array, "w n"]
     end_head: Float[Array, "w n"]
     end_friction: Float[Array, "w n"]
+    end_inverse_inertia: Float[Array, "w n"] | None
+    end_viscosity: Float[Array, "w n"] | None
     node_fixed: Float[Array, " n"]
     node_conductance: Float[Array, " n"]
     condition_node: tuple[Int[Array, " _"], ...]
@@ -142,37 +100,41 @@ class Semidiscretisation(eqx.Module):
     alpha: Float[Array, ""]
 
     def __call__(self, t, y: FlowState, args=None) -> FlowState:
-        face_flow, face_total, outflow, into = self._faces(t, y)
-        gradient = lambda face: (face[1:] - face[:-1]) * self.inverse_length[2:-2]
-        flux, area = gradient(face_flow), y.area[2:-2]
-        velocity = y.flow[2:-2] / area
-        drive = gradient(face_total) * area * (1.0 / self.density)
-        force = drive + velocity * (self.alpha * flux + self.friction[2:-2])
-        if self.inverse_inertia is not None:
-            force = force * self.inverse_inertia[2:-2]
-        outlet = tuple(
-            outlet_rate(c, state, t, flow)
-            for c, state, flow in zip(self.boundary, y.outlet, into, strict=True)
+        flow, total, outflow, into = self._faces(t, y)
+        gradient = lambda face: (face[1:] - face[:-1]) * self.inverse_length
+        flux = gradient(flow)
+        force = momentum_rate(
+            y.area, y.flow, flux, gradient(total), self.friction, self.density, self.alpha
         )
-        embed = lambda x: jax.lax.dynamic_update_slice(self.blank, x, (2,))
-        return FlowState(embed(-flux), embed(-force), outflow, outlet)
+        if self.inverse_inertia is not None:
+            force = force * self.inverse_inertia
+        outlet = tuple(
+            outlet_rate(c, state, t, taken)
+            for c, state, taken in zip(self.boundary, y.outlet, into, strict=True)
+        )
+        return FlowState(-flux, -force, outflow, outlet)
 
-    def damping(self, y: FlowState) -> FlowState:
-        """Rates (1/s) at which each entry of the state relaxes by itself: friction, outlets."""
+    def relaxation(self, y: FlowState, h) -> FlowState:
+        """1/(1 + h d), with d the rate (1/s) at which each entry of the state relaxes by itself.
+
+        Flow by friction, outlets by their compartments; area and volume do not.
+        """
+        friction = self._damped(self.friction)
         return FlowState(
-            jnp.zeros_like(y.area),
-            self._damped(self.friction / y.area),
-            jnp.zeros_like(y.passed),
-            tuple(outlet_damping(c) for c in self.boundary),
+            jnp.ones_like(y.area),
+            # The same as 1/(1 + h k/A) with one division.
+            y.area / (y.area + h * friction),
+            jnp.ones_like(y.passed),
+            tuple(1.0 / (1.0 + h * outlet_damping(c)) for c in self.boundary),
         )
 
     def is_open(self, y: FlowState) -> Bool[Array, " k"]:
         """Whether each cell has an area its wall law knows; gaps always."""
-        load = self.cell_wall.wall.load(jnp.abs(y.area) * self.cell_wall.inverse_area)
+        load = self.cell_wall.load_of_area(jnp.abs(y.area))
         return ((y.area > 0.0) & self.cell_wall.wall.bears(load)) | (self.inverse_length == 0.0)
 
     def _wave_speed(self, y: FlowState) -> Float[Array, " k"]:
-        load = self.cell_wall.wall.load(jnp.abs(y.area) * self.cell_wall.inverse_area)
+        load = self.cell_wall.load_of_area(jnp.abs(y.area))
         stiffness = self.cell_wall.modulus * self.cell_wall.wall.relative_stiffness(load)
         return jnp.sqrt(jnp.abs(stiffness) / self.density)
 
@@ -196,43 +158,34 @@ class Semidiscretisation(eqx.Module):
         return rate if self.inverse_inertia is None else rate * self.inverse_inertia
 
     def _faces(self, t, y: FlowState):
-        """Flow and total pressure at the faces 1 to k − 3; flow out of nodes, into conditions."""
-        around = self.around_faces(t)
-        cell_pressure = self.cell_pressure(t, y)
-        pressure = self._reconstruct(
-            cell_pressure, self._half_steps(cell_pressure, y), _PRESSURE_FLOOR
-        )
+        """Flow and total pressure at the faces; flow out of nodes, into conditions."""
+        pressure = self.cell_pressure(t, y)
+        pressure, end_pressure = self._extend(pressure, self._half_steps(pressure, y))
         along = 0.5 * (y.flow[self.end_slot] - y.flow[self.end_neighbour])
-        flow = self._reconstruct(y.flow, along, _FLOW_FLOOR)
-        face_flow, face_total = self._riemann(
-            pressure, flow, None if around is None else around[1:-1], y.flow
-        )
-        equations = self._node_equations(t, y, pressure.outward, flow.outward, around)
+        flow, end_flow_ = self._extend(y.flow, along)
+        equations = self._node_equations(t, y, end_pressure, end_flow_)
         end_pressure, node_pressure = solve_nodes(equations)
         end_q = end_flow(equations, end_pressure)
         # The vessel's own total pressure: without the loss at the node, and also where the node
         # asks for static pressure.
         velocity = end_q / end_area(equations, end_pressure)
         end_p = end_pressure + equations.viscous + 0.5 * self.alpha * self.density * velocity**2
-        put = lambda face, end: face.at[self.end_face - 1].set(end, **_PADDED)
+        put = lambda face, end: face.at[self.end_face].set(end, **_PADDED)
         outflow = jnp.sum(self.end_sign * end_q, axis=0)
         # Several conditions may share a node: each takes what its own law says.
         into = tuple(
             outlet_conductance(c) * node_pressure[node] - outlet_source(c, state, t)
             for c, state, node in zip(self.boundary, y.outlet, self.condition_node, strict=True)
         )
-        return put(face_flow, end_q), put(face_total, end_p), outflow, into
+        face_q, face_p = self._riemann(t, pressure, flow, lambda q: put(q, end_q))
+        return face_q, put(face_p, end_p), outflow, into
 
     def cell_pressure(self, t, y: FlowState) -> Float[Array, " k"]:
         """Static pressure in the cells without the viscous part of the wall's, Pa."""
-        pressure = self.cell_wall.pressure(y.area)
+        pressure = cell_pressure(self.cell_wall, y.area)
         if self.around is None:
             return pressure
         return pressure + self.around.waveform(t) @ self.around.cell_share
-
-    def around_faces(self, t) -> Float[Array, " f"] | None:
-        """External pressure at the faces, Pa."""
-        return None if self.around is None else self.around.waveform(t) @ self.around.face_share
 
     def _half_steps(self, pressure, y: FlowState):
         """From the middle of the last cell to the end: half the one difference there is.
@@ -245,57 +198,52 @@ class Semidiscretisation(eqx.Module):
         friction = self.end_friction * y.flow[slot] / y.area[slot] ** 2
         return along - self.end_sign * friction
 
-    def _reconstruct(self, value, beyond, floor: float) -> Reconstruction:
-        """Linear in each cell, with van Albada's slope; `beyond` at the ends of vessels."""
-        slot = self.end_slot
-        slope = _van_albada(value[1:-1] - value[:-2], value[2:] - value[1:-1], floor)
-        slope = slope.at[self.end_place].set(self.end_sign * 2.0 * beyond, **_PADDED)
-        low, high = value[1:-2], value[2:-1]
-        mean = 0.5 * (low + high) + 0.25 * (slope[:-1] - slope[1:])
-        jump = (high - low) - 0.5 * (slope[:-1] + slope[1:])
-        return Reconstruction(mean, jump, value[slot] + beyond)
+    def _extend(self, value, beyond):
+        """The row, two slots longer at either end, and the values at the ends of the vessels.
 
-    def _riemann(self, pressure: Reconstruction, flow: Reconstruction, around, cell_flow):
-        """Flow and total pressure between two states: the acoustic Riemann problem."""
-        table = self.face_wall.at(slice(1, -1))
-        load = table.load(pressure.mean if around is None else pressure.mean - around)
-        area = table.area * table.wall.relative_area(load)
-        stiffness = table.modulus * table.wall.relative_stiffness(load)
-        speed = jnp.sqrt(stiffness * (1.0 / self.density))
-        # One division serves 1/A, the impedance ρc/A and its inverse.
-        share = 1.0 / (area * speed)
-        if self.face_inverse_inertia is not None:
-            root = jnp.sqrt(self.face_inverse_inertia[1:-1])
-            impedance, admittance = share * stiffness / root, share * root
-        else:
-            impedance, admittance = share * stiffness, share
-        admittance = admittance * area * area * (1.0 / self.density)
-        face_flow = flow.mean - 0.5 * admittance * pressure.jump
-        static = pressure.mean - 0.5 * impedance * flow.jump
+        `beyond` leads from the middle of the last cell to the end. The gap behind takes twice as
+        much: the limiter then sees one difference twice and returns it.
+        """
+        # Known at run time only: XLA would turn zeros into a slow padding.
+        row = jnp.concatenate([self.blank, value, self.blank])
+        end = value[self.end_slot]
+        row = row.at[self.end_gap].set(end + 2.0 * beyond, **_PADDED)
+        return row, end + beyond
+
+    def _riemann(self, t, pressure_row, flow_row, put_flow):
+        """Flow and total pressure between two states: the acoustic Riemann problem.
+
+        The flow at the ends of the vessels is the one that `put_flow` puts there.
+        """
+        pressure = reconstruct(pressure_row, _PRESSURE_FLOOR)
+        flow = reconstruct(flow_row, _FLOW_FLOOR)
+        around = None if self.around is None else self.around.waveform(t) @ self.around.face_share
+        if around is not None:
+            pressure = pressure._replace(mean=pressure.mean - around)
+        table, density, root = self.face_wall, self.density, self.face_root
+        through = put_flow(face_flow(table, density, root, pressure, flow.mean))
+        total = face_total(table, density, self.alpha, root, pressure.mean, flow.jump, through)
         if self.face_viscosity is not None:
-            stretching = cell_flow[1:-2] - cell_flow[2:-1]
-            static = static + self.face_viscosity[1:-1] * jnp.sqrt(share * speed) * stretching
-        head = 0.5 * self.alpha * self.density
-        return face_flow, static + head * (face_flow * (share * speed)) ** 2
+            stretching = flow_row[1:-2] - flow_row[2:-1]
+            at = table.lumen(pressure.mean)
+            total = total + self.face_viscosity * stretching / jnp.sqrt(at.area)
+        return through, total if around is None else total + around
 
     def _speeds(self, lumen: Lumen, flow):
         """The characteristic speeds at the ends are a ± d."""
         velocity = flow * lumen.inverse_area
         a = self.alpha * velocity
         excess = lumen.stiffness / self.density - a * velocity
-        if self.face_inverse_inertia is not None:
-            m = _take(self.face_inverse_inertia, self.end_face)
-            a, excess = a * m, excess * m
+        if self.end_inverse_inertia is not None:
+            a, excess = a * self.end_inverse_inertia, excess * self.end_inverse_inertia
         return a, jnp.sqrt(a * a + excess)
 
     def _end_viscous(self, y: FlowState, lumen: Lumen):
         """Viscous pressure at the ends, from the difference of the last two cells."""
-        if self.face_viscosity is None:
+        if self.end_viscosity is None:
             return jnp.zeros_like(lumen.area)
         stretching = self.end_sign * (y.flow[self.end_neighbour] - y.flow[self.end_slot])
-        # The spacing of the face next to the end, inside the vessel.
-        inside = self.end_face - self.end_sign.astype(self.end_face.dtype)
-        return _take(self.face_viscosity, inside) * jnp.sqrt(lumen.inverse_area) * stretching
+        return self.end_viscosity * jnp.sqrt(lumen.inverse_area) * stretching
 
     def static_pressure(self, t, y: FlowState) -> Float[Array, " k"]:
         """Static pressure in the cells with the viscous part of the wall's, Pa."""
@@ -303,13 +251,12 @@ class Semidiscretisation(eqx.Module):
         if self.cell_viscosity is None:
             return elastic
         face_flow, *_ = self._faces(t, y)
-        widening = -(face_flow[1:] - face_flow[:-1]) * self.inverse_length[2:-2]
-        viscous = self.cell_viscosity[2:-2] / jnp.sqrt(y.area[2:-2]) * widening
-        return elastic.at[2:-2].add(viscous)
+        widening = -(face_flow[1:] - face_flow[:-1]) * self.inverse_length
+        return elastic + self.cell_viscosity / jnp.sqrt(y.area) * widening
 
-    def _node_equations(self, t, y: FlowState, pressure, flow, around) -> NodeEquations:
-        table = self.face_wall.at(self.end_face)
-        lumen = table.lumen(pressure if around is None else pressure - _take(around, self.end_face))
+    def _node_equations(self, t, y: FlowState, pressure, flow) -> NodeEquations:
+        around = 0.0 if self.around is None else _at_ends(self.around, t)
+        lumen = self.end_wall.lumen(pressure - around)
         a, d = self._speeds(lumen, flow)
         # Along the outgoing characteristic dQ = λ dA, λ the speed of the incoming one.
         slope = jnp.abs(self.end_sign) * (a - self.end_sign * d) * lumen.compliance
@@ -361,31 +308,39 @@ def semidiscretise(problem: Flow1DProblem) -> Semidiscretisation:
     linear, quadratic = _end_losses(problem)
     alone = (grid.end_neighbour == grid.end_slot) & (grid.end_sign != 0)
     inertia, face_inertia = _inverse_inertia(grid, dtype)
+    face_viscosity, face_wall = _face_viscosity(problem, length), _table(problem, *at_face)
+    # The spacing of the face next to the end, inside the vessel.
+    inside = grid.end_face - grid.end_sign
+    of_ends = lambda values, place: None if values is None else _take(values, place)
     external = problem.pressure_external
     around = None
     if external is not None:
         share = lambda place: interpolate(external.share, *place)
-        around = Surroundings(external.waveform, share(at_cell), share(at_face))
+        at_ends = _take(share(at_face), grid.end_face)
+        around = Surroundings(external.waveform, share(at_cell), share(at_face), at_ends)
     return Semidiscretisation(
         cell_wall=_table(problem, *at_cell),
-        face_wall=_table(problem, *at_face),
-        blank=0.0 * radius[grid.cell_segment, 0],
+        face_wall=_without_load_between(face_wall, grid),
+        end_wall=jax.tree.map(lambda x: _take(x, grid.end_face) if x.ndim else x, face_wall),
+        blank=0.0 * jnp.broadcast_to(radius[0, 0], (2,)),
         inverse_length=is_cell / jnp.where(is_cell > 0, length, 1.0),
         friction=friction,
         inverse_inertia=inertia,
-        face_inverse_inertia=face_inertia,
+        face_root=None if face_inertia is None else jnp.sqrt(face_inertia),
         around=around,
-        face_viscosity=_face_viscosity(problem, length),
+        face_viscosity=face_viscosity,
         cell_viscosity=_viscosity(problem, *at_cell),
         end_slot=grid.end_slot,
         end_neighbour=grid.end_neighbour,
         end_face=grid.end_face,
-        end_place=jnp.where(grid.end_sign == 0, grid.n_slots, grid.end_slot - 1),
+        end_gap=jnp.where(grid.end_sign == 0, grid.n_slots + 4, grid.end_slot + grid.end_sign + 2),
         end_sign=grid.end_sign.astype(dtype),
         end_linear=linear,
         end_quadratic=quadratic,
         end_head=jnp.broadcast_to(head, grid.end_sign.shape),
         end_friction=jnp.where(alone, 0.5 * density * (friction * length)[grid.end_slot], 0.0),
+        end_inverse_inertia=of_ends(face_inertia, grid.end_face),
+        end_viscosity=of_ends(face_viscosity, inside),
         node_fixed=fixed,
         node_conductance=conductance,
         condition_node=tuple(node),
@@ -395,20 +350,14 @@ def semidiscretise(problem: Flow1DProblem) -> Semidiscretisation:
     )
 
 
+def _at_ends(around: Surroundings, t):
+    """External pressure at the ends of the vessels, Pa."""
+    return jnp.tensordot(around.waveform(t), around.end_share, axes=1)
+
+
 def _take(values, place):
     """Values at these places; those beyond the end, which pad, repeat the last."""
-    return values.at[place].get(mode="clip")
-
-
-def _van_albada(a, b, floor: float):
-    """A slope from the differences to both neighbours.
-
-    (a² + ε) b + (b² + ε) a over a² + b² + 2ε; ε makes it smooth and turns limiting off for
-    differences below the floor.
-    """
-    # Multiplied by a constant, not divided: divisions are what a cell costs.
-    a, b = a * (1.0 / floor), b * (1.0 / floor)
-    return floor * ((a * a + 1.0) * b + (b * b + 1.0) * a) / (a * a + b * b + 2.0)
+    return values.at[..., place].get(mode="clip")
 
 
 def _node_of_network(grid: Grid, n_nodes: int) -> Int[Array, " m"]:
@@ -424,7 +373,8 @@ def _inverse_inertia(grid: Grid, dtype):
         return None, None
     inverse = (1.0 / grid.inertia).astype(dtype)
     # A face takes the vessel's value from whichever of its two slots is a cell.
-    return inverse, jnp.where(grid.is_cell[1:] > 0, inverse[1:], inverse[:-1])
+    after, before = jnp.append(inverse, 1.0), jnp.append(1.0, inverse)
+    return inverse, jnp.where(jnp.append(grid.is_cell, 0.0) > 0, after, before)
 
 
 def interpolate(values, segment, fraction):
@@ -444,9 +394,23 @@ def _table(problem: Flow1DProblem, segment, fraction) -> WallTable:
         modulus = wall.modulus(radius)
     area = math.pi * radius**2
     unloaded = cast_like(wall.pressure_unloaded, radius)
-    # The stiffness is in the table; what is left of the wall is its shape.
-    shape = eqx.tree_at(lambda w: w.stiffness, wall, ConstantStiffness(jnp.zeros((), radius.dtype)))
-    return WallTable(shape, area, 1.0 / area, modulus, 1.0 / modulus, unloaded)
+    return WallTable(
+        # The stiffness is in the table; what is left of the wall is its shape, without parameters.
+        wall=eqx.filter(wall, eqx.is_array, inverse=True),
+        area=area,
+        inverse_area=jax.lax.stop_gradient(1.0 / area),
+        modulus=modulus,
+        inverse_modulus=jax.lax.stop_gradient(1.0 / modulus),
+        unloaded=unloaded,
+        unit=jax.lax.stop_gradient(1.0 + 0.0 * radius[0]),
+    )
+
+
+def _without_load_between(table: WallTable, grid: Grid) -> WallTable:
+    """No load reaches the faces between two gaps, where the pressure means nothing."""
+    is_cell = jnp.pad(grid.is_cell, 1)
+    inside = (is_cell[1:] + is_cell[:-1] > 0).astype(table.area.dtype)
+    return eqx.tree_at(lambda x: x.inverse_modulus, table, inside * table.inverse_modulus)
 
 
 def _viscosity(problem: Flow1DProblem, segment, fraction):
@@ -464,7 +428,7 @@ def _face_viscosity(problem: Flow1DProblem, length):
     viscosity = _viscosity(problem, grid.face_segment, fraction)
     if viscosity is None:
         return None
-    apart = 0.5 * (length[:-1] + length[1:])
+    apart = 0.5 * (jnp.append(length, 0.0) + jnp.append(0.0, length))
     return viscosity / jnp.where(apart > 0, apart, 1.0)
 
 

@@ -6,6 +6,7 @@ from typing import ClassVar
 import diffrax
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from ._semidiscretisation import FlowState
 
@@ -22,12 +23,13 @@ class RelaxedHeun(diffrax.AbstractSolver):
     order for any d, L-stable in what d describes, exact in steady states, and Heun's SSP method
     where d = 0.
 
-    **Arguments:** `damping`, the function d(u), such as `Semidiscretisation.damping`.
+    **Arguments:** `relaxation`, the function (u, h) ↦ 1/(1 + h d(u)), such as
+    `Semidiscretisation.relaxation`.
 
     **Source:** Verwer, Spee, Blom and Hundsdorfer, SIAM J Sci Comput 20:1456 (1999), ROS2.
     """
 
-    damping: Callable[[FlowState], FlowState]
+    relaxation: Callable[[FlowState, Array], FlowState]
     term_structure: ClassVar = diffrax.ODETerm
     interpolation_cls: ClassVar = diffrax.LocalLinearInterpolation
 
@@ -43,8 +45,7 @@ class RelaxedHeun(diffrax.AbstractSolver):
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         h = t1 - t0
         step = lambda x: jnp.asarray(h, x.dtype)
-        # The inverse once, for both stages.
-        relax = jax.tree.map(lambda d: 1.0 / (1.0 + _GAMMA * step(d) * d), self.damping(y0))
+        relax = self.relaxation(y0, _GAMMA * step(y0.area))
         slope = jax.tree.map(jnp.multiply, terms.vf(t0, y0, args), relax)
         ahead = jax.tree.map(lambda y, k: y + step(y) * k, y0, slope)
         rate = terms.vf(t1, ahead, args)
