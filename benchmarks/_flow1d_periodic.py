@@ -40,7 +40,7 @@ def measure_periodic(report: Report, problem: Flow1DProblem, *, quick: bool, log
         plain, change, spent = plain_cycling(
             which, _POINTS, tolerance=_TOLERANCE, max_cycles=_PLAIN_CYCLES
         )
-        told = f"after its Jacobian; {taken:.2f} s, plain cycling {plain} cycles in {spent:.2f} s"
+        told = f"{taken:.2f} s, plain cycling {plain} cycles in {spent:.2f} s"
         report.add(
             f"flow1d.left_coronary{name}.periodic_cycles",
             int(found.cycles),

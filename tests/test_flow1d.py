@@ -445,6 +445,31 @@ def test_svzerod_resistance_and_coronary():
     assert abs(passed.sum()) <= 1e-6 * np.abs(passed).max()
 
 
+def test_slow_volume_of_vessels_and_outlets_together():
+    """Both empty over 4 s, so that cycles of 0.4 s alone would take some hundred."""
+    radius, modulus, peripheral = 5e-3, 4e4, 4e8
+    network = star([(0, 1)], [(radius, radius)], [0.4])
+    store = 0.4 * 2.0 * np.pi * radius**2 / modulus
+    flow = Waveform(np.linspace(0.0, 0.4, 9)[:-1], 2e-5 * np.eye(8)[1:2], 0.4)
+    outlet = WindkesselOutlet(nodes(1), *map(vector, (2e7, peripheral, store, 0.0)))
+    problem = flow1d_problem(
+        network,
+        (FlowWaveform(nodes(0), flow), outlet),
+        Blood(),
+        SqrtAreaWall(ConstantStiffness(0.75 * modulus), 1e3),
+        cell_time=4e-3,
+    )
+    points = SavePoints(np.array([0]), np.array([0.5]))
+    full, low = initial_state(problem), 0.7 * jnp.mean(flow.value) * peripheral
+    empty = initial_state(problem, NetworkState(jnp.full(2, low), jnp.zeros(1)))
+    empty = eqx.tree_at(lambda y: y.outlet[1], empty, jnp.full((1, 1), low))
+    for start in (full, empty):
+        found = solve_periodic(problem, points=points, initial=start, samples=20)
+        assert found.cycles <= 15 and found.change <= 1e-6
+        drained = jnp.mean(found.flow[:, 0])
+        assert abs(drained - jnp.mean(flow.value)) <= 0.01 * jnp.mean(flow.value)
+
+
 # --- vessels shorter than a cell, junctions, external pressure ---------------------------------
 
 

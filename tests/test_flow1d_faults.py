@@ -128,6 +128,9 @@ def test_a_run_without_steady_flow_to_start_from():
         solve_flow1d(bad, points=_POINTS, samples=5)
     with pytest.raises(FlowError, match="No steady flow was found to start from"):
         initial_state(bad)
+    solution = solve_periodic(bad, points=_POINTS, samples=5, throw=False)
+    assert solution.result == RESULTS.no_steady_start
+    assert np.isfinite(np.asarray(solution.flow)).all()
 
 
 def test_a_controller_that_runs_out_of_steps():

@@ -7,6 +7,8 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from .._misc import InputError
 from ..network import AbstractBoundary, VascularNetwork, vessel_label
@@ -35,6 +37,8 @@ class Grid(eqx.Module):
     - nodes (n): `node_network`, the network's node, or −1 in the middle of a lesion.
     - vessels (v): `vessel_slot` (v, 2), its first and last slot; `vessel_segment`, one of its
       segments, for its name.
+    - networks that do not touch each other, `n_parts` of them: `cell_part` (k,) and `node_part`
+      (n,).
     - `cell_time`: a wave takes this long (s) or longer through every cell.
     """
 
@@ -55,6 +59,9 @@ class Grid(eqx.Module):
     node_network: Int[Array, " n"]
     vessel_slot: Int[Array, "v 2"]
     vessel_segment: Int[Array, " v"]
+    cell_part: Int[Array, " k"]
+    node_part: Int[Array, " n"]
+    n_parts: int = eqx.field(static=True)
     cell_time: float = eqx.field(static=True)
 
     @property
@@ -262,6 +269,8 @@ def _assemble(courses, filled, node_network, cell_time: float) -> Grid:
     face = [*face, face[-1]]
     slot = np.asarray(vessel_slot)
     distal, proximal = [c.distal for c in courses], [c.proximal for c in courses]
+    n_parts, part = _parts(np.asarray(proximal), np.asarray(distal), len(node_network))
+    slots_of = [len(parts.middle) + 2 for parts in filled]
     ends = _Ends(
         node=np.asarray(distal + proximal),
         slot=np.concatenate([slot[:, 1], slot[:, 0]]),
@@ -294,8 +303,17 @@ def _assemble(courses, filled, node_network, cell_time: float) -> Grid:
         node_network=index(node_network),
         vessel_slot=index(slot),
         vessel_segment=index([c.pieces[0][0] for c in courses]),
+        cell_part=index(np.repeat(part[np.asarray(proximal)], slots_of)),
+        node_part=index(part),
+        n_parts=n_parts,
         cell_time=float(cell_time),
     )
+
+
+def _parts(proximal, distal, n_nodes: int) -> tuple[int, Int[np.ndarray, " n"]]:
+    """The number of networks that do not touch, and the one that each node lies in."""
+    joined = coo_matrix((np.ones(len(distal)), (proximal, distal)), (n_nodes, n_nodes))
+    return connected_components(joined, directed=False)
 
 
 @dataclass

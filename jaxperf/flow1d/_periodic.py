@@ -6,21 +6,25 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from .._misc import InputError
 from .._results import RESULTS
+from ..network import PressureBoundary, PressureWaveform
 from ._flux import cell_pressure
-from ._initial import initial_state
+from ._initial import steady_start
 from ._march import March, run_cycles
-from ._outlets import outlet_conductance, outlet_rate
+from ._outlets import outlet_conductance, outlet_rate, outlet_source
 from ._points import sample_points, SavePoints
 from ._problem import Flow1DProblem
-from ._semidiscretisation import FlowState, semidiscretise
+from ._semidiscretisation import FlowState, Semidiscretisation, semidiscretise
 from ._solve import check_solution, flow_result
 
-# Up to this many outlet states one tangent for each is cheaper than the cycles it saves.
-_MAX_TANGENTS = 32
+# Of the exponential of the slow rates over a cycle.
+_IMPLICIT_STEPS = 64
+# Rate of what is not slow at all, in a cycle.
+_FORGET = 1e6
+_HOLDS = PressureBoundary | PressureWaveform
 # Of the linear system for the derivative, relative to its right-hand side.
 _ADJOINT_TOLERANCE = 1e-9
 _ADJOINT_CYCLES = 200
@@ -30,9 +34,9 @@ class PeriodicSolution(eqx.Module):
     """One cycle of periodic flow.
 
     **Attributes:** `time`, `pressure`, `flow`, `area`, `passed`: as in [`Flow1DSolution`][], over
-    one cycle; `state`, at its start; `cycles`, the number of cycles it took, without the tangents
-    of the Jacobian; `change`, the largest change over the last cycle, relative to the largest
-    pressure and flow; `result`, `failed_at`, `courant`: as there.
+    one cycle; `state`, at its start; `cycles`, the number of cycles it took; `change`, the largest
+    change over the last cycle, relative to the largest pressure and flow; `result`, `failed_at`,
+    `courant`: as there.
     """
 
     time: Float[Array, " k"]
@@ -61,15 +65,15 @@ def solve_periodic(
 ) -> PeriodicSolution:
     r"""Find the flow that repeats itself every cycle.
 
-    Waves die out within a cycle; what is slow is the filling of the outlets. With $\Phi$ the map
-    over one cycle, $x$ the outlets' states in the state $y$ and $J=\partial\Phi_x/\partial x$
-    taken once, each cycle is followed by the step of a chord-Newton method on $x$ alone,
+    Waves die out within a cycle; what is slow is the filling of the outlets and of the vessels as
+    a whole. With $\Phi$ the map over one cycle, $x=Wy$ the outlets' states and the mean pressure of
+    the vessels, and $E$ the states that differ by $x$ alone, each cycle is followed by the step of
+    a chord-Newton method on $x$,
 
-    $$\delta x=(I-J)^{-1}(\Phi_x(y)-x),\qquad y\leftarrow\Phi(y)+\frac{\partial\Phi}{\partial x}
-    \delta x.$$
+    $$\delta x=(I-J)^{-1}W(\Phi(y)-y),\qquad y\leftarrow\Phi(y)+EJ\,\delta x,\qquad
+    J=e^{BT},$$
 
-    With few outlets $\partial\Phi/\partial x$ comes from one tangent for each state; with many
-    it is that of the outlets alone under unchanging pressure at their nodes, which needs none.
+    with $B$ the rates of $x$ where outlets are joined by the vessels as one elastic reservoir.
 
     The derivative is that of the fixed point, by the implicit function theorem, with the same
     correction as a preconditioner: its cost does not grow with the number of parameters in
@@ -102,9 +106,10 @@ def solve_periodic(
         samples=samples,
         max_steps=0,
     )
+    started = jnp.ones((), bool)
     if initial is None:
-        initial = initial_state(problem)
-    solution = _solve(problem, march, initial, tolerance, max_cycles, adjoint)
+        initial, started = steady_start(problem)
+    solution = _solve(problem, march, initial, started, tolerance, max_cycles, adjoint)
     return check_solution(problem, march, solution) if throw else solution
 
 
@@ -113,15 +118,16 @@ def _solve(
     problem: Flow1DProblem,
     march: March,
     initial: FlowState,
+    started: Bool[Array, ""],
     tolerance: float,
     max_cycles: int,
     adjoint: str,
 ) -> PeriodicSolution:
-    settings = _Settings(march, jax.lax.stop_gradient(initial), tolerance, max_cycles)
+    settings = _Settings(march, jax.lax.stop_gradient(initial), started, tolerance, max_cycles)
     fixed_point = {"reverse": _fixed_point_reverse, "forward": _fixed_point_forward}[adjoint]
     vector, watch = fixed_point(problem, settings)
     state = settings.state_of(vector)
-    last, series, seen = run_cycles(problem, semidiscretise(problem), march, state, 1)
+    last, series, seen = run_cycles(problem, semidiscretise(problem), march, state, 1, started)
     # A run that failed keeps the state it failed from, on the way or in this last cycle.
     early, late = watch.fault > 0, seen.fault > 0
     state = jax.tree.map(lambda x, y: jnp.where(late & ~early, y, x), state, last)
@@ -143,6 +149,7 @@ class _Settings(eqx.Module):
 
     march: March
     initial: FlowState
+    started: Bool[Array, ""]
     tolerance: float
     max_cycles: int = eqx.field(static=True)
 
@@ -156,11 +163,6 @@ class _Settings(eqx.Module):
         y = self.initial
         return ravel_pytree((y.area, y.flow, y.outlet))
 
-    @property
-    def n_rest(self) -> int:
-        """How many entries come before the outlets' states."""
-        return 2 * self.initial.area.shape[0]
-
     def state_of(self, vector: Float[Array, " y"]) -> FlowState:
         area, flow, outlet = self._ravelled[1](vector)
         return FlowState(area, flow, jnp.zeros_like(self.initial.passed), outlet)
@@ -168,7 +170,8 @@ class _Settings(eqx.Module):
     def cycle(self, problem: Flow1DProblem, vector: Float[Array, " y"]):
         """The state one cycle later, and what was seen on the way."""
         equations = semidiscretise(problem)
-        y, _, watch = run_cycles(problem, equations, self.march, self.state_of(vector), 1)
+        state = self.state_of(vector)
+        y, _, watch = run_cycles(problem, equations, self.march, state, 1, self.started)
         return ravel_pytree((y.area, y.flow, y.outlet))[0], watch
 
     def scale(self, problem: Flow1DProblem) -> Float[Array, " y"]:
@@ -185,33 +188,72 @@ class _Settings(eqx.Module):
         lumen = equations.cell_wall.lumen(cell_pressure(equations.cell_wall, y.area))
         return ravel_pytree((pressure * lumen.compliance, like(flow, y.flow), outlet))[0]
 
-    def response(self, problem: Flow1DProblem, vector: Float[Array, " y"]):
-        """∂Φ/∂x: of the state after a cycle to the outlets' states before it, (y, x)."""
-        n = self.n_rest
-        n_outlet = vector.shape[0] - n
-        if n_outlet <= _MAX_TANGENTS:
-            cycle = lambda x: self.cycle(problem, vector.at[n:].set(x))[0]
-            push = lambda tangent: jax.jvp(cycle, (vector[n:],), (tangent,))[1]
-            return jax.vmap(push, out_axes=1)(jnp.eye(n_outlet, dtype=vector.dtype))
-        # exp(B T) by 64 implicit steps: nearly exact for what is slow, and sound for what is not.
-        rate = _rate_of_outlets(problem, self.initial) * (problem.period / 64)
-        alone = jnp.linalg.matrix_power(jnp.linalg.inv(jnp.eye(rate.shape[0]) - rate), 64)
-        return jnp.concatenate([jnp.zeros((n, n_outlet), vector.dtype), alone])
+    def chord(self, problem: Flow1DProblem) -> "_Chord":
+        """What is slow, and how it changes over a cycle."""
+        y = self.initial
+        equations = semidiscretise(problem)
+        compliance = equations.cell_wall.lumen(
+            cell_pressure(equations.cell_wall, y.area)
+        ).compliance
+        is_cell = equations.inverse_length > 0.0
+        compliance = jnp.where(is_cell, compliance, 0.0)
+        length = jnp.where(is_cell, 1.0 / jnp.where(is_cell, equations.inverse_length, 1.0), 0.0)
+        part, n_parts = problem.grid.cell_part, problem.grid.n_parts
+        total = jax.ops.segment_sum(length * compliance, part, n_parts)
+        rate = _slow_rate(problem, equations, y, total) * (problem.period / _IMPLICIT_STEPS)
+        one = jnp.eye(rate.shape[0], dtype=rate.dtype)
+        # Implicit steps: nearly exact for what is slow, and sound for what is not.
+        over_cycle = jnp.linalg.matrix_power(jnp.linalg.inv(one - rate), _IMPLICIT_STEPS)
+        weight = over_cycle @ jnp.linalg.inv(one - over_cycle)
+        return _Chord(compliance, length / total[part], part, weight, n_parts)
 
 
-def _rate_of_outlets(problem: Flow1DProblem, y: FlowState) -> Float[Array, "x x"]:
-    """d/dt of the outlets' states by themselves, the pressure at their nodes unchanging."""
-    vector, unravel = ravel_pytree(y.outlet)
-    start = jnp.zeros((), vector.dtype)
+class _Chord(eqx.Module):
+    """The correction after a cycle, E J (I−J)⁻¹ W, linear in what the cycle has changed.
 
-    def rate(vector):
-        out = []
-        for c, x in zip(problem.boundary, unravel(vector), strict=True):
-            flow = -outlet_conductance(c) * (x[:, 0] if x.shape[1] else 0.0)
+    `per_pressure` (k,) leads from the pressures of the parts of the network, one for each slot's
+    `part`, to the areas, `mean` (k,) from the areas to the pressures; `weight` is J (I−J)⁻¹.
+    """
+
+    per_pressure: Float[Array, " k"]
+    mean: Float[Array, " k"]
+    part: Int[Array, " k"]
+    weight: Float[Array, "x x"]
+    n_parts: int = eqx.field(static=True)
+
+    def __call__(self, gap: Float[Array, " y"]) -> Float[Array, " y"]:
+        n, n_outlet = self.mean.shape[0], self.weight.shape[0] - self.n_parts
+        area, flow, outlet = jnp.split(gap, [n, gap.shape[0] - n_outlet])
+        pressure = jax.ops.segment_sum(self.mean * area, self.part, self.n_parts)
+        slow = self.weight @ jnp.concatenate([pressure, outlet])
+        area = self.per_pressure * slow[self.part]
+        return jnp.concatenate([area, jnp.zeros_like(flow), slow[self.n_parts :]])
+
+
+def _slow_rate(
+    problem: Flow1DProblem, equations: Semidiscretisation, y: FlowState, compliance
+) -> Float[Array, "x x"]:
+    """Rates of the pressures of the network's parts, each a reservoir, and of the outlets."""
+    outlet, unravel = ravel_pytree(y.outlet)
+    start, n_parts = jnp.zeros((), compliance.dtype), compliance.shape[0]
+    part = [problem.grid.node_part[node] for node in equations.condition_node]
+    held = jnp.zeros(n_parts, bool)
+    for c, at in zip(problem.boundary, part, strict=True):
+        held = held.at[at].set(True) if isinstance(c, _HOLDS) else held
+
+    def rate(slow):
+        out, taken = [], jnp.zeros_like(compliance)
+        for c, x, at in zip(problem.boundary, unravel(slow[n_parts:]), part, strict=True):
+            flow = outlet_conductance(c) * slow[at] - outlet_source(c, x, start)
+            # Where the pressure is held, the source is one.
+            taken = taken if isinstance(c, _HOLDS) else taken.at[at].add(flow)
             out.append(outlet_rate(c, x, start, flow))
-        return ravel_pytree(tuple(out))[0]
+        # Vessels that take their pressure from the boundary forget theirs within a step.
+        forgotten = -_FORGET / problem.period * slow[:n_parts]
+        vessels = jnp.where(held, forgotten, -taken / compliance)
+        return jnp.concatenate([vessels, ravel_pytree(tuple(out))[0]])
 
-    return jax.jacfwd(rate)(jnp.zeros_like(vector))
+    return jax.jacfwd(rate)(jnp.zeros(outlet.shape[0] + n_parts, compliance.dtype))
 
 
 class _Progress(NamedTuple):
@@ -222,13 +264,10 @@ class _Progress(NamedTuple):
 
 
 def _iterate(problem: Flow1DProblem, settings: _Settings):
-    """The fixed point, what has been seen, and ∂Φ/∂x."""
+    """The fixed point, and what has been seen."""
     problem = jax.lax.stop_gradient(problem)
-    scale, n = settings.scale(problem), settings.n_rest
-    vector, watch = settings.cycle(problem, settings.vector)
-    response = settings.response(problem, vector)
-    factor = jax.scipy.linalg.lu_factor(jnp.eye(response.shape[1]) - response[n:])
-    limit = _at_least_rounding(settings.tolerance, vector)
+    scale, chord = settings.scale(problem), settings.chord(problem)
+    limit = _at_least_rounding(settings.tolerance, settings.vector)
 
     def go_on(carry):
         _, seen = carry
@@ -238,15 +277,13 @@ def _iterate(problem: Flow1DProblem, settings: _Settings):
         vector, seen = carry
         after, watch = settings.cycle(problem, vector)
         gap = after - vector
-        corrected = after + response @ jax.scipy.linalg.lu_solve(factor, gap[n:])
         change = jnp.max(jnp.abs(gap) / scale)
-        corrected = jnp.where(watch.fault == 0, corrected, after)
+        corrected = jnp.where(watch.fault == 0, after + chord(gap), after)
         return corrected, _Progress(seen.cycles + 1, change, watch.fault, watch.interval)
 
-    one = jnp.ones((), jnp.int32)
-    seen = _Progress(one, jnp.asarray(jnp.inf, vector.dtype), watch.fault, watch.interval)
-    vector, seen = jax.lax.while_loop(go_on, body, (vector, seen))
-    return vector, seen, (response, factor)
+    zero = jnp.zeros((), jnp.int32)
+    seen = _Progress(zero, jnp.full_like(limit, jnp.inf), zero, zero)
+    return jax.lax.while_loop(go_on, body, (settings.vector, seen))
 
 
 def _at_least_rounding(tolerance, like: Array) -> Array:
@@ -255,22 +292,20 @@ def _at_least_rounding(tolerance, like: Array) -> Array:
 
 @eqx.filter_custom_vjp
 def _fixed_point_reverse(problem: Flow1DProblem, settings: _Settings):
-    vector, seen, _ = _iterate(problem, settings)
-    return vector, seen
+    return _iterate(problem, settings)
 
 
 @_fixed_point_reverse.def_fwd
 def _forward_pass(perturbed, problem, settings):
-    vector, seen, newton = _iterate(problem, settings)
-    return (vector, seen), (vector, newton)
+    vector, seen = _iterate(problem, settings)
+    return (vector, seen), vector
 
 
 @_fixed_point_reverse.def_bwd
 def _backward_pass(residuals, grad, perturbed, problem, settings):
     r"""λ = g + (∂Φ/∂y)ᵀλ, then ∂Φ/∂θᵀ λ; the chord's transpose corrects λ after each product."""
-    vector, (response, factor) = residuals
-    given = grad[0]
-    n, scale = settings.n_rest, settings.scale(problem)
+    vector, given = residuals, grad[0]
+    scale, chord = settings.scale(problem), settings.chord(problem)
     parameters, rest = eqx.partition(problem, eqx.is_inexact_array)
     cycle = lambda p, v: settings.cycle(eqx.combine(p, rest), v)[0]
     _, pull = jax.vjp(cycle, parameters, vector)
@@ -279,9 +314,7 @@ def _backward_pass(residuals, grad, perturbed, problem, settings):
     def body(carry):
         adjoint, _, count = carry
         gap = given + pull(adjoint)[1] - adjoint
-        passed_on = gap[n:] + response[:n].T @ gap[:n]
-        outlet = jax.scipy.linalg.lu_solve(factor, passed_on, trans=1)
-        step = jnp.concatenate([gap[:n], outlet])
+        step = gap + jax.linear_transpose(chord, gap)(gap)[0]
         return adjoint + step, jnp.max(jnp.abs(gap) * scale), count + 1
 
     limit = _at_least_rounding(_ADJOINT_TOLERANCE, vector) * size
@@ -295,8 +328,7 @@ def _backward_pass(residuals, grad, perturbed, problem, settings):
 
 @eqx.filter_custom_jvp
 def _fixed_point_forward(problem: Flow1DProblem, settings: _Settings):
-    vector, seen, _ = _iterate(problem, settings)
-    return vector, seen
+    return _iterate(problem, settings)
 
 
 @_fixed_point_forward.def_jvp
@@ -304,9 +336,7 @@ def _forward_tangent(primals, tangents):
     problem, settings = primals
     # The function itself, not its iteration: so the rule can be differentiated again.
     vector, seen = _fixed_point_forward(problem, settings)
-    n, scale = settings.n_rest, jax.lax.stop_gradient(settings.scale(problem))
-    response = jax.lax.stop_gradient(settings.response(problem, vector))
-    factor = jax.scipy.linalg.lu_factor(jnp.eye(response.shape[1]) - response[n:])
+    scale, chord = jax.lax.stop_gradient((settings.scale(problem), settings.chord(problem)))
     parameters, rest = eqx.partition(problem, eqx.is_inexact_array)
     # Unperturbed leaves have no tangent; leaves that are no parameters are None on both sides.
     dot = jax.tree.map(
@@ -321,7 +351,7 @@ def _forward_tangent(primals, tangents):
     def body(carry):
         tangent, size, _, count = carry
         gap = push(tangent) - tangent
-        step = gap + response @ jax.scipy.linalg.lu_solve(factor, gap[n:])
+        step = gap + chord(gap)
         change = jnp.max(jnp.abs(gap) / scale)
         return tangent + step, jnp.maximum(size, change), change, count + 1
 
