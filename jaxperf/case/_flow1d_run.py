@@ -210,9 +210,9 @@ def _one_period(case: SvOneDCase, where: str) -> float:
             expected="an inlet or an intramyocardial pressure with a table over the cycle",
             fix="Give the inlet a table, or solve it with jaxperf.solve_steady",
         )
-    if len(found) > 1:
+    if found[-1] - found[0] > 1e-6 * found[-1]:
         raise InputError(
-            f"its tables last {', '.join(f'{p:g}' for p in found)} s",
+            f"its tables last {', '.join(f'{p:.9g}' for p in found)} s",
             where=where,
             expected="one period for all",
             fix="Bring the tables to one heart rate",

@@ -30,8 +30,8 @@ class WallTable(eqx.Module):
     """A wall law at fixed places: its shape; reference area and modulus, with their inverses.
 
     `unit` is 1, but known at run time only: XLA:CPU compiles a loop over whole arrays and nothing
-    else for an emitter that takes three times as long. The inverses and the unit count as constants
-    where the table is differentiated; area and modulus account for them.
+    else for an emitter that takes three times as long. The rules below count each inverse to what it
+    is the inverse of: they take no tangent of it.
     """
 
     wall: AbstractElasticWall
@@ -89,7 +89,7 @@ def _cell_pressure_jvp(primals, tangents):
         (lambda: slope, area_dot),
         (lambda: -slope * (area * table.inverse_area), dot.area),
         (lambda: load, dot.modulus),
-        (lambda: 1.0, dot.unloaded),
+        (lambda: jnp.ones_like(load), dot.unloaded),
     )
     return value, _or_zero(moved, value)
 
@@ -276,7 +276,7 @@ def _face_total_jvp(primals, tangents):
         (lambda: (driven - 2.0 * head) * table.inverse_area, dot.area),
         (lambda: -(0.5 * driven * table.inverse_modulus + at.load * by_pressure), dot.modulus),
         (lambda: (head - 0.5 * driven) / density, density_dot),
-        (lambda: head / alpha, alpha_dot),
+        (lambda: _head(table, 1.0, at, flow), alpha_dot),
     )
     return value, _or_zero(moved, value)
 

@@ -16,11 +16,11 @@ from ..vessel import AbstractElasticWall, AbstractWall, Blood
 
 
 class Grid(eqx.Module):
-    """Cells of every vessel in one row, with a gap between vessels and two at either end.
+    """Cells of every vessel in one row, every vessel between two gaps of its own.
 
     With one row every difference of neighbours is one slice of one array. A *slot* is a cell or a
-    gap, face f lies between the slots f and f + 1, and the two faces beside a gap are the *ends*
-    of vessels. A vessel here is an unbranched course between two nodes at which something
+    gap, face f lies between the slots f − 1 and f, and a face between a gap and a cell is an *end*
+    of a vessel. A vessel here is an unbranched course between two nodes at which something
     happens: a junction, a boundary, the middle of a lesion.
 
     **Attributes:**

@@ -237,9 +237,12 @@ def _slow_rate(
     outlet, unravel = ravel_pytree(y.outlet)
     start, n_parts = jnp.zeros((), compliance.dtype), compliance.shape[0]
     part = [problem.grid.node_part[node] for node in equations.condition_node]
-    held = jnp.zeros(n_parts, bool)
+    # What is held at a pressure has nothing slow, and what cannot drain nothing to correct.
+    drain, held = jnp.zeros_like(compliance), jnp.zeros(n_parts, bool)
     for c, at in zip(problem.boundary, part, strict=True):
+        drain = drain.at[at].add(outlet_conductance(c))
         held = held.at[at].set(True) if isinstance(c, _HOLDS) else held
+    held = held | (drain == 0.0)
 
     def rate(slow):
         out, taken = [], jnp.zeros_like(compliance)
@@ -248,7 +251,6 @@ def _slow_rate(
             # Where the pressure is held, the source is one.
             taken = taken if isinstance(c, _HOLDS) else taken.at[at].add(flow)
             out.append(outlet_rate(c, x, start, flow))
-        # Vessels that take their pressure from the boundary forget theirs within a step.
         forgotten = -_FORGET / problem.period * slow[:n_parts]
         vessels = jnp.where(held, forgotten, -taken / compliance)
         return jnp.concatenate([vessels, ravel_pytree(tuple(out))[0]])

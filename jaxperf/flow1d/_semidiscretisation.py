@@ -398,9 +398,9 @@ def _table(problem: Flow1DProblem, segment, fraction) -> WallTable:
         # The stiffness is in the table; what is left of the wall is its shape, without parameters.
         wall=eqx.filter(wall, eqx.is_array, inverse=True),
         area=area,
-        inverse_area=jax.lax.stop_gradient(1.0 / area),
+        inverse_area=1.0 / area,
         modulus=modulus,
-        inverse_modulus=jax.lax.stop_gradient(1.0 / modulus),
+        inverse_modulus=1.0 / modulus,
         unloaded=unloaded,
         unit=jax.lax.stop_gradient(1.0 + 0.0 * radius[0]),
     )

@@ -114,7 +114,8 @@ class AbstractElasticWall(AbstractWall):
     r"""A wall with a pressure law that can be inverted, and so a wave speed.
 
     Every law here relates the *load* $x = (p-p_0)/M$, with the wall's modulus
-    $M = \tfrac43 Eh/r$, to the relative area $a = A/A_0$ by a shape of its own, $a = a(x)$.
+    $M = \tfrac43 Eh/r$, to the relative area $a = A/A_0$ by a shape of its own, $a = a(x)$, which
+    has no parameters: whatever may be fitted belongs into M and $p_0$.
     """
 
     stiffness: eqx.AbstractVar[AbstractStiffness]
