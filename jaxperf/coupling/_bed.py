@@ -176,10 +176,11 @@ def condense_bed(
     - $R_1+R_2 = 1/(2G_i)$, half of what lies between the outlet and the tissue, is in front of the
       vessels that the wall squeezes; the other half goes into M. Spaan et al. (1981) measured
       what impedes the flow that their squeezing drives: 0.37 of the resistance of a coronary bed
-      of 50 mmHg s/ml and 0.5 at 100.
+      of 50 mmHg s/ml and 0.5 at 100. Theirs includes the drain, which is beyond $1/G_i$ here:
+      half of $1/G_i$ is somewhat less of the whole.
     - $R_1 = 1/\sum A/(\rho c)$ over the vessels that leave the outlet, at the steady pressure:
       the characteristic impedance that fast waves meet there. Below an outlet that is itself a
-      terminal it is that of the 1-D vessels that meet there, which then reflect nothing.
+      terminal it is that of the 1-D vessels that meet there; a single one then reflects nothing.
       $R_2$ is at least 5 % of the two.
     - $C_{a,i} = \sum\int A/(\rho c^2)\,dx + 0.001\,C_{t,i}$: the bed's vessels at the steady
       pressure, under a constant pressure from outside although some lie in the wall. The small
