@@ -140,6 +140,7 @@ def test_flow_through_a_junction_second_order():
         assert orders(change)[0] >= 1.8, change
 
 
+@pytest.mark.slow
 def test_time_step_ten_times_the_friction_limit():
     """A vessel of 50 µm: friction relaxes at 1.1e4/s, explicit Heun would stop at h = 0.19 ms."""
     wall = SqrtAreaWall(ConstantStiffness(1e5), 9e3)

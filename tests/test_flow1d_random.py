@@ -161,6 +161,7 @@ _SETTINGS = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=60, **_SETTINGS)
 @given(seed=st.integers(0, 2**31 - 1))
 def test_sixty(seed):

@@ -173,23 +173,18 @@ def condense_bed(
     The steady flows are exact, $q_i = (P_i-\pi_i)/(R_1+R_2)_i = (M\pi-m)_i$ (see the head of this
     file); the storage is lumped, two capacitors for each outlet:
 
-    - $R_1+R_2 = 1/(2G_i)$, half of what lies between the outlet and the tissue, is in front of the
-      vessels that the wall squeezes; the other half goes into M. Spaan et al. (1981) measured
-      what impedes the flow that their squeezing drives: 0.37 of the resistance of a coronary bed
-      of 50 mmHg s/ml and 0.5 at 100. Theirs includes the drain, which is beyond $1/G_i$ here:
-      half of $1/G_i$ is somewhat less of the whole.
+    - $R_1+R_2 = 1/(2G_i)$ is in front of the vessels that the wall squeezes, the other half goes
+      into M. Spaan et al. (1981) measured 0.37 of a bed of 50 mmHg s/ml, 0.5 at 100, with the drain.
     - $R_1 = 1/\sum A/(\rho c)$ over the vessels that leave the outlet, at the steady pressure:
       the characteristic impedance that fast waves meet there. Below an outlet that is itself a
-      terminal it is that of the 1-D vessels that meet there; a single one then reflects nothing.
-      $R_2$ is at least 5 % of the two.
+      terminal, that of the 1-D vessels that meet there. $R_2$ is at least 5 % of the two.
     - $C_{a,i} = \sum\int A/(\rho c^2)\,dx + 0.001\,C_{t,i}$: the bed's vessels at the steady
       pressure, under a constant pressure from outside although some lie in the wall. The small
       share keeps $C_a$ positive below an outlet without vessels.
     - $C_{t,i}$, compliance per mass times the mass that the outlet's terminals perfuse: of all
       that the wall squeezes, arterioles, capillaries and veins. Default 0.10 ml/mmHg/100 g,
-      which Chilian and Marcus (1984) measured with vasomotor tone, and 0.21 without. Spaan (1985)
-      estimates the intramyocardial compliance at up to 45 times that of the epicardial arteries.
-      The 0.01 to 0.05 of Lee et al. (1984) are of the intramural arteries alone.
+      which Chilian and Marcus (1984) measured with vasomotor tone, and 0.21 without. The 0.01 to
+      0.05 of Lee et al. (1984) are of the intramural arteries alone.
     - $p_{im}(t) = 1.2\,(1-d)\,p_{LV}(t)$ at depth d, which is 1.2·(0.167, 0.5, 0.833)·p_LV in three
       layers, averaged over the tissue that the outlet feeds with the weights Φ.
 
@@ -205,13 +200,13 @@ def condense_bed(
       derivative with respect to the dilation runs through the solution).
     - `method`: a Darcy solver, used as preconditioner; `rtol`, on each tissue solve, 1e-6 in
       double and 1e-4 in single precision where left out: M errs by about its square.
-      `max_linear_steps` as in `solve_perfusion`.
-    - `chunk`: outlets solved for at once. `progress` is called with (done, all) outlets.
+    - `max_linear_steps`: as in `solve_perfusion`; `chunk`: outlets solved for at once;
+      `progress` is called with (done, all) outlets.
 
     **Returns:** a [`CondensedBed`][]; differentiable in the parameters that `problem` holds as
     floating-point arrays (those of `solve_perfusion`), in either mode. Not to be jitted: the cut
-    runs on the host. In single precision the bed errs by about 1e-6. 16 bytes of memory (8 in
-    single precision) are held for each outlet and control volume.
+    runs on the host. Single precision errs by about 1e-6. Memory: 16 bytes (8 in single
+    precision) for each outlet and control volume.
 
     **Errors:** [`InputError`][] naming the vessel or the node: an elastic wall in the problem, a
     1-D part that is not closed towards the roots, a loop, a lesion or a boundary condition in the
