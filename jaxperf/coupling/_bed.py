@@ -174,7 +174,7 @@ def condense_bed(
     file); the storage is lumped, two capacitors for each outlet:
 
     - $R_1+R_2 = 1/(2G_i)$ is in front of the vessels that the wall squeezes, the other half goes
-      into M. Spaan et al. (1981) measured 0.37 of a bed of 50 mmHg s/ml, 0.5 at 100, with the drain.
+      into M. Spaan et al. (1981) found 0.37 of a bed of 50 mmHg s/ml, 0.5 at 100, drain included.
     - $R_1 = 1/\sum A/(\rho c)$ over the vessels that leave the outlet, at the steady pressure:
       the characteristic impedance that fast waves meet there. Below an outlet that is itself a
       terminal, that of the 1-D vessels that meet there. $R_2$ is at least 5 % of the two.
