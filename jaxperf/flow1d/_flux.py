@@ -30,7 +30,7 @@ class WallTable(eqx.Module):
     """A wall law at fixed places: its shape; reference area and modulus, with their inverses.
 
     `unit` is 1, but known at run time only: XLA:CPU compiles a loop over whole arrays and nothing
-    else for an emitter that takes three times as long. The rules below count an inverse to what it
+    else for an emitter that is much slower. The rules below count an inverse to what it
     is the inverse of: they take no tangent of it.
     """
 

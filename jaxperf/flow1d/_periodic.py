@@ -185,18 +185,15 @@ class _Settings(eqx.Module):
         flow = jnp.max(jnp.abs(y.flow)) + 1e-3 * jnp.max(y.area)
         outlet = tuple(like(pressure, x) for x in y.outlet)
         # An area counts by the pressure its change makes.
-        lumen = equations.cell_wall.lumen(cell_pressure(equations.cell_wall, y.area))
-        return ravel_pytree((pressure * lumen.compliance, like(flow, y.flow), outlet))[0]
+        area = pressure * _compliance(equations, y)
+        return ravel_pytree((area, like(flow, y.flow), outlet))[0]
 
     def chord(self, problem: Flow1DProblem) -> "_Chord":
         """What is slow, and how it changes over a cycle."""
         y = self.initial
         equations = semidiscretise(problem)
-        compliance = equations.cell_wall.lumen(
-            cell_pressure(equations.cell_wall, y.area)
-        ).compliance
         is_cell = equations.inverse_length > 0.0
-        compliance = jnp.where(is_cell, compliance, 0.0)
+        compliance = jnp.where(is_cell, _compliance(equations, y), 0.0)
         length = jnp.where(is_cell, 1.0 / jnp.where(is_cell, equations.inverse_length, 1.0), 0.0)
         part, n_parts = problem.grid.cell_part, problem.grid.n_parts
         total = jax.ops.segment_sum(length * compliance, part, n_parts)
@@ -206,6 +203,12 @@ class _Settings(eqx.Module):
         over_cycle = jnp.linalg.matrix_power(jnp.linalg.inv(one - rate), _IMPLICIT_STEPS)
         weight = over_cycle @ jnp.linalg.inv(one - over_cycle)
         return _Chord(compliance, length / total[part], part, weight, n_parts)
+
+
+def _compliance(equations: Semidiscretisation, y: FlowState) -> Float[Array, " k"]:
+    """dA/dp in every slot, m²/Pa."""
+    table = equations.cell_wall
+    return table.lumen(cell_pressure(table, y.area)).compliance
 
 
 class _Chord(eqx.Module):

@@ -106,8 +106,7 @@ class Semidiscretisation(eqx.Module):
         force = momentum_rate(
             y.area, y.flow, flux, gradient(total), self.friction, self.density, self.alpha
         )
-        if self.inverse_inertia is not None:
-            force = force * self.inverse_inertia
+        force = self._over_inertia(force)
         outlet = tuple(
             outlet_rate(c, state, t, taken)
             for c, state, taken in zip(self.boundary, y.outlet, into, strict=True)
@@ -119,7 +118,7 @@ class Semidiscretisation(eqx.Module):
 
         Flow by friction, outlets by their compartments; area and volume do not.
         """
-        friction = self._damped(self.friction)
+        friction = self._over_inertia(self.friction)
         return FlowState(
             jnp.ones_like(y.area),
             # The same as 1/(1 + h k/A) with one division.
@@ -154,8 +153,8 @@ class Semidiscretisation(eqx.Module):
         """The largest `cell_rate`."""
         return jnp.max(self.cell_rate(y))
 
-    def _damped(self, rate):
-        return rate if self.inverse_inertia is None else rate * self.inverse_inertia
+    def _over_inertia(self, force):
+        return force if self.inverse_inertia is None else force * self.inverse_inertia
 
     def _faces(self, t, y: FlowState):
         """Flow and total pressure at the faces; flow out of nodes, into conditions."""
