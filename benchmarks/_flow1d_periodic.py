@@ -51,7 +51,7 @@ def measure_periodic(report: Report, problem: Flow1DProblem, *, quick: bool, log
         )
         report.add(f"flow1d.left_coronary{name}.plain_cycles", plain, "cycles", error=float(change))
         log(f"periodic{name}: {int(found.cycles)} cycles {told}")
-        if factor == 1.0 or not quick:
+        if not quick:
             _gradient(report, which, name, one_cycle, log)
 
 
