@@ -1,7 +1,6 @@
 """Darcy flow in the ventricular wall: one control-volume operator on a graph for every mesh."""
 
 from ._assembly import (
-    AbstractDarcyMesh as AbstractDarcyMesh,
     check_permeability as check_permeability,
     darcy_mesh as darcy_mesh,
     TetDarcyMesh as TetDarcyMesh,
@@ -9,6 +8,7 @@ from ._assembly import (
     VoxelDarcyMesh as VoxelDarcyMesh,
 )
 from ._krylov import KrylovSolution as KrylovSolution, solve_krylov as solve_krylov
+from ._mesh import AbstractDarcyMesh as AbstractDarcyMesh
 from ._operator import (
     build_darcy_graph as build_darcy_graph,
     darcy_operator as darcy_operator,
@@ -22,3 +22,4 @@ from ._solver import (
     DarcySolution as DarcySolution,
     solve_darcy as solve_darcy,
 )
+from ._tensor import VoxelTensorDarcyMesh as VoxelTensorDarcyMesh

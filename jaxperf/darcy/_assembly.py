@@ -1,8 +1,7 @@
 """Transmissibilities from a mesh and a permeability."""
 
-from abc import abstractmethod
+from typing import Literal, overload
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,43 +9,16 @@ from jaxtyping import Array, Float, Int
 
 from .._misc import InputError
 from ..geometry import TetMesh, VoxelMesh
+from ._mesh import AbstractDarcyMesh, check_shape
 from ._operator import build_darcy_graph, DarcyGraph
-
-
-class AbstractDarcyMesh(eqx.Module):
-    """A mesh prepared for Darcy: its graph, and the map from permeability to transmissibility.
-
-    Permeability K here is the mobility of Darcy's law u = −K∇p, in m²/(Pa·s). It is a scalar for
-    the whole mesh, one scalar for each element, or one symmetric (3, 3) tensor for each element;
-    an element is a voxel or a tetrahedron.
-    """
-
-    graph: eqx.AbstractVar[DarcyGraph]
-
-    @property
-    @abstractmethod
-    def n_elements(self) -> int:
-        """How many elements carry a permeability."""
-
-    @abstractmethod
-    def transmissibility(self, permeability: Float[Array, "..."]) -> Float[Array, " e"]:
-        """Transmissibility (m³/s/Pa) of every edge; differentiable in the permeability."""
-
-
-def _check_shape(permeability: Array, n_elements: int):
-    allowed = ((), (n_elements,), (n_elements, 3, 3))
-    if permeability.shape not in allowed:
-        raise ValueError(
-            f"permeability has shape {permeability.shape}; expected one of {allowed}: a scalar, "
-            "one scalar for each element, or one tensor for each element"
-        )
+from ._tensor import build_voxel_tensor_mesh, VoxelTensorDarcyMesh
 
 
 class VoxelDarcyMesh(AbstractDarcyMesh):
     """Two-point flux between voxels: T = A/d · harmonic mean of n·K·n on the two sides.
 
     Consistent where K is diagonal in the axes of the grid only; `check_permeability`
-    refuses others.
+    refuses others, and [`jaxperf.darcy.VoxelTensorDarcyMesh`][] takes them.
     """
 
     graph: DarcyGraph
@@ -58,7 +30,7 @@ class VoxelDarcyMesh(AbstractDarcyMesh):
         return self.graph.n_cells
 
     def transmissibility(self, permeability: Float[Array, "..."]) -> Float[Array, " e"]:
-        _check_shape(permeability, self.n_elements)
+        check_shape(permeability, self.n_elements)
         if permeability.ndim == 0:
             return permeability * self.area_over_distance
         beside = permeability[self.graph.edge]
@@ -86,7 +58,7 @@ class TetDarcyMesh(AbstractDarcyMesh):
         return self.tet_volume.shape[0]
 
     def transmissibility(self, permeability: Float[Array, "..."]) -> Float[Array, " e"]:
-        _check_shape(permeability, self.n_elements)
+        check_shape(permeability, self.n_elements)
         flux = self.gradient
         if permeability.ndim == 3:
             flux = jnp.einsum("mij,maj->mai", permeability, self.gradient)
@@ -104,8 +76,28 @@ class TetDarcyMesh(AbstractDarcyMesh):
 _PAIRS = np.array([[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]])
 
 
-def darcy_mesh(mesh: VoxelMesh | TetMesh) -> VoxelDarcyMesh | TetDarcyMesh:
-    """Prepare a mesh for Darcy; runs on the host."""
+@overload
+def darcy_mesh(
+    mesh: VoxelMesh | TetMesh, *, full_tensor: Literal[False] = False
+) -> VoxelDarcyMesh | TetDarcyMesh: ...
+
+
+@overload
+def darcy_mesh(
+    mesh: VoxelMesh | TetMesh, *, full_tensor: Literal[True]
+) -> VoxelTensorDarcyMesh | TetDarcyMesh: ...
+
+
+def darcy_mesh(
+    mesh: VoxelMesh | TetMesh, *, full_tensor: bool = False
+) -> VoxelDarcyMesh | VoxelTensorDarcyMesh | TetDarcyMesh:
+    """Prepare a mesh for Darcy; runs on the host.
+
+    **Arguments:** `full_tensor`, whether voxels take tensors in any axes. That costs 26
+    neighbours in place of 6; tetrahedra take them anyway.
+    """
+    if isinstance(mesh, VoxelMesh) and full_tensor:
+        return build_voxel_tensor_mesh(mesh)
     if isinstance(mesh, VoxelMesh):
         pairs = mesh.face_pairs()
         return VoxelDarcyMesh(
@@ -143,12 +135,12 @@ def transversely_isotropic(
 def check_permeability(
     mesh: AbstractDarcyMesh, permeability: Float[np.ndarray, "..."], where: str
 ) -> None:
-    """Refuse a permeability that is not positive definite, or that a voxel grid cannot represent.
+    """Refuse a permeability that is not positive definite, or that a mesh cannot represent.
 
-    **Errors:** [`InputError`][] naming the element. A rotated tensor on voxels is refused: the
-    two-point flux would drop its off-diagonal part and converge to the wrong pressure.
+    **Errors:** [`InputError`][] naming the element. A rotated tensor is refused by two-point
+    fluxes on voxels, which would drop its off-diagonal part and converge to the wrong pressure.
     """
-    _check_shape(jnp.asarray(permeability), mesh.n_elements)
+    check_shape(jnp.asarray(permeability), mesh.n_elements)
     tensor = permeability.ndim == 3
     smallest = np.linalg.eigvalsh(permeability)[:, 0] if tensor else np.atleast_1d(permeability)
     bad = ~(np.isfinite(smallest) & (smallest > 0))
@@ -169,5 +161,6 @@ def check_permeability(
                 "the permeability tensor is not diagonal in the axes of the voxel grid",
                 where=where,
                 expected="a scalar, or a tensor aligned with the grid",
-                fix="Use a tetrahedral mesh (`mesh: tetrahedra` cuts the voxels into them)",
+                fix="Prepare the voxels with darcy_mesh(mesh, full_tensor=True), or use a "
+                "tetrahedral mesh (`mesh: tetrahedra` cuts the voxels into them)",
             )
