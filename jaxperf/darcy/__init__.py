@@ -7,6 +7,14 @@ from ._assembly import (
     transversely_isotropic as transversely_isotropic,
     VoxelDarcyMesh as VoxelDarcyMesh,
 )
+from ._boundary import (
+    darcy_problem as darcy_problem,
+    darcy_surface as darcy_surface,
+    DarcySurface as DarcySurface,
+    DirichletFaces as DirichletFaces,
+    NeumannFaces as NeumannFaces,
+    RobinFaces as RobinFaces,
+)
 from ._krylov import KrylovSolution as KrylovSolution, solve_krylov as solve_krylov
 from ._mesh import AbstractDarcyMesh as AbstractDarcyMesh
 from ._operator import (

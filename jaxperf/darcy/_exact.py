@@ -78,6 +78,23 @@ def screened_slab(
     return jnp.cosh((thickness - x) / screening_length) / jnp.cosh(thickness / screening_length)
 
 
+def screened_slab_exchange(
+    x: Float[Array, " n"],
+    thickness: float,
+    screening_length: float,
+    exchange: float,
+    push: float,
+) -> Float[Array, " n"]:
+    """p of −ℓ²p″ + p = 0 with −ℓ²p′(0) = push − exchange · p(0) and no flux at the far side.
+
+    p = A cosh((L−x)/ℓ) with A = push/(exchange · cosh(L/ℓ) + ℓ sinh(L/ℓ)); without exchange the
+    push is an inflow, and exchange → ∞ at constant push/exchange prescribes p(0).
+    """
+    reach = thickness / screening_length
+    scale = exchange * jnp.cosh(reach) + screening_length * jnp.sinh(reach)
+    return push / scale * jnp.cosh((thickness - x) / screening_length)
+
+
 def screened_shell(
     r: Float[Array, " n"], inner: float, outer: float, screening_length: float
 ) -> Float[Array, " n"]:
@@ -87,3 +104,29 @@ def screened_shell(
     """
     decay = jnp.sinh((outer - r) / screening_length)
     return inner / r * decay / jnp.sinh((outer - inner) / screening_length)
+
+
+def refracted(
+    jump: float,
+    on_plane: Callable[[Array], Array],
+    slope: Callable[[Array], Array],
+) -> ManufacturedDarcy:
+    """A tilted tensor K that jumps to jump · K across the plane x = ½.
+
+    p = a(x) + (x − ½) b with a and b free of x. Tangential gradient and pressure agree on the
+    plane, and the normal flux does with b behind it equal to (n·K·g/jump − n·K·∇a)/K_nn, where
+    g = (b, ∇a) is the gradient before it. Linear a and constant b: exact for a scheme that
+    reproduces linear pressures.
+
+    **Arguments:** `on_plane`, a at a point, and `slope`, b before the plane, without dependence
+    on x.
+    """
+    direction = jnp.array([1.0, 1.0, 0.5]) / 1.5
+    tensor = jnp.eye(3) + 9 * direction[:, None] * direction[None, :]
+
+    def pressure(x):
+        along = tensor[0] @ jax.grad(on_plane)(x) / tensor[0, 0]
+        behind = (slope(x) + along) / jump - along
+        return on_plane(x) + (x[0] - 0.5) * jnp.where(x[0] < 0.5, slope(x), behind)
+
+    return ManufacturedDarcy(pressure, lambda x: tensor * jnp.where(x[0] < 0.5, 1.0, jump))
