@@ -31,3 +31,10 @@ from ._solver import (
     solve_darcy as solve_darcy,
 )
 from ._tensor import VoxelTensorDarcyMesh as VoxelTensorDarcyMesh
+from ._transient import (
+    darcy_state as darcy_state,
+    darcy_term as darcy_term,
+    DarcyRate as DarcyRate,
+    DarcySDIRK2 as DarcySDIRK2,
+    DarcyState as DarcyState,
+)

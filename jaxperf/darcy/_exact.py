@@ -130,3 +130,16 @@ def refracted(
         return on_plane(x) + (x[0] - 0.5) * jnp.where(x[0] < 0.5, slope(x), behind)
 
     return ManufacturedDarcy(pressure, lambda x: tensor * jnp.where(x[0] < 0.5, 1.0, jump))
+
+
+def terzaghi(
+    x: Float[Array, " n"], time: float, thickness: float, diffusivity: float, n_terms: int = 200
+) -> Float[Array, " n"]:
+    """p of ∂p/∂t = c p″ with p = 1 at first, drained (p = 0) at x = 0 and closed at the far side.
+
+    p = Σ 2/M sin(Mx/L) exp(−M² c t/L²), M = (2k+1)π/2: Terzaghi's one-dimensional consolidation
+    with diffusivity c = K/S.
+    """
+    m = (2 * jnp.arange(n_terms, dtype=x.dtype) + 1) * (0.5 * jnp.pi)
+    decay = 2.0 / m * jnp.exp(-(m**2) * diffusivity * time / thickness**2)
+    return jnp.sin(x[:, None] / thickness * m[None, :]) @ decay
