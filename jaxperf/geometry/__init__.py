@@ -16,6 +16,11 @@ from ._mesh import (
     BoundaryFaces as BoundaryFaces,
     Quadrature as Quadrature,
 )
+from ._refine import (
+    mesh_quality as mesh_quality,
+    MeshQuality as MeshQuality,
+    refine_tetrahedra as refine_tetrahedra,
+)
 from ._regions import (
     power_owner as power_owner,
     Regions as Regions,
@@ -28,6 +33,7 @@ from ._tet import (
     build_tet_mesh as build_tet_mesh,
     TetMesh as TetMesh,
 )
+from ._tetrahedralise import tetrahedra_from_surface as tetrahedra_from_surface
 from ._transmural import (
     classify_boundary as classify_boundary,
     depth_between as depth_between,
