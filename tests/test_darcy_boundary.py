@@ -39,6 +39,10 @@ from jaxperf.geometry import (
 TENSOR = np.array([[2.0, 0.5, 0.1], [0.5, 1.0, 0.3], [0.1, 0.3, 1.5]])
 
 
+def _slow(parameter):
+    return pytest.param(parameter, marks=pytest.mark.slow)
+
+
 def _box(shape, upper=(1.0, 1.0, 1.0)):
     spacing = np.array(upper) / np.array(shape)
     affine = np.diag([*spacing, 1.0])
@@ -104,7 +108,7 @@ def _slab_error(kind, name, n):
     return _relative_l2(np.asarray(solve_darcy(problem).pressure), exact, mesh.volume)
 
 
-@pytest.mark.parametrize("kind", ["voxels", "tensor", "tetrahedra"])
+@pytest.mark.parametrize("kind", ["voxels", _slow("tensor"), "tetrahedra"])
 @pytest.mark.parametrize("name", _SLAB)
 def test_screened_slab_with_each_condition_at_second_order(kind, name):
     assert _orders(lambda n: _slab_error(kind, name, n), (10, 20)).min() >= 1.9
@@ -148,11 +152,11 @@ def test_manufactured_solutions_with_tensors_on_voxels(name):
     assert _orders(lambda n: _manufactured_error("tensor", case, n), (8, 16, 32)).min() >= 1.95
 
 
-_SIZES = [(6, 12), pytest.param((8, 16, 32), marks=pytest.mark.slow)]
+_SIZES = [(6, 12), _slow((8, 16, 32))]
 
 
 @pytest.mark.parametrize("sizes", _SIZES)
-@pytest.mark.parametrize("kind", ["tensor", "tetrahedra"])
+@pytest.mark.parametrize("kind", ["tensor", _slow("tetrahedra")])
 def test_all_conditions_together_at_second_order(kind, sizes):
     case = MANUFACTURED["fibre 10:1"]
     error = lambda n: _manufactured_error(kind, case, n, mixed=True)
@@ -325,7 +329,7 @@ def _functionals(kind):
     return functional, dense_functional, jnp.array([1.0, 0.3, 0.7, 0.4, 2.0, 1.3])
 
 
-@pytest.mark.parametrize("kind", ["voxels", "tensor", "tetrahedra"])
+@pytest.mark.parametrize("kind", [_slow("voxels"), "tensor", "tetrahedra"])
 def test_gradients_have_two_witnesses(kind):
     functional, dense_functional, theta = _functionals(kind)
     gradient = jax.jit(jax.grad(functional))(theta)

@@ -90,6 +90,7 @@ def _orders(errors):
     return np.log2(np.array(errors[:-1]) / np.array(errors[1:]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["voxels", "tetrahedra"])
 def test_second_order_in_space(kind):
     errors = [_error_against_the_series(kind, n, 0.05, 60) for n in (8, 16)]

@@ -42,7 +42,8 @@ def tetrahedra_from_surface(
 
     Quality-constrained Delaunay tetrahedra. Triangles longer than `edge_length` are divided where
     the tetrahedra on them are too large; finer ones are kept and make finer tetrahedra, so a
-    surface much finer than `edge_length` is better coarsened first. A few slivers may remain: see [`jaxperf.geometry.mesh_quality`][].
+    surface much finer than `edge_length` is better coarsened first. A few slivers may
+    remain: see [`jaxperf.geometry.mesh_quality`][].
 
     Needs the optional package tetgen, `pip install jaxperf[mesh]`. It is licensed under the AGPL,
     which binds those who distribute it or offer it as a service; nothing of it is in this package.
