@@ -1,8 +1,12 @@
-"""The 77 vessels of adan56: speed, the coarsest grid of equal accuracy, limits, periodic state."""
+"""The 77 vessels of adan56: speed, the coarsest grid of equal accuracy, limits, periodic state.
 
+Run as a process of its own it times a step on one core.
+"""
+
+import json
 import resource
+import statistics
 import sys
-import time
 from pathlib import Path
 
 import diffrax
@@ -23,14 +27,19 @@ from jaxperf.flow1d import (
     solve_periodic,
 )
 
-from ._flow1d_accuracy import plain_cycling, root_mean_square, steps_per_cycle
+from ._flow1d_accuracy import (
+    plain_cycling,
+    processor_seconds,
+    root_mean_square,
+    steps_per_cycle,
+)
 from ._flow1d_cases import adan56
-from ._flow1d_limits import measured_limits, work_of_step
+from ._flow1d_limits import bind_to_one_core, measured_limits, on_one_core, work_of_step
 from ._report import Report, seconds
 
 CELLS = 9241  # of the one differentiable peer, jaxFlowSim, in its published run
 _FIRST_CELL_TIME = 2e-4
-_STEPS = 2000
+_STEPS, _TRIES = 2000, 9
 _ACCURACY = 0.01
 _GRIDS, _QUICK_GRIDS = (16e-4, 8e-4, 4e-4, 2e-4), (16e-4, 8e-4)
 _FINE, _QUICK_FINE = 1e-4, 4e-4
@@ -78,33 +87,34 @@ def one_step(equations: Semidiscretisation, y: FlowState, start, step) -> FlowSt
 
 
 def _step(report: Report, data: Path, log) -> None:
+    """Of one thread, beside what XLA makes of all of them."""
+    alone = on_one_core("benchmarks._flow1d_adan", str(data.resolve()))
     problem = sized(data, CELLS)
+    together = _timed_steps(problem)
     equations, y = semidiscretise(problem), initial_state(problem)
-    step = jnp.asarray(problem.time_step)
-    run = lambda: some_steps(equations, y, step, _STEPS)
-    taken = seconds(run, repeat=5) / _STEPS
-    fastest = min(seconds(run, repeat=1, warm_up=0) for _ in range(5)) / _STEPS
-    before, start = time.process_time(), time.perf_counter()
-    jax.block_until_ready(run())
-    processor = time.process_time() - before
-    wall = time.perf_counter() - start
+    step, zero = jnp.asarray(problem.time_step), jnp.zeros(())
     limits = measured_limits()
-    zero = jnp.zeros(())
     work = work_of_step(lambda e, y: one_step(e, y, zero, step), equations, y)
     arithmetic, cache = work.arithmetic_seconds(limits), work.bytes / limits.cache
-    cells = problem.grid.n_cells
-    volume = _volume_error(problem, y, run())
+    cells, error = problem.grid.n_cells, max(alone["volume_error"], together["volume_error"])
     told = (
-        f"{cells} cells, {problem.grid.n_vessels} vessels, {_STEPS} steps; fastest "
-        f"{1e6 * fastest:.0f}, processor time {1e6 * processor / _STEPS:.0f} µs/step "
-        f"({processor / wall:.2f} of the wall)"
+        f"{cells} cells, {problem.grid.n_vessels} vessels, {_STEPS} steps, one thread, fastest "
+        f"{1e6 * alone['fastest']:.0f}; XLA with all threads {1e6 * together['median']:.0f}, "
+        f"processor time {1e6 * together['processor']:.0f}"
     )
-    report.add("flow1d.adan56.step_us", 1e6 * taken, "µs", reference=told, error=volume)
-    report.add("flow1d.adan56.step_ns_per_cell", 1e9 * taken / cells, "ns", error=volume)
+    report.add("flow1d.adan56.step_us", 1e6 * alone["median"], "µs", reference=told, error=error)
+    report.add("flow1d.adan56.step_ns_per_cell", 1e9 * alone["median"] / cells, "ns", error=error)
+    report.add(
+        "flow1d.adan56.threads_ratio",
+        together["median"] / alone["median"],
+        "1",
+        reference="time with all threads over time with one",
+        error=error,
+    )
     per_cell = lambda n: f"{n / cells:.1f}"
     report.add(
         "flow1d.adan56.arithmetic_fraction",
-        arithmetic / fastest,
+        arithmetic / alone["fastest"],
         "1",
         reference=f"for a cell {per_cell(work.divisions)} divisions of "
         f"{1e9 * limits.division:.2f} ns, {per_cell(work.roots)} roots of {1e9 * limits.root:.2f}, "
@@ -113,12 +123,27 @@ def _step(report: Report, data: Path, log) -> None:
     )
     report.add(
         "flow1d.adan56.bandwidth_fraction",
-        cache / fastest,
+        cache / alone["fastest"],
         "1",
         reference=f"{work.bytes / 1e6:.2f} MB a step at the {limits.cache / 1e9:.0f} GB/s of a "
         f"triad of that size, one thread; from memory {limits.memory / 1e9:.1f} GB/s",
     )
-    log(f"adan56: {1e6 * taken:.0f} µs/step at {cells} cells; {told}")
+    log(f"adan56: {1e6 * alone['median']:.0f} µs/step; {told}")
+
+
+def _timed_steps(problem: Flow1DProblem) -> dict[str, float]:
+    """Seconds for a step: median, fastest, of the processor; and the error of the volume."""
+    equations, y = semidiscretise(problem), initial_state(problem)
+    step = jnp.asarray(problem.time_step)
+    run = lambda: some_steps(equations, y, step, _STEPS)
+    taken = [seconds(run, repeat=1, warm_up=int(k == 0)) / _STEPS for k in range(_TRIES)]
+    processor, _ = processor_seconds(run)
+    return {
+        "median": statistics.median(taken),
+        "fastest": min(taken),
+        "processor": processor / _STEPS,
+        "volume_error": float(_volume_error(problem, y, run())),
+    }
 
 
 def _volume_error(problem: Flow1DProblem, before: FlowState, after: FlowState) -> float:
@@ -200,3 +225,8 @@ def _periodic(report: Report, problem: Flow1DProblem, quick: bool, log) -> None:
     report.add("flow1d.adan56.periodic_cycles", int(found.cycles), "cycles", error=change)
     report.add("flow1d.adan56.periodic_seconds", taken, "s", ratio=spent / taken, error=change)
     log(f"adan56 periodic: {int(found.cycles)} cycles, {taken:.1f} s; plain {plain}, {spent:.1f} s")
+
+
+if __name__ == "__main__":
+    bind_to_one_core()
+    print(json.dumps(_timed_steps(sized(Path(sys.argv[1]), CELLS))))

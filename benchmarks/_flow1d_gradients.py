@@ -135,6 +135,7 @@ def measure_gradients(
                 f"gradient, {case.name}, {n} cycles: {worst:.1e}, forward and reverse {apart:.1e}, "
                 f"ratio {price['ratio']:.1f}, {price['memory_MB']:.2f} MB"
             )
+            jax.clear_caches()
     if not lines:
         return
     report.tables["gradients against differences, relative"] = lines

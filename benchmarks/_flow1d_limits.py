@@ -44,14 +44,26 @@ class Limits:
 
 def measured_limits() -> Limits:
     """The limits, from a process bound to one core."""
+    return Limits(**on_one_core("benchmarks._flow1d_limits"))
+
+
+def on_one_core(module: str, *arguments: str) -> dict[str, Any]:
+    """What a module prints last, as JSON, run as a process that calls `bind_to_one_core`."""
     found = subprocess.run(
-        [sys.executable, "-m", "benchmarks._flow1d_limits"],
+        [sys.executable, "-m", module, *arguments],
         cwd=_REPOSITORY,
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
-    return Limits(**json.loads(found.stdout.splitlines()[-1]))
+    return json.loads(found.stdout.splitlines()[-1])
+
+
+def bind_to_one_core() -> None:
+    """Before JAX starts, so that it has one thread."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    jax.config.update("jax_enable_x64", True)
 
 
 def _chain(link) -> float:
@@ -89,9 +101,7 @@ def _fastest(run) -> float:
 
 
 def main() -> None:
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    jax.config.update("jax_enable_x64", True)
+    bind_to_one_core()
     found = Limits(
         # with an addition: a/(a/x) would be simplified away
         division=_chain(lambda x, a: a / (x + a)),

@@ -88,31 +88,52 @@ def flow1d(data: Path, *, quick: bool, log: Callable[[str], None]) -> FlowReport
         log(f"[red]{what} left out:[/red] {file} is not there")
         return True
 
+    for part in (_boileau, _left_coronary, _adan, _gradients, _bed):
+        part(report, data, quick, left_out, log)
+        # Every compiled program holds memory maps, and a process may have only so many.
+        jax.clear_caches()
+    if not report.rows:
+        raise MissingData(f"no reference data in {data}: name their folder with --data")
+    return FlowReport(report)
+
+
+def _boileau(report: Report, data: Path, quick: bool, left_out, log) -> None:
     for which, inlet in cases.BOILEAU.items():
         if not left_out(which, data / inlet):
             accuracy.measure_boileau(report, data, which, log)
-    if not left_out("left_coronary", data / cases.LEFT_CORONARY):
-        if not left_out("left_coronary against svOneDSolver", data / cases.LEFT_REFERENCE):
-            accuracy.measure_left_coronary(report, data, quick=quick, log=log)
-        _, problem = cases.left_coronary(data)
-        _other_ways(report, problem, log)
-        measure_periodic(report, problem, quick=quick, log=log)
+
+
+def _left_coronary(report: Report, data: Path, quick: bool, left_out, log) -> None:
+    if left_out("left_coronary", data / cases.LEFT_CORONARY):
+        return
+    if not left_out("left_coronary against svOneDSolver", data / cases.LEFT_REFERENCE):
+        accuracy.measure_left_coronary(report, data, quick=quick, log=log)
+    _, problem = cases.left_coronary(data)
+    _other_ways(report, problem, log)
+    measure_periodic(report, problem, quick=quick, log=log)
+
+
+def _adan(report: Report, data: Path, quick: bool, left_out, log) -> None:
     if not left_out("adan56", data / cases.ADAN):
         measure_adan(report, data, quick=quick, log=log)
+
+
+def _gradients(report: Report, data: Path, quick: bool, left_out, log) -> None:
     found = cases.gradient_cases(data, left_out)
     if quick:
         measure_gradients(report, found[:1], _CYCLES[:1], log)
     else:
         measure_gradients(report, found, _CYCLES, log)
+
+
+def _bed(report: Report, data: Path, quick: bool, left_out, log) -> None:
     try:
         reference_data(data)
-        measure_bed(report, data, quick=quick, log=log)
     except MissingData as missing:
         report.tables.setdefault(_LEFT_OUT, []).append({"rows": "bed", "missing": str(missing)})
         log(f"[red]bed left out:[/red] {missing}")
-    if not report.rows:
-        raise MissingData(f"no reference data in {data}: name their folder with --data")
-    return FlowReport(report)
+        return
+    measure_bed(report, data, quick=quick, log=log)
 
 
 def _other_ways(report: Report, problem: Flow1DProblem, log) -> None:

@@ -67,16 +67,16 @@ def run_cycles(
     n, length = march.samples * n_cycles, problem.period / march.samples
     dtype = y.area.dtype
 
-    # In reverse mode an interval is computed again from its first state: memory holds one state
-    # for each interval and for each step of one interval.
-    @eqx.filter_checkpoint
     def cross(equations, y, start):
         if march.controller is None:
             return _equal_steps(equations, march.solver, y, start, length, march.steps(problem))
         controller = CourantLimit(march.controller, equations)
         return _controlled_steps(equations, march, controller, y, start, length, problem.time_step)
 
-    def body(carry, j):
+    # In reverse mode an interval is computed again from its first state, what is saved of it too:
+    # memory holds one state for each interval and for each step of one interval.
+    @eqx.filter_checkpoint
+    def interval(equations, carry, j):
         y, watch = carry
         start = j.astype(dtype) * length
         after, step, gave_up = cross(equations, y, start)
@@ -96,8 +96,9 @@ def run_cycles(
 
     fault, _ = _inspect(equations, y, jnp.zeros((), dtype))
     fault = jnp.where(started, fault, 6)
-    interval = jnp.where(fault == 0, n, 0).astype(jnp.int32)
-    watch = Watch(fault, interval, jnp.zeros((), dtype))
+    failed_at = jnp.where(fault == 0, n, 0).astype(jnp.int32)
+    watch = Watch(fault, failed_at, jnp.zeros((), dtype))
+    body = lambda carry, j: interval(equations, carry, j)
     (y, watch), series = jax.lax.scan(body, (y, watch), jnp.arange(n, dtype=jnp.int32))
     time = jnp.arange(1, n + 1).astype(dtype) * length
     names = ("time", "pressure", "flow", "area", "passed")
