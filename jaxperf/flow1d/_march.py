@@ -73,9 +73,6 @@ def run_cycles(
         controller = CourantLimit(march.controller, equations)
         return _controlled_steps(equations, march, controller, y, start, length, problem.time_step)
 
-    # In reverse mode an interval is computed again from its first state, what is saved of it too:
-    # memory holds one state for each interval and for each step of one interval.
-    @eqx.filter_checkpoint
     def interval(equations, carry, j):
         y, watch = carry
         start = j.astype(dtype) * length
@@ -94,15 +91,29 @@ def run_cycles(
         series = tuple(march.sampling(x) for x in (pressure, after.flow, after.area))
         return (after, watch), (*series, after.passed)
 
+    # In reverse mode some intervals are computed again from the first state of the first: memory
+    # holds one state for every group of them and for every step of one group.
+    @eqx.filter_checkpoint
+    def some(equations, carry, group):
+        return jax.lax.scan(lambda c, j: interval(equations, c, j), carry, group)
+
     fault, _ = _inspect(equations, y, jnp.zeros((), dtype))
     fault = jnp.where(started, fault, 6)
     failed_at = jnp.where(fault == 0, n, 0).astype(jnp.int32)
     watch = Watch(fault, failed_at, jnp.zeros((), dtype))
-    body = lambda carry, j: interval(equations, carry, j)
-    (y, watch), series = jax.lax.scan(body, (y, watch), jnp.arange(n, dtype=jnp.int32))
+    groups = jnp.arange(n, dtype=jnp.int32).reshape(-1, _group(n, march.steps(problem)))
+    body = lambda carry, group: some(equations, carry, group)
+    (y, watch), series = jax.lax.scan(body, (y, watch), groups)
+    series = [x.reshape(n, *x.shape[2:]) for x in series]
     time = jnp.arange(1, n + 1).astype(dtype) * length
     names = ("time", "pressure", "flow", "area", "passed")
     return y, dict(zip(names, (time, *series), strict=True)), watch
+
+
+def _group(n: int, steps: int) -> int:
+    """The number of intervals, of n, that holds the fewest states: n/g and g · steps of them."""
+    divisors = [g for g in range(1, n + 1) if n % g == 0]
+    return min(divisors, key=lambda g: n / g + g * steps)
 
 
 def _equal_steps(equations: Semidiscretisation, solver, y: FlowState, start, length, n: int):

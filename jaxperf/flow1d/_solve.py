@@ -71,8 +71,8 @@ def solve_flow1d(
     """Solve the transient 1-D Navier–Stokes equations on a network of compliant vessels.
 
     Left to itself it takes steps of equal length, none above `problem.time_step`, which the grid
-    makes safe; for derivatives in reverse mode each interval between two samples is computed
-    again from its first state. Any diffrax controller, capped by the Courant number, any explicit
+    makes safe; for derivatives in reverse mode the intervals between samples are computed again,
+    a few at a time. Any diffrax controller, capped by the Courant number, any explicit
     diffrax solver and any diffrax adjoint can take its place, at a price in speed.
 
     **Arguments:**
