@@ -16,6 +16,7 @@ from jaxperf.case._build import build_heart, build_tree
 from jaxperf.case._prepare import prepare
 from jaxperf.case._run import on_grid
 from jaxperf.case._solve import darcy_method, solve_case, worst_vessel
+from jaxperf.darcy import darcy_mesh
 from jaxperf.geometry import ellipsoid_ventricle, TetMesh
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -55,7 +56,7 @@ def test_lengths_pressures_and_flows_name_their_unit():
 
 def test_an_unknown_darcy_solver_is_named():
     with pytest.raises(InputError, match="no Darcy solver 'oracle'"):
-        darcy_method("oracle")
+        darcy_method("oracle", darcy_mesh(ellipsoid_ventricle(spacing_mm=5.0)[0]))
 
 
 def test_the_worst_vessel():

@@ -22,7 +22,7 @@ from ..coupling import (
     PerfusionSolution,
     solve_perfusion,
 )
-from ..darcy import AbstractDarcySolver, ConjugateGradient
+from ..darcy import AbstractDarcyMesh, AbstractDarcySolver, ConjugateGradient, multigrid
 from ..network import VascularNetwork, vessel_label
 from ._prepare import Prepared
 
@@ -59,7 +59,7 @@ def solve_case(prepared: Prepared, stage, note) -> Solved:
     """
     case, problem = prepared.case, prepared.problem
     bed, regulation = case.microcirculation, case.autoregulation
-    method = darcy_method(case.solver.darcy)
+    method = darcy_method(case.solver.darcy, problem.tissue.mesh)
     factor = bed.hyperemia_factor
     if factor is None and bed.mbf_hyperemia_ml_min_g is None:
         factor = DEFAULT_HYPEREMIA_FACTOR
@@ -106,19 +106,21 @@ def solve_case(prepared: Prepared, stage, note) -> Solved:
     return Solved(found, rest, hyperemia, compiling, total)
 
 
-def darcy_method(name: str) -> AbstractDarcySolver:
-    """The Darcy solver of a name: the built-in one, or one that another package registers."""
-    if name == "conjugate_gradient":
-        return ConjugateGradient()
+def darcy_method(name: str, mesh: AbstractDarcyMesh) -> AbstractDarcySolver:
+    """The Darcy solver of a name: a built-in one, or one that another package registers as a
+    function of the mesh."""
+    built_in = {"conjugate_gradient": lambda _: ConjugateGradient(), "multigrid": multigrid}
+    if name in built_in:
+        return built_in[name](mesh)
     registered = {e.name: e for e in entry_points(group=_SOLVER_GROUP)}
     if name not in registered:
         raise InputError(
             f"there is no Darcy solver {name!r}",
             where="solver.darcy",
-            expected=f"one of {', '.join(['conjugate_gradient', *sorted(registered)])}",
+            expected=f"one of {', '.join([*built_in, *sorted(registered)])}",
             fix="Install the package that registers it, or use conjugate_gradient",
         )
-    return registered[name].load()()
+    return registered[name].load()(mesh)
 
 
 def _regulated(problem: PerfusionProblem, regulation: Autoregulation) -> PerfusionProblem:

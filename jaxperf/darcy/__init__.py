@@ -17,6 +17,7 @@ from ._boundary import (
 )
 from ._krylov import KrylovSolution as KrylovSolution, solve_krylov as solve_krylov
 from ._mesh import AbstractDarcyMesh as AbstractDarcyMesh
+from ._multigrid import Multigrid as Multigrid, multigrid as multigrid
 from ._operator import (
     build_darcy_graph as build_darcy_graph,
     darcy_operator as darcy_operator,

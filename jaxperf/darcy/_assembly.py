@@ -24,6 +24,7 @@ class VoxelDarcyMesh(AbstractDarcyMesh):
     graph: DarcyGraph
     normal: Float[Array, "e 3"]
     area_over_distance: Float[Array, " e"]
+    cell_ijk: Int[Array, "c 3"]
 
     @property
     def n_elements(self) -> int:
@@ -104,6 +105,7 @@ def darcy_mesh(
             graph=build_darcy_graph(pairs.edge, mesh.volume),
             normal=jnp.asarray(mesh.axes[pairs.axis]),
             area_over_distance=jnp.asarray(pairs.area / pairs.distance),
+            cell_ijk=jnp.asarray(mesh.cell_ijk, jnp.int32),
         )
     corner = mesh.point[mesh.tet]
     jacobian = np.transpose(corner[:, 1:] - corner[:, :1], (0, 2, 1))

@@ -18,13 +18,14 @@ class DarcySolution(eqx.Module):
     """Darcy's pressure.
 
     **Attributes:** `pressure` (c,) Pa; `result`; `iterations`; `balance` (c,) m³/s, what is
-    missing in each control volume.
+    missing in each control volume; `residual`, its norm over that of the source.
     """
 
     pressure: Float[Array, " c"]
     result: RESULTS
     iterations: Int[Array, ""]
     balance: Float[Array, " c"]
+    residual: Float[Array, ""]
 
 
 class AbstractDarcySolver(eqx.Module):
@@ -86,19 +87,33 @@ class ConjugateGradient(AbstractDarcySolver):
         *,
         max_steps: int | None = None,
     ) -> DarcySolution:
-        default = by_precision(source, float64=1e-12, float32=1e-5)
-        found = solve_krylov(
-            state.operator,
-            # The preconditioner changes no solution, so nothing is differentiated through it.
-            lambda r: self.precondition(jax.lax.stop_gradient(state), r),
-            source,
-            method="conjugate_gradient",
-            rtol=default if self.rtol is None else self.rtol,
-            max_steps=self.max_steps if max_steps is None else max_steps,
-        )
-        result = RESULTS.where(found.converged, RESULTS.successful, RESULTS.linear_solver_failed)
-        balance = source - state.operator(found.value)
-        return DarcySolution(found.value, result, found.iterations, balance)
+        steps = self.max_steps if max_steps is None else max_steps
+        return conjugate_gradient_solution(self, state, source, self.rtol, steps)
+
+
+def conjugate_gradient_solution(
+    solver: AbstractDarcySolver,
+    state: Any,
+    source: Float[Array, " c"],
+    rtol: float | None,
+    max_steps: int,
+) -> DarcySolution:
+    """Conjugate gradients with a solver's own preconditioner; `state` has the operator."""
+    default = by_precision(source, float64=1e-12, float32=1e-5)
+    found = solve_krylov(
+        state.operator,
+        # The preconditioner changes no solution, so nothing is differentiated through it.
+        lambda r: solver.precondition(jax.lax.stop_gradient(state), r),
+        source,
+        method="conjugate_gradient",
+        rtol=default if rtol is None else rtol,
+        max_steps=max_steps,
+    )
+    result = RESULTS.where(found.converged, RESULTS.successful, RESULTS.linear_solver_failed)
+    balance = source - state.operator(found.value)
+    size = jnp.linalg.norm(source)
+    residual = jnp.linalg.norm(balance) / jnp.where(size > 0, size, jnp.ones_like(size))
+    return DarcySolution(found.value, result, found.iterations, balance, residual)
 
 
 class DarcyProblem(eqx.Module):

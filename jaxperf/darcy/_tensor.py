@@ -76,6 +76,7 @@ class VoxelTensorDarcyMesh(AbstractDarcyMesh):
     corner_cell: Int[Array, "v 8"]
     corner_edge: Int[Array, "v 28"]
     surface_quarter: Int[Array, "f 4"]
+    cell_ijk: Int[Array, "c 3"]
 
     @property
     def n_elements(self) -> int:
@@ -250,6 +251,7 @@ def build_voxel_tensor_mesh(mesh: VoxelMesh) -> VoxelTensorDarcyMesh:
         corner_cell=jnp.asarray(cell, jnp.int32),
         corner_edge=jnp.asarray(edge, jnp.int32),
         surface_quarter=jnp.asarray(_surface_quarters(mesh, corner_of), jnp.int32),
+        cell_ijk=jnp.asarray(mesh.cell_ijk, jnp.int32),
     )
 
 

@@ -1,0 +1,200 @@
+r"""Conjugate gradients with a smoothed-aggregation V-cycle.
+
+On every level two steps of Chebyshev's iteration smooth before and after the correction from the
+next one, whose matrix is $P^TAP$. The cycle is one linear, symmetric, positive definite map, so it
+preconditions conjugate gradients here and in the coupled solve. It runs in single precision unless
+asked otherwise: what is solved, and to which tolerance, is a matter of the outer iteration alone.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ._assembly import VoxelDarcyMesh
+from ._hierarchy import build_hierarchy, Hierarchy, Level
+from ._mesh import AbstractDarcyMesh
+from ._operator import DarcyOperator
+from ._rows import Rows
+from ._solver import AbstractDarcySolver, conjugate_gradient_solution, DarcySolution
+from ._tensor import VoxelTensorDarcyMesh
+
+# Chebyshev's polynomial damps the upper part of the spectrum, above this share of its bound.
+_SMOOTHED_SHARE = 0.2
+
+
+class Multigrid(AbstractDarcySolver):
+    """Conjugate gradients with a V-cycle of smoothed aggregation as preconditioner.
+
+    Made by [`jaxperf.darcy.multigrid`][] for one mesh. Its prolongations stay as they are when
+    permeability or exchange change; `init` computes the matrices of all levels anew.
+
+    **Attributes:** `hierarchy`; `rtol`, on the residual, where `None` as in
+    [`jaxperf.darcy.ConjugateGradient`][]; `max_steps`, products with the matrix at most; `dtype`
+    of the cycle. Pass it to a jitted function as an argument: as a constant its fences against
+    fusion would be folded away, and a solve on a processor take several times as long.
+
+    **Source:** Vaněk, Mandel, Brezina, Computing 56:179 (1996); Adams, Brezina, Hu, Tuminaro,
+    J Comput Phys 188:593 (2003) for the smoother.
+    """
+
+    hierarchy: Hierarchy
+    rtol: float | None = eqx.field(static=True, default=None)
+    max_steps: int = eqx.field(static=True, default=500)
+    dtype: Any = eqx.field(static=True, default=jnp.float32)
+
+    @property
+    def is_linear_symmetric(self) -> bool:
+        return True
+
+    def init(self, operator: DarcyOperator) -> "MultigridState":
+        return refit(self.hierarchy, operator, self.dtype)
+
+    def precondition(
+        self, state: "MultigridState", residual: Float[Array, " c"]
+    ) -> Float[Array, " c"]:
+        return cycle(state, residual)
+
+    def solve(
+        self,
+        state: "MultigridState",
+        source: Float[Array, " c"],
+        *,
+        max_steps: int | None = None,
+    ) -> DarcySolution:
+        steps = self.max_steps if max_steps is None else max_steps
+        return conjugate_gradient_solution(self, state, source, self.rtol, steps)
+
+
+def multigrid(
+    mesh: AbstractDarcyMesh,
+    permeability: Float[Array, "..."] | float = 1.0,
+    *,
+    rtol: float | None = None,
+    max_steps: int = 500,
+    dtype: Any = jnp.float32,
+) -> Multigrid:
+    """Set up a multigrid solver for a mesh; runs on the host.
+
+    **Arguments:**
+
+    - `mesh`: from [`jaxperf.darcy.darcy_mesh`][].
+    - `permeability`: in any form that `mesh.transmissibility` takes; its pattern shapes the
+      aggregates and prolongations, its size plays no part. One for the whole wall serves unless it
+      varies by orders of magnitude or is strongly anisotropic.
+    - `rtol`, `max_steps`, `dtype`: see [`jaxperf.darcy.Multigrid`][].
+
+    **Returns:** a [`jaxperf.darcy.Multigrid`][].
+    """
+    graph = mesh.graph
+    transmissibility = np.asarray(mesh.transmissibility(jnp.asarray(permeability, float)))
+    ijk = None
+    if isinstance(mesh, VoxelDarcyMesh | VoxelTensorDarcyMesh):
+        ijk = np.asarray(mesh.cell_ijk)
+    hierarchy = build_hierarchy(
+        np.asarray(graph.edge), np.asarray(transmissibility, np.float64), graph.n_cells, ijk
+    )
+    return Multigrid(hierarchy, rtol, max_steps, dtype)
+
+
+class _LevelState(eqx.Module):
+    """A level with the coefficients of an operator, in the precision of the cycle."""
+
+    level: Level
+    weight: tuple[Float[Array, "_ _"], ...]
+    diagonal: Float[Array, " n"]
+    # 1 / (bound of the spectrum of D⁻¹A · D)
+    inverse: Float[Array, " n"]
+
+    def product(self, x):
+        return self.diagonal * x + self.level.rows.product(self.weight, x)
+
+
+class MultigridState(eqx.Module):
+    operator: DarcyOperator
+    levels: tuple[_LevelState, ...]
+    coarsest: Float[Array, "m m"]
+    scale: Float[Array, ""]
+
+
+def refit(hierarchy: Hierarchy, operator: DarcyOperator, dtype) -> MultigridState:
+    off, diagonal = -operator.transmissibility, operator.diagonal
+    scale = 1.0 / jnp.max(diagonal)
+    value = (jnp.concatenate([off, diagonal]) * scale).astype(dtype)
+    levels = []
+    for level in hierarchy.levels:
+        n = level.prolong.n_rows
+        off, diagonal = value[:-n], value[-n:]
+        weight = level.rows.weights(off)
+        size = level.rows.sums(tuple(jnp.abs(w) for w in weight))
+        bound = jnp.max(1.0 + size / diagonal)
+        levels.append(_LevelState(level, weight, diagonal, 1.0 / (bound * diagonal)))
+        value = level.second(level.first(value))
+    return MultigridState(operator, tuple(levels), _dense_inverse(hierarchy, value), scale)
+
+
+def _dense_inverse(hierarchy: Hierarchy, value):
+    n = hierarchy.n_coarsest
+    i, j = hierarchy.coarsest_edge[:, 0], hierarchy.coarsest_edge[:, 1]
+    off, diagonal = value[:-n], value[-n:]
+    matrix = jnp.zeros((n, n), value.dtype).at[i, j].set(off).at[j, i].set(off)
+    matrix = matrix + jnp.diag(diagonal)
+    # Symmetric to the last bit, as the cycle has to be.
+    inverse = jax.scipy.linalg.cho_solve(
+        (jnp.linalg.cholesky(matrix), True), jnp.eye(n, dtype=value.dtype)
+    )
+    return 0.5 * (inverse + inverse.T)
+
+
+def fenced(rows: Rows, function: Callable, x: Array) -> Array:
+    """function(x), kept from fusing with what makes x.
+
+    XLA:CPU fuses a chain of gathers and computes each link anew for every element that asks for
+    it. A branch that is known at run time only, by an index of the `rows`, keeps the links apart.
+    """
+    out = jax.eval_shape(function, x)
+    nothing = lambda _: jnp.zeros(out.shape, out.dtype)
+    known = rows.column[0][0, 0] >= 0
+    apart = lambda x: jax.lax.cond(known, lambda x: function(x), nothing, x)
+    return jax.lax.platform_dependent(x, cpu=apart, default=lambda x: function(x))
+
+
+def _smooth(state: _LevelState, product, right, x=None):
+    """Two steps of Chebyshev's iteration for D⁻¹A on its upper spectrum, whose bound is 1."""
+    low = _SMOOTHED_SHARE
+    middle, half = 0.5 * (1.0 + low), 0.5 * (1.0 - low)
+    sigma = middle / half
+    rho = 1.0 / sigma
+    rho_next = 1.0 / (2.0 * sigma - rho)
+    residual = right if x is None else right - product(x)
+    move = (state.inverse * residual) / middle
+    x = move if x is None else x + move
+    residual = residual - product(move)
+    move = (rho_next * rho) * move + (2.0 * rho_next / half) * (state.inverse * residual)
+    return x + move
+
+
+def cycle(state: MultigridState, right: Float[Array, " c"]) -> Float[Array, " c"]:
+    """One symmetric V-cycle from zero."""
+    first = state.levels[0].diagonal if state.levels else state.coarsest
+    # Scaled to one: flows and conductances of a control volume leave the range of float32.
+    size = jnp.max(jnp.abs(right))
+    size = jnp.where(size > 0, size, jnp.ones_like(size))
+    found = _descend(state, 0, (right / size).astype(first.dtype))
+    return found.astype(right.dtype) * (size * state.scale.astype(right.dtype))
+
+
+def _descend(state: MultigridState, depth: int, right):
+    if depth == len(state.levels):
+        return state.coarsest @ right
+    at = state.levels[depth]
+    level = at.level
+    product = lambda x: fenced(level.rows, at.product, x)
+    x = _smooth(at, product, right)
+    below = fenced(level.restrict.rows, level.restrict, right - product(x))
+    x = x + fenced(level.prolong.rows, level.prolong, _descend(state, depth + 1, below))
+    return _smooth(at, product, right, x)
