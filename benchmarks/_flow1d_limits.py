@@ -19,6 +19,7 @@ import numpy as np
 
 from ._report import seconds
 
+CAN_BIND = hasattr(os, "sched_setaffinity")
 _REPOSITORY = Path(__file__).resolve().parents[1]
 # Entries of a chain (in the first-level cache), its links, and repetitions.
 _CHAIN, _LINKS, _REPEAT = 1024, 16, 200
@@ -60,9 +61,8 @@ def on_one_core(module: str, *arguments: str) -> dict[str, Any]:
 
 
 def bind_to_one_core() -> None:
-    """Before JAX starts, so that it has one thread."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    """Before JAX starts, so that it has one thread; `CAN_BIND` says whether the system can."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     jax.config.update("jax_enable_x64", True)
 
 

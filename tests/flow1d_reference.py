@@ -90,8 +90,14 @@ class Vessel:
     friction: list = field(default_factory=list)
 
 
+def slowness(model, segment, fraction):
+    """One over the wave speed of the unloaded vessel."""
+    stiffness = model.modulus_at(segment, fraction) * model.relative_stiffness(0.0)
+    return 1 / math.sqrt(stiffness / model.density)
+
+
 def cut_vessels(model):
-    """Courses between nodes, lesions cut at their middles."""
+    """Courses between nodes and steps of admittance, lesions cut at their middles."""
     proximal, distal = model.segment_node[:, 0], model.segment_node[:, 1]
     stops = {
         node
@@ -99,6 +105,12 @@ def cut_vessels(model):
         if np.sum(proximal == node) != 1 or np.sum(distal == node) != 1
     }
     stops |= {node for condition in model.conditions for node in condition["node"]}
+    admittance = lambda s, f: place(model, s, f).area * slowness(model, s, f)
+    for node in (set(proximal) | set(distal)) - stops:
+        (before,), (after,) = np.flatnonzero(distal == node), np.flatnonzero(proximal == node)
+        ratio = admittance(before, 1) / admittance(after, 0)
+        if max(ratio, 1 / ratio) > 1.25:
+            stops.add(node)
     middles = {}
     for number, (segments, *loss) in enumerate(model.lesions):
         half = 0.5 * sum(model.length[s] for s in segments)
@@ -131,13 +143,10 @@ def cut_vessels(model):
 
 def fill(model, vessel):
     """Cells of equal travel time."""
-    slow = lambda s, i: (
-        1 / math.sqrt(model.modulus_at(s, i) * model.relative_stiffness(0.0) / model.density)
-    )
     edge, clock = [0.0], [0.0]
     for s, low, high in vessel.pieces:
         piece = model.length[s] * (high - low)
-        ends = (slow(s, 0), slow(s, 1))
+        ends = (slowness(model, s, 0), slowness(model, s, 1))
         edge.append(edge[-1] + piece)
         clock.append(clock[-1] + 0.5 * (linear(ends, low) + linear(ends, high)) * piece)
     n = max(1, int(clock[-1] / model.cell_time * (1 + 1e-9)))

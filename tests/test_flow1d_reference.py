@@ -32,12 +32,21 @@ _ZETA, _ALPHA, _DENSITY, _VISCOSITY = 9.0, 1.1, 1055.0, 3.7e-3
 
 
 def problem_of(wall, inlet, mode):
-    """Root, bifurcation, lesion on one daughter, a vessel shorter than a cell on the other."""
+    """Root, bifurcation, lesion on one daughter; on the other a vessel shorter than a cell and,
+    in an unbranched course, two steps of calibre, of which one needs a node."""
     network = star(
-        [(0, 1), (1, 2), (1, 3), (3, 4), (3, 5)],
-        [(2.2e-3, 1.9e-3), (1.5e-3, 1.3e-3), (1.4e-3, 1.3e-3), (0.9e-3, 0.8e-3), (1e-3, 0.9e-3)],
-        [0.021, 0.024, 0.017, 0.0013, 0.016],
-        branch_name=("root", "A", "B", "C", "D"),
+        [(0, 1), (1, 2), (1, 3), (3, 4), (3, 5), (5, 6), (6, 7)],
+        [
+            (2.2e-3, 1.9e-3),
+            (1.5e-3, 1.3e-3),
+            (1.4e-3, 1.3e-3),
+            (0.9e-3, 0.8e-3),
+            (1e-3, 0.9e-3),
+            (1.2e-3, 1.2e-3),
+            (1.15e-3, 1.1e-3),
+        ],
+        [0.021, 0.024, 0.017, 0.0013, 0.016, 0.009, 0.011],
+        branch_name=("root", "A", "B", "C", "D", "E", "F"),
     )
     network = declare_lesion(network, branch="A", start_mm=7, end_mm=12, diameter_reduction=0.55)
     time = np.linspace(0, 0.8, 9)[:-1]
@@ -53,7 +62,7 @@ def problem_of(wall, inlet, mode):
         first,
         WindkesselOutlet(jnp.array([2]), *one(4e8, 5e9, 2e-10, 500.0)),
         CoronaryOutletSvOneD(jnp.array([4]), *one(2e9, 3e9, 1e9, 4e-12, 3e-11, -700.0), squeeze),
-        ResistanceOutlet(jnp.array([5]), *one(6e9, 300.0)),
+        ResistanceOutlet(jnp.array([7]), *one(6e9, 300.0)),
     )
     share = np.linspace(0.0, 1.0, 2 * network.n_segments).reshape(1, -1, 2)
     external = ExternalPressure(waveform(lambda t: 700 + 2e3 * t, 0.8, 5), jnp.asarray(share))
@@ -128,7 +137,7 @@ def model_of(problem, wall_name, unloaded):
             },
             {
                 "kind": "resistance",
-                "node": [5],
+                "node": [7],
                 "R": number(r.resistance),
                 "P_ref": number(r.pressure_ref),
             },
@@ -176,7 +185,7 @@ def start_of(problem, reference, rng):
 def wall_of(name):
     if name == "svoned":
         return SvOneDWall(OlufsenStiffness()), 0.0
-    table = np.linspace(6e4, 9e4, 14).reshape(7, 2)
+    table = np.linspace(6e4, 9e4, 18).reshape(9, 2)
     return SqrtAreaWall(ConstantStiffness(jnp.asarray(table)), 9e3), 9e3
 
 
@@ -190,6 +199,8 @@ def test_fifty_steps_agree(name, inlet, mode):
     equations, state, slots, mine = start_of(problem, reference, np.random.default_rng(4))
     grid = problem.grid
     assert [len(v.cell) for v in reference.vessels] == [s.stop - s.start for s in slots]
+    known = np.asarray(grid.node_network)
+    assert 5 in known and 6 not in known
     assert max(v.inertia for v in reference.vessels) > 1.5 and grid.inertia is not None
 
     h = problem.time_step

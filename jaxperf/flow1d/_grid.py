@@ -14,6 +14,10 @@ from .._misc import InputError
 from ..network import AbstractBoundary, VascularNetwork, vessel_label
 from ..vessel import AbstractElasticWall, AbstractWall, Blood
 
+# Where the admittance of a vessel jumps by more than this factor, a node keeps the flow at the step
+# to what the narrower side can take; one cell across it would ask for that of the wider.
+_ADMITTANCE_JUMP = 1.25
+
 
 class Grid(eqx.Module):
     """Cells of every vessel in one row, every vessel between two gaps of its own.
@@ -21,7 +25,7 @@ class Grid(eqx.Module):
     With one row every difference of neighbours is one slice of one array. A *slot* is a cell or a
     gap, face f lies between the slots f − 1 and f, and a face between a gap and a cell is an *end*
     of a vessel. A vessel here is an unbranched course between two nodes at which something
-    happens: a junction, a boundary, the middle of a lesion.
+    happens: a junction, a boundary, the middle of a lesion, a step in calibre or stiffness.
 
     **Attributes:**
 
@@ -122,8 +126,8 @@ def make_grid(
             expected="a positive time in s",
             fix="Give the time a wave may take through one cell, such as 1.5e-4",
         )
-    courses, node_network = _courses(network, boundary)
     slowness = 1.0 / segment_wave_speed(network, blood, wall)
+    courses, node_network = _courses(network, boundary, slowness)
     filled = [_fill(network, course, slowness, cell_time) for course in courses]
     return _assemble(courses, filled, node_network, cell_time)
 
@@ -149,12 +153,17 @@ def elastic(wall: AbstractWall) -> AbstractElasticWall:
     )
 
 
-def _courses(network: VascularNetwork, boundary: tuple[AbstractBoundary, ...]):
+def _courses(network: VascularNetwork, boundary: tuple[AbstractBoundary, ...], slowness):
     """The vessels, and the network node of every grid node."""
     node = np.asarray(network.segment_node)
     incoming = np.bincount(node[:, 1], minlength=network.n_nodes)
     outgoing = np.bincount(node[:, 0], minlength=network.n_nodes)
     stops = (incoming != 1) | (outgoing != 1)
+    # Where one segment follows one other, the sum is the logarithm of the step between them.
+    admittance = np.log(np.asarray(network.radius) ** 2 * slowness)
+    step = np.bincount(node[:, 1], admittance[:, 1], network.n_nodes)
+    step -= np.bincount(node[:, 0], admittance[:, 0], network.n_nodes)
+    stops |= np.abs(step) > math.log(_ADMITTANCE_JUMP)
     for condition in boundary:
         stops[np.asarray(condition.node)] = True
     middle = _lesion_middles(network)

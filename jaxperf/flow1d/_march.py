@@ -92,7 +92,8 @@ def run_cycles(
         return (after, watch), (*series, after.passed)
 
     # In reverse mode some intervals are computed again from the first state of the first: memory
-    # holds one state for every group of them and for every step of one group.
+    # holds one state for every group of them and for every step of one group. A controller's
+    # adjoint keeps checkpoints of its own, which more than one interval at a time would multiply.
     @eqx.filter_checkpoint
     def some(equations, carry, group):
         return jax.lax.scan(lambda c, j: interval(equations, c, j), carry, group)
@@ -101,7 +102,8 @@ def run_cycles(
     fault = jnp.where(started, fault, 6)
     failed_at = jnp.where(fault == 0, n, 0).astype(jnp.int32)
     watch = Watch(fault, failed_at, jnp.zeros((), dtype))
-    groups = jnp.arange(n, dtype=jnp.int32).reshape(-1, _group(n, march.steps(problem)))
+    size = _group(n, march.steps(problem)) if march.controller is None else 1
+    groups = jnp.arange(n, dtype=jnp.int32).reshape(-1, size)
     body = lambda carry, group: some(equations, carry, group)
     (y, watch), series = jax.lax.scan(body, (y, watch), groups)
     series = [x.reshape(n, *x.shape[2:]) for x in series]
