@@ -262,5 +262,6 @@ def test_left_coronary_tree():
     theta = np.zeros(3)
     forward = eqx.filter_jit(jax.jacfwd(run))(jnp.asarray(theta), problem)
     reverse = eqx.filter_jit(jax.jacrev(run))(jnp.asarray(theta), problem)
-    by_differences = differences(lambda x: value(jnp.asarray(x), problem), theta)
+    # The front that the inlet's first step sends out is short: differences converge below 1e-4.
+    by_differences = differences(lambda x: value(jnp.asarray(x), problem), theta, step=2e-5)
     check_jacobian(np.asarray(forward), np.asarray(reverse), by_differences)
