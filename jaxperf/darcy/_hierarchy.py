@@ -15,11 +15,13 @@ from ._rows import build_rows, Rows
 _Sparse: TypeAlias = Any
 
 # Levels are added until one is small enough for a dense factor.
-_COARSEST = 800
+_COARSEST = 400
 _MAX_LEVELS = 10
 # Of the Jacobi step that smooths the aggregates, over the spectral radius (Vaněk et al. 1996).
 _SMOOTHING = 4.0 / 3.0
-_STRONG = 0.08  # |a_ij| over √(a_ii a_jj), as Vaněk et al. take it on the finest level
+# |a_ij| over √(a_ii a_jj), halved from level to level (Vaněk et al. 1996): left as it is, coarse
+# matrices look weakly coupled, levels shrink by two only and their products multiply.
+_STRONG = 0.08
 _BLOCK = 3  # voxels along each side of an aggregate
 
 
@@ -67,11 +69,16 @@ class Level(eqx.Module):
 
 
 class Hierarchy(eqx.Module):
-    """The levels, finest first, and the pattern (e, 2) of the edges of the coarsest matrix."""
+    """The levels, finest first, and the pattern (e, 2) of the edges of the coarsest matrix.
+
+    `n_cells` and `n_edges` are those of the mesh.
+    """
 
     levels: tuple[Level, ...]
     coarsest_edge: Int[Array, "e 2"]
     n_coarsest: int = eqx.field(static=True)
+    n_cells: int = eqx.field(static=True)
+    n_edges: int = eqx.field(static=True)
 
 
 def build_hierarchy(
@@ -87,10 +94,10 @@ def build_hierarchy(
     rows sum to one, and stay as they are when coefficients change.
     """
     matrix: _Sparse = laplacian(edge, transmissibility, n)
-    levels = []
+    levels, n_edges = [], len(edge)
     while matrix.shape[0] > _COARSEST and len(levels) < _MAX_LEVELS:
         if cell_ijk is None:
-            aggregate = _neighbourhoods(matrix)
+            aggregate = _neighbourhoods(matrix, _STRONG * 0.5 ** len(levels))
         else:
             cell_ijk, aggregate = np.unique(cell_ijk // _BLOCK, axis=0, return_inverse=True)
         n_coarse = int(aggregate.max()) + 1
@@ -99,7 +106,8 @@ def build_hierarchy(
         prolong = _smoothed(matrix, aggregate.ravel(), n_coarse)
         level, matrix, edge = _level(matrix, edge, prolong)
         levels.append(level)
-    return Hierarchy(tuple(levels), jnp.asarray(edge, jnp.int32), matrix.shape[0])
+    coarsest = jnp.asarray(edge, jnp.int32)
+    return Hierarchy(tuple(levels), coarsest, matrix.shape[0], n, n_edges)
 
 
 def laplacian(edge: np.ndarray, transmissibility: np.ndarray, n: int) -> _Sparse:
@@ -110,11 +118,11 @@ def laplacian(edge: np.ndarray, transmissibility: np.ndarray, n: int) -> _Sparse
     return (off - sp.diags_array(off.sum(axis=1))).tocsr()
 
 
-def _neighbourhoods(matrix: _Sparse) -> np.ndarray:
+def _neighbourhoods(matrix: _Sparse, strength: float) -> np.ndarray:
     import pyamg
 
     connection: Any = pyamg.strength.symmetric_strength_of_connection
-    strong = connection(sp.csr_matrix(matrix), theta=_STRONG)
+    strong = connection(sp.csr_matrix(matrix), theta=strength)
     aggregates: Any = pyamg.aggregation.standard_aggregation
     found, _ = aggregates(strong)
     # A control volume without any strong neighbour belongs to none: it becomes its own.

@@ -122,6 +122,14 @@ class MultigridState(eqx.Module):
 
 
 def refit(hierarchy: Hierarchy, operator: DarcyOperator, dtype) -> MultigridState:
+    """The matrices of all levels for other coefficients, prolongations as they are."""
+    got = (operator.graph.n_cells, operator.graph.edge.shape[0])
+    if got != (hierarchy.n_cells, hierarchy.n_edges):
+        raise ValueError(
+            f"the operator has {got[0]} control volumes and {got[1]} edges; expected "
+            f"{hierarchy.n_cells} and {hierarchy.n_edges}, those of the mesh that multigrid was "
+            "set up for: set one up for this mesh"
+        )
     off, diagonal = -operator.transmissibility, operator.diagonal
     scale = 1.0 / jnp.max(diagonal)
     value = (jnp.concatenate([off, diagonal]) * scale).astype(dtype)
