@@ -19,6 +19,14 @@ class RESULTS(eqx.Enumeration):
         "The linear solver did not reach its tolerance. Raise its max_steps, or look for "
         "permeability or conductances that differ by many orders of magnitude."
     )
+    no_pressure_level = (
+        "A connected piece of the mesh has neither a sink nor a prescribed pressure: its pressure "
+        "is known up to a constant only. Give each piece a sink or a pressure, or mask it out."
+    )
+    not_positive_definite = (
+        "The matrix of the linear system is not positive definite. Look for a permeability that "
+        "is not a positive number or a negative sink, or solve in float64."
+    )
     vessel_collapsed = (
         "The wall law has no open lumen at the pressure found in a vessel. Raise the wall "
         "stiffness or the inlet pressure, or use a rigid wall."

@@ -8,17 +8,26 @@ import pytest
 from coupled_cases import small_problem
 from helpers import central_difference
 
+from jaxperf import RESULTS
 from jaxperf.coupling import solve_perfusion
 from jaxperf.darcy import (
+    build_darcy_graph,
     ConjugateGradient,
     darcy_mesh,
     darcy_operator,
     DarcyProblem,
+    Multigrid,
     multigrid,
     solve_darcy,
     transversely_isotropic,
+    VoxelDarcyMesh,
 )
-from jaxperf.geometry import ellipsoid_ventricle, kuhn_tetrahedra, tetrahedra_from_voxels
+from jaxperf.geometry import (
+    build_voxel_mesh,
+    ellipsoid_ventricle,
+    kuhn_tetrahedra,
+    tetrahedra_from_voxels,
+)
 
 _SCREENING = 7e-3  # m, at hyperemia
 
@@ -38,10 +47,19 @@ def _problem(prepared, permeability, sink, source):
     return DarcyProblem(operator, source)
 
 
-@pytest.fixture(scope="module", params=["voxels", "tetrahedra"])
-def small(request):
-    mesh, prepared, sink, source = _wall(4.0, request.param)
+def _small(kind):
+    mesh, prepared, sink, source = _wall(4.0, kind)
     return mesh, prepared, _problem(prepared, jnp.asarray(1.0), sink, source), multigrid(prepared)
+
+
+@pytest.fixture(scope="module")
+def voxels():
+    return _small("voxels")
+
+
+@pytest.fixture(scope="module", params=["voxels", "tetrahedra"])
+def small(request, voxels):
+    return voxels if request.param == "voxels" else _small("tetrahedra")
 
 
 def test_the_solution_is_that_of_the_dense_matrix(small):
@@ -53,8 +71,8 @@ def test_the_solution_is_that_of_the_dense_matrix(small):
     assert float(found.residual) <= 1e-11
 
 
-def test_the_cycle_is_one_symmetric_positive_map(small):
-    _, prepared, problem, _ = small
+def test_the_cycle_is_one_symmetric_positive_map(voxels):
+    _, prepared, problem, _ = voxels
     method = multigrid(prepared, dtype=jnp.float64)
     state = method.init(problem.operator)
     x, y = jnp.asarray(np.random.default_rng(0).standard_normal((2, problem.source.shape[0])))
@@ -66,17 +84,46 @@ def test_the_cycle_is_one_symmetric_positive_map(small):
     assert jnp.vdot(x, one) > 0
 
 
+def _in_single(tree):
+    narrow = lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x
+    return jax.tree.map(narrow, tree)
+
+
+def test_the_cycle_in_single_precision_is_symmetric_to_its_rounding(small):
+    _, _, problem, method = small
+    state = method.init(problem.operator)
+    x, y = jnp.asarray(np.random.default_rng(3).standard_normal((2, problem.source.shape[0])))
+    one, other = (eqx.filter_jit(method.precondition)(state, r) for r in (x, y))
+    size = jnp.linalg.norm(one) * jnp.linalg.norm(y)
+    assert abs(jnp.vdot(one, y) - jnp.vdot(x, other)) <= 1e-5 * size
+
+
+@pytest.mark.parametrize("rtol", [1e-3, 1e-8])
+def test_the_estimate_of_the_error_is_right_within_a_factor_of_three(small, rtol):
+    # A wide and a narrow reach of the sink, against a solve to the last digit.
+    _, prepared, problem, method = small
+    for factor in (1.0, 1e-3):
+        at = _problem(prepared, jnp.asarray(1.0), factor * problem.operator.sink, problem.source)
+        exact = solve_darcy(at, method).pressure
+        size = lambda p, at=at: float(jnp.sqrt(jnp.vdot(p, at.operator(p))))
+        for solver in (Multigrid(method.hierarchy, rtol), ConjugateGradient(rtol)):
+            found = solve_darcy(at, solver)
+            error = size(found.pressure - exact) / size(exact)
+            assert error / 3 <= float(found.error_estimate) <= 3 * error
+            assert float(found.residual) <= 1.01 * rtol
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["voxels", "tetrahedra"])
 def test_iterations_hardly_grow_with_the_number_of_control_volumes(kind):
     counts = {}
-    for spacing in (4.0, 1.5):
+    for spacing in (4.0, 1.4):
         mesh, prepared, sink, source = _wall(spacing, kind)
         problem = _problem(prepared, jnp.asarray(1.0), sink, source)
         found = solve_darcy(problem, multigrid(prepared, rtol=1e-8))
         counts[mesh.n_cells] = int(found.iterations)
     few, many = counts.values()
-    assert many <= min(16, 1.5 * few + 1), counts
+    assert max(few, many) <= 15 and many <= 1.5 * few, counts
 
 
 def test_other_coefficients_take_the_same_hierarchy():
@@ -94,6 +141,7 @@ def test_other_coefficients_take_the_same_hierarchy():
     assert int(refitted.iterations) < int(plain.iterations) / 4
 
 
+@pytest.mark.slow
 def test_fibres_on_tetrahedra():
     mesh = kuhn_tetrahedra(16)
     prepared = darcy_mesh(mesh)
@@ -119,8 +167,9 @@ def test_prescribed_pressures_need_no_sink():
     np.testing.assert_allclose(found.pressure, x, atol=1e-10)
 
 
-def test_derivatives_agree_with_differences(small):
-    mesh, prepared, problem, method = small
+@pytest.mark.parametrize("kind", ["voxels", pytest.param("tetrahedra", marks=pytest.mark.slow)])
+def test_derivatives_agree_with_differences(kind):
+    mesh, prepared, problem, method = _small(kind)
     weight = jnp.asarray(np.random.default_rng(2).standard_normal(mesh.n_cells))
     wave = jnp.asarray(np.sin(100.0 * mesh.centre[:, 2]))
 
@@ -136,8 +185,8 @@ def test_derivatives_agree_with_differences(small):
         np.testing.assert_allclose(gradient, measured, rtol=1e-6)
 
 
-def test_several_sources_at_once(small):
-    _, _, problem, method = small
+def test_several_sources_at_once(voxels):
+    _, _, problem, method = voxels
     factor = jnp.asarray([1.0, -2.0, 0.5])
     run = lambda f: (
         solve_darcy(
@@ -150,11 +199,9 @@ def test_several_sources_at_once(small):
     np.testing.assert_allclose(together, expected, rtol=1e-9, atol=1e-12 * float(alone.max()))
 
 
-def test_single_precision_and_lowering(small):
-    _, _, problem, method = small
-    narrow = lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x
-    single = jax.tree.map(narrow, problem)
-    found, exact = solve_darcy(single, method), solve_darcy(problem, method)
+def test_single_precision_and_lowering(voxels):
+    _, _, problem, method = voxels
+    found, exact = solve_darcy(_in_single(problem), method), solve_darcy(problem, method)
     assert found.pressure.dtype == jnp.float32
     error = jnp.abs(found.pressure.astype(jnp.float64) - exact.pressure).max()
     assert error <= 1e-4 * jnp.abs(exact.pressure).max()
@@ -169,6 +216,63 @@ def test_the_coupled_solve_takes_it():
     method = multigrid(problem.tissue.mesh)
     found, exact = solve_perfusion(problem, method), solve_perfusion(problem)
     size = np.abs(np.asarray(exact.mbf)).max()
-    assert np.abs(np.asarray(found.mbf - exact.mbf)).max() <= 1e-9 * size
-    assert float(found.mass_balance_relative_error) <= 1e-9
+    assert np.abs(np.asarray(found.mbf - exact.mbf)).max() <= 1e-10 * size
+    assert float(found.mass_balance_relative_error) <= 1e-10
     assert int(found.linear_iterations) < int(exact.linear_iterations)
+
+
+def _two_pieces():
+    """A block of voxels cut in two between its layers: a mesh of the wall is one piece."""
+    mesh = build_voxel_mesh(
+        np.ones((16, 8, 8), np.int64), np.diag([1e-3, 1e-3, 1e-3, 1.0]), frame="model"
+    )
+    whole = darcy_mesh(mesh)
+    assert isinstance(whole, VoxelDarcyMesh)
+    edge = np.asarray(whole.graph.edge)
+    kept = (mesh.cell_ijk[edge, 0] < 8).sum(axis=1) != 1
+    cut = (
+        build_darcy_graph(edge[kept], mesh.volume),
+        whole.normal[kept],
+        whole.area_over_distance[kept],
+    )
+    where = lambda m: (m.graph, m.normal, m.area_over_distance)
+    return mesh, eqx.tree_at(where, whole, cut)
+
+
+@pytest.mark.parametrize("setup", [lambda mesh: ConjugateGradient(), multigrid])
+def test_a_piece_without_any_level_of_pressure_is_refused(setup):
+    mesh, prepared = _two_pieces()
+    assert prepared.graph.n_pieces == 2
+    left = jnp.asarray(mesh.cell_ijk[:, 0] < 8)
+    one = jnp.asarray(1.0)
+    problem = _problem(prepared, one, jnp.where(left, 1e-6, 0.0), jnp.full(mesh.n_cells, 1e-9))
+    method = setup(prepared)
+    found = solve_darcy(problem, method, throw=False)
+    assert "neither a sink nor a prescribed pressure" in RESULTS[found.result]
+    assert bool(jnp.isnan(found.pressure).all()) and int(found.iterations) == 0
+    with pytest.raises(eqx.EquinoxRuntimeError, match="connected piece"):
+        solve_darcy(problem, method)
+    # One prescribed pressure in the other piece is enough.
+    fixed = jnp.arange(mesh.n_cells) == int(np.flatnonzero(~np.asarray(left))[0])
+    mended = DarcyProblem(problem.operator, problem.source, fixed, jnp.zeros(mesh.n_cells))
+    assert bool(jnp.isfinite(solve_darcy(mended, method).pressure).all())
+
+
+@pytest.mark.parametrize("bad", [-0.9, np.nan])
+def test_a_matrix_that_is_not_positive_definite_is_refused(voxels, bad):
+    _, prepared, problem, method = voxels
+    permeability = jnp.ones(prepared.n_elements).at[: prepared.n_elements // 4].set(bad)
+    wrong = _problem(prepared, permeability, problem.operator.sink, problem.source)
+    for solver in (method, ConjugateGradient()):
+        found = solve_darcy(wrong, solver, throw=False)
+        assert "not positive definite" in RESULTS[found.result]
+        assert bool(jnp.isnan(found.pressure).any())
+        with pytest.raises(eqx.EquinoxRuntimeError, match="permeability"):
+            solve_darcy(wrong, solver)
+
+
+def test_an_operator_of_another_mesh_is_refused(voxels):
+    _, _, problem, _ = voxels
+    other = multigrid(_two_pieces()[1])
+    with pytest.raises(ValueError, match="expected 1024 and 2688"):
+        solve_darcy(problem, other)

@@ -9,40 +9,81 @@ from jaxtyping import Array, Bool, Float, Int
 
 
 class KrylovSolution(eqx.Module):
-    """What a Krylov method found: `value`, NaN where the residual did not reach the tolerance;
-    its `iterations` (products with the matrix); and whether it `converged`."""
+    """What a Krylov method found.
+
+    **Attributes:** `value`, NaN where the residual did not reach the tolerance; its `iterations`
+    (products with the matrix); whether it `converged`; `definite`, false where conjugate
+    gradients met a direction without positive curvature; `error_estimate`, of the relative error
+    in the energy norm by conjugate gradients, NaN by other methods.
+    """
 
     value: Float[Array, " c"]
     iterations: Int[Array, ""]
     converged: Bool[Array, ""]
+    definite: Bool[Array, ""]
+    error_estimate: Float[Array, ""]
 
 
 Linear = Callable[[Array], Array]
 
 
+class _Conjugate(eqx.Module):
+    """What conjugate gradients carry from one iteration to the next."""
+
+    x: Float[Array, " c"]
+    r: Float[Array, " c"]
+    direction: Float[Array, " c"]
+    rz: Float[Array, ""]
+    length: Float[Array, ""]
+    reduction: Float[Array, ""]  # of rᵀMr by the last iteration
+    k: Int[Array, ""]
+    definite: Bool[Array, ""]
+
+    def relative_error(self, b: Float[Array, " c"]) -> Float[Array, ""]:
+        """Estimate of ‖A⁻¹b − x‖_A over ‖x‖_A."""
+        # Now and then rᵀMr rises: the method has stalled for that iteration.
+        reduction = jnp.minimum(self.reduction, 0.99)
+        square = jnp.maximum(self.length * self.rz, 0.0) / (1.0 - reduction)
+        # xᵀAx, where Ax is b − r
+        size = jnp.vdot(self.x, b - self.r)
+        return jnp.sqrt(_ratio(square, jnp.maximum(size, 0.0)))
+
+
 def _conjugate_gradient(matvec: Linear, precondition: Linear, b, rtol, max_steps):
-    """Preconditioned conjugate gradients (Hestenes and Stiefel 1952)."""
+    """Preconditioned conjugate gradients (Hestenes and Stiefel 1952).
+
+    They end at a direction d with dᵀAd ≤ 0, or at what is no number. With α the last length, the
+    error that is left is α rᵀMr (1 + ρ + ρ² + …) in the energy norm, squared: the sum of what all
+    further iterations take away (Hestenes and Stiefel 1952, theorem 6:1), as if rᵀMr went on to
+    fall by ρ in each.
+    """
     target = (rtol * rtol) * jnp.vdot(b, b)
 
-    def unfinished(carry):
-        _, r, _, _, k = carry
-        return (jnp.vdot(r, r) > target) & (k < max_steps)
+    def unfinished(at):
+        return (jnp.vdot(at.r, at.r) > target) & (at.k < max_steps) & at.definite
 
-    def step(carry):
+    def step(at):
         # The product acts on a carried array: fused with the update of the direction it would
-        # be recomputed for every neighbour.
-        x, r, direction, rz, k = carry
-        product = matvec(direction)
-        length = rz / jnp.vdot(direction, product)
-        x, r = x + length * direction, r - length * product
+        # be recomputed for every neighbour. So the first turn moves along no direction and only
+        # makes one: a preconditioner written once in the program is compiled once.
+        first = at.k < 0
+        product = matvec(at.direction)
+        curvature = jnp.vdot(at.direction, product)
+        length = jnp.where(first, 0.0, at.rz / curvature).astype(b.dtype)
+        x, r = at.x + length * at.direction, at.r - length * product
         z = precondition(r)
-        rz_new = jnp.vdot(r, z)
-        return x, r, z + (rz_new / rz) * direction, rz_new, k + 1
+        rz = jnp.vdot(r, z)
+        definite = (first | (curvature > 0)) & jnp.isfinite(rz)
+        beta = jnp.where(first, 0.0, rz / at.rz).astype(b.dtype)
+        return _Conjugate(x, r, z + beta * at.direction, rz, length, beta, at.k + 1, definite)
 
-    z = precondition(b)
-    start = (jnp.zeros_like(b), b, z, jnp.vdot(b, z), jnp.zeros((), jnp.int32))
-    x, r, _, _, k = jax.lax.while_loop(unfinished, step, start)
-    return x, k, jnp.vdot(r, r) <= target
+    zero, none = jnp.zeros((), b.dtype), jnp.zeros_like(b)
+    start = _Conjugate(
+        none, b, none, zero, zero, zero, jnp.asarray(-1, jnp.int32), jnp.asarray(True)
+    )
+    end = jax.lax.while_loop(unfinished, step, start)
+    converged = jnp.vdot(end.r, end.r) <= target
+    return end.x, jnp.maximum(end.k, 0), converged, end.definite, end.relative_error(b)
 
 
 def _bicgstab(matvec: Linear, precondition: Linear, b, rtol, max_steps):
@@ -80,7 +121,11 @@ def _bicgstab(matvec: Linear, precondition: Linear, b, rtol, max_steps):
     one, zero = jnp.ones((), b.dtype), jnp.zeros_like(b)
     start = (zero, b, b, zero, zero, one, one, one, jnp.zeros((), jnp.int32))
     out = jax.lax.while_loop(unfinished, step, start)
-    return out[0], out[-1], jnp.vdot(out[1], out[1]) <= target
+    return _without_estimate(out[0], out[-1], jnp.vdot(out[1], out[1]) <= target)
+
+
+def _without_estimate(x, k, converged):
+    return x, k, converged, jnp.asarray(True), jnp.full((), jnp.nan, x.dtype)
 
 
 def _ratio(a: Array, b: Array) -> Array:
@@ -102,7 +147,7 @@ def _defect_correction(matvec: Linear, solve: Linear, b, rtol, max_steps):
         return x, b - matvec(x), k + 1
 
     x, r, k = jax.lax.while_loop(unfinished, step, (jnp.zeros_like(b), b, jnp.zeros((), jnp.int32)))
-    return x, k, jnp.vdot(r, r) <= target
+    return _without_estimate(x, k, jnp.vdot(r, r) <= target)
 
 
 _METHODS = {
@@ -143,31 +188,32 @@ def solve_krylov(
         # Squares of flows per control volume leave the range of float32: solve for b of size one.
         size = jnp.max(jnp.abs(b), initial=0.0)
         size = jnp.where(size > 0, size, 1.0).astype(b.dtype)
-        zero = jnp.zeros((), b.dtype)
-        only = lambda x: product((x, zero, zero))[0]
-        value, iterations, converged = iterate(only, precondition, b / size, rtol, max_steps)
+        only = lambda x: product((x, jnp.zeros(4, b.dtype)))[0]
+        value, *report = iterate(only, precondition, b / size, rtol, max_steps)
         # Inside a derivative nobody reads `converged`: an unsolved system must not look solved.
-        value = jnp.where(converged, size * value, jnp.nan)
-        return value, iterations.astype(b.dtype), converged.astype(b.dtype)
+        value = jnp.where(report[1], size * value, jnp.nan)
+        # Transposed, the rows of the report meet a factor of zero, which no NaN would survive.
+        report = jnp.stack([part.astype(b.dtype) for part in report])
+        return value, jnp.where(jnp.isfinite(report), report, -1.0).astype(b.dtype)
 
-    # The counts ride along as two further unknowns, so that batching treats them like any other
-    # (auxiliary outputs of a custom linear solve cannot be batched under forward mode). Their rows
-    # are the identity and their right-hand side is zero, but written as linear in `right` and in
+    # The report rides along as further unknowns, so that batching treats it like any other
+    # (auxiliary outputs of a custom linear solve cannot be batched under forward mode). Its rows
+    # are the identity and its right-hand side is zero, but written as linear in `right` and in
     # the product: transposition wants a tangent in every row or in none.
-    none = 0.0 * right[0]
+    none = jnp.broadcast_to(0.0 * right[0], (4,))
 
     def extended(x):
         product = matvec(x[0])
-        nothing = 0.0 * product[0]
-        return product, x[1] + nothing, x[2] + nothing
+        return product, x[1] + 0.0 * product[0]
 
     symmetric = method == "conjugate_gradient"
-    value, iterations, converged = jax.lax.custom_linear_solve(
+    value, report = jax.lax.custom_linear_solve(
         extended,
-        (right, none, none),
+        (right, none),
         solve,
         None if symmetric else solve,
         symmetric=symmetric,
     )
-    iterations = jax.lax.stop_gradient(iterations).astype(jnp.int32)
-    return KrylovSolution(value, iterations, jax.lax.stop_gradient(converged) > 0)
+    iterations, converged, definite, error = jax.lax.stop_gradient(report)
+    error = jnp.where(error < 0, jnp.nan, error).astype(error.dtype)
+    return KrylovSolution(value, iterations.astype(jnp.int32), converged > 0, definite > 0, error)

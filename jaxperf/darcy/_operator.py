@@ -8,9 +8,12 @@ side what it gives to the other.
 """
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+import scipy.sparse as sp
+from jaxtyping import Array, Bool, Float, Int
+from scipy.sparse.csgraph import connected_components
 
 
 class DarcyGraph(eqx.Module):
@@ -19,13 +22,16 @@ class DarcyGraph(eqx.Module):
     **Attributes:** `edge` (e, 2); `neighbour` (w, c), the neighbours of each control volume,
     padded with itself; `neighbour_edge` (w, c), the edge that leads there, padded with e. Rows of
     fixed width let the operator run as gathers; the width comes first so that each
-    gather runs over contiguous control volumes.
+    gather runs over contiguous control volumes. `piece` (c,), the connected piece to which each
+    control volume belongs, of `n_pieces`.
     """
 
     edge: Int[Array, "e 2"]
     neighbour: Int[Array, "w c"]
     neighbour_edge: Int[Array, "w c"]
     volume: Float[Array, " c"]
+    piece: Int[Array, " c"]
+    n_pieces: int = eqx.field(static=True)
 
     @property
     def n_cells(self) -> int:
@@ -47,11 +53,15 @@ def build_darcy_graph(edge: Int[np.ndarray, "e 2"], volume: Float[np.ndarray, " 
     neighbour_edge = np.full((width, n_cells), n_edges)
     neighbour[slot, owner] = other
     neighbour_edge[slot, owner] = index
+    joined = sp.coo_array((np.ones(n_edges), (edge[:, 0], edge[:, 1])), shape=(n_cells, n_cells))
+    n_pieces, piece = connected_components(joined, directed=False)
     return DarcyGraph(
         edge=jnp.asarray(edge, jnp.int32),
         neighbour=jnp.asarray(neighbour, jnp.int32),
         neighbour_edge=jnp.asarray(neighbour_edge, jnp.int32),
         volume=jnp.asarray(volume),
+        piece=jnp.asarray(piece, jnp.int32),
+        n_pieces=int(n_pieces),
     )
 
 
@@ -74,6 +84,12 @@ class DarcyOperator(eqx.Module):
         for k in range(self.graph.neighbour.shape[0]):  # unrolled: see `DarcyGraph`
             out = out - self.weight[k] * pressure[self.graph.neighbour[k]]
         return out
+
+    def has_level(self) -> Bool[Array, ""]:
+        """Whether every connected piece has a sink, without which no pressure is defined."""
+        sunk = (self.sink != 0).astype(jnp.int32)
+        count = jax.ops.segment_sum(sunk, self.graph.piece, self.graph.n_pieces)
+        return (count > 0).all()
 
     def flux(self, pressure: Float[Array, " c"]) -> Float[Array, " e"]:
         """Flow (m³/s) along each edge from its first to its second control volume."""

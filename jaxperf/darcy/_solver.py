@@ -10,15 +10,18 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .._misc import by_precision
 from .._results import RESULTS
-from ._krylov import solve_krylov
+from ._krylov import KrylovSolution, solve_krylov
 from ._operator import darcy_operator, DarcyOperator
 
 
 class DarcySolution(eqx.Module):
     """Darcy's pressure.
 
-    **Attributes:** `pressure` (c,) Pa; `result`; `iterations`; `balance` (c,) m³/s, what is
-    missing in each control volume; `residual`, its norm over that of the source.
+    **Attributes:** `pressure` (c,) Pa, NaN where none was found; `result`; `iterations`;
+    `balance` (c,) m³/s, what is missing in each control volume; `residual`, its norm over that of
+    the source; `error_estimate`, of the error of `pressure` over `pressure` in the energy norm
+    √(pᵀA p), as conjugate gradients know it: right within a factor of three, rounding left out
+    (NaN where a solver has none).
     """
 
     pressure: Float[Array, " c"]
@@ -26,6 +29,7 @@ class DarcySolution(eqx.Module):
     iterations: Int[Array, ""]
     balance: Float[Array, " c"]
     residual: Float[Array, ""]
+    error_estimate: Float[Array, ""]
 
 
 class AbstractDarcySolver(eqx.Module):
@@ -100,20 +104,30 @@ def conjugate_gradient_solution(
 ) -> DarcySolution:
     """Conjugate gradients with a solver's own preconditioner; `state` has the operator."""
     default = by_precision(source, float64=1e-12, float32=1e-5)
+    level = state.operator.has_level()
     found = solve_krylov(
         state.operator,
         # The preconditioner changes no solution, so nothing is differentiated through it.
         lambda r: solver.precondition(jax.lax.stop_gradient(state), r),
-        source,
+        # Without a level there is nothing to find, and no iteration is spent on it.
+        jnp.where(level, source, jnp.zeros_like(source)),
         method="conjugate_gradient",
         rtol=default if rtol is None else rtol,
         max_steps=max_steps,
     )
-    result = RESULTS.where(found.converged, RESULTS.successful, RESULTS.linear_solver_failed)
-    balance = source - state.operator(found.value)
+    pressure = jnp.where(level, found.value, jnp.nan).astype(source.dtype)
+    balance = source - state.operator(pressure)
     size = jnp.linalg.norm(source)
     residual = jnp.linalg.norm(balance) / jnp.where(size > 0, size, jnp.ones_like(size))
-    return DarcySolution(found.value, result, found.iterations, balance, residual)
+    return DarcySolution(
+        pressure, _ending(found, level), found.iterations, balance, residual, found.error_estimate
+    )
+
+
+def _ending(found: KrylovSolution, level: Bool[Array, ""]) -> RESULTS:
+    result = RESULTS.where(found.converged, RESULTS.successful, RESULTS.linear_solver_failed)
+    result = RESULTS.where(found.definite, result, RESULTS.not_positive_definite)
+    return RESULTS.where(level, result, RESULTS.no_pressure_level)
 
 
 class DarcyProblem(eqx.Module):
@@ -162,7 +176,7 @@ def solve_darcy(
     """Solve Darcy's equation on a graph.
 
     The derivative is that of the linear system, ∂p = A⁻¹(∂f − ∂A p), by one more solve; it holds
-    to any order. The system must have a sink or a prescribed pressure, or it is singular.
+    to any order. A connected piece of the mesh without a sink or a prescribed pressure is refused.
 
     **Arguments:** `method`, an [`AbstractDarcySolver`][]; `max_steps` overrides its own limit;
     `throw`, whether to raise where no solution is found.
