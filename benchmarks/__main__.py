@@ -11,10 +11,11 @@ from rich.console import Console
 from ._composite import MissingData
 from ._report import write_json
 from .coupled import coupled
+from .darcy import darcy
 from .flow1d import flow1d
 from .forest import forest
 
-_BENCHMARKS = {"coupled": coupled, "forest": forest, "flow1d": flow1d}
+_BENCHMARKS = {"coupled": coupled, "darcy": darcy, "forest": forest, "flow1d": flow1d}
 _REPOSITORY = Path(__file__).resolve().parents[1]
 
 

@@ -52,24 +52,27 @@ def reference_data(data: Path) -> Path:
 
 
 @contextmanager
-def composite_file(data: Path, coarsen: int) -> Iterator[Case]:
-    """The composite case; with `coarsen`, on every so manieth voxel along each axis.
+def composite_file(data: Path, coarsen: float) -> Iterator[Case]:
+    """The composite case; with `coarsen`, on voxels so many times as wide along each axis.
 
-    The coarser labels are a file that lives as long as the block.
+    The other labels are a file that lives as long as the block.
     """
     case = load_case(_CASE)
     if coarsen == 1:
         yield case
         return
     with tempfile.TemporaryDirectory() as folder:
-        fine = nib.loadsave.load(data / _LABELS)
-        affine = fine.affine.copy()  # pyright: ignore[reportAttributeAccessIssue]
+        given = nib.loadsave.load(data / _LABELS)
+        affine = given.affine.copy()  # pyright: ignore[reportAttributeAccessIssue]
+        label = np.asarray(given.dataobj)  # pyright: ignore[reportAttributeAccessIssue]
+        # The middle of each new voxel lies in an old one, whose label it takes.
+        middle = [np.arange(0.0, n - 0.5, coarsen) for n in label.shape]
+        label = label[np.ix_(*(np.rint(at).astype(int) for at in middle))]
         affine[:3, :3] *= coarsen
-        label = np.asarray(fine.dataobj)[::coarsen, ::coarsen, ::coarsen]  # pyright: ignore
-        coarse = nib.nifti1.Nifti1Image(label, affine)
-        coarse.header.set_xyzt_units("mm")
+        image = nib.nifti1.Nifti1Image(label, affine)
+        image.header.set_xyzt_units("mm")
         file = Path(folder) / "labels.nii.gz"
-        nib.loadsave.save(coarse, file)
+        nib.loadsave.save(image, file)
         yield changed(case, ventricle={"labels": {"file": str(file), "largest_piece": True}})
 
 
@@ -88,7 +91,7 @@ def composite_case(
     data: Path,
     *,
     n_terminals: int,
-    coarsen: int = 1,
+    coarsen: float = 1,
     tetrahedra: bool = False,
     exponent: float = 2.7,
     seed: int = 0,

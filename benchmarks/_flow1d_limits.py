@@ -83,7 +83,7 @@ def _chain(link) -> float:
     return _fastest(lambda: run(x, a)) / (_CHAIN * _LINKS * _REPEAT)
 
 
-def _triad(bytes_: float, loops: int) -> float:
+def triad(bytes_: float, loops: int) -> float:
     """Bytes per second of a ← b + s a, two numbers read and one written in place."""
     n = int(bytes_ / 16)
 
@@ -108,7 +108,7 @@ def main() -> None:
         root=_chain(lambda x, a: jnp.sqrt(x)),
         multiply_add=_chain(lambda x, a: x * a + a),
         triple=_chain(lambda x, a: jnp.sqrt(a * x / (x + a))),
-        **{name: _triad(size, _LOOPS[name]) for name, size in _TRIAD.items()},
+        **{name: triad(size, _LOOPS[name]) for name, size in _TRIAD.items()},
     )
     print(json.dumps(vars(found)))
 

@@ -9,6 +9,7 @@ from coupled_cases import small_problem
 from helpers import central_difference
 
 from jaxperf import RESULTS
+from jaxperf._misc import InputError
 from jaxperf.coupling import solve_perfusion
 from jaxperf.darcy import (
     build_darcy_graph,
@@ -22,6 +23,7 @@ from jaxperf.darcy import (
     transversely_isotropic,
     VoxelDarcyMesh,
 )
+from jaxperf.darcy._hierarchy import build_hierarchy
 from jaxperf.geometry import (
     build_voxel_mesh,
     ellipsoid_ventricle,
@@ -256,6 +258,56 @@ def test_a_piece_without_any_level_of_pressure_is_refused(setup):
     fixed = jnp.arange(mesh.n_cells) == int(np.flatnonzero(~np.asarray(left))[0])
     mended = DarcyProblem(problem.operator, problem.source, fixed, jnp.zeros(mesh.n_cells))
     assert bool(jnp.isfinite(solve_darcy(mended, method).pressure).all())
+
+
+@pytest.mark.parametrize("kind", ["voxels", "tetrahedra"])
+def test_a_piece_that_hangs_on_nothing_is_solved_by_its_own_sink(voxels, kind):
+    mesh, whole = voxels[0], voxels[1]
+    if kind == "tetrahedra":
+        # The same graph without its grid: aggregates are then those of strong neighbours.
+        whole = eqx.tree_at(lambda m: m.graph, darcy_mesh(mesh), whole.graph)
+    edge = np.asarray(whole.graph.edge)
+    kept = (edge != 7).all(axis=1)
+    graph = build_darcy_graph(edge[kept], mesh.volume)
+    one = jnp.ones(int(kept.sum()))
+    hierarchy = build_hierarchy(
+        graph, np.asarray(one, float), mesh.cell_ijk if kind == "voxels" else None
+    )
+    assert len(hierarchy.levels) > 0
+    sink = jnp.full(mesh.n_cells, 1e-3)
+    problem = DarcyProblem(darcy_operator(graph, one, sink), sink)
+    found = solve_darcy(problem, Multigrid(hierarchy))
+    np.testing.assert_allclose(found.pressure, 1.0, rtol=1e-9)
+    assert graph.n_pieces == 2 and int(found.iterations) <= 30
+
+
+def test_a_dust_of_voxels_has_no_coarse_level():
+    n = 4000
+    graph = build_darcy_graph(np.array([[0, 1]]), np.ones(n))
+    with pytest.raises(InputError, match="3999 pieces"):
+        build_hierarchy(graph, np.ones(1))
+
+
+@pytest.mark.parametrize("sink", [1e-4, 1e-8, 1e-10])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_weak_sinks_leave_the_cycle_definite(voxels, sink, dtype):
+    _, prepared, _, method = voxels
+    graph = prepared.graph
+    conduction = prepared.transmissibility(jnp.asarray(1.0))
+    s = jnp.zeros(graph.n_cells).at[3].set(sink * jnp.max(conduction))
+    source = s * 5.0
+    found = solve_darcy(
+        DarcyProblem(darcy_operator(graph, conduction, s), source),
+        Multigrid(method.hierarchy, 1e-10, dtype=dtype),
+    )
+    # The condition number times the rounding of float64.
+    np.testing.assert_allclose(found.pressure, 5.0, rtol=1e-7 + 1e-13 / sink)
+    assert int(found.iterations) <= 60
+
+
+def test_a_permeability_that_is_not_positive_is_refused(voxels):
+    with pytest.raises(InputError, match="permeability of element 2"):
+        multigrid(voxels[1], jnp.ones(voxels[1].n_elements).at[2].set(-1.0))
 
 
 @pytest.mark.parametrize("bad", [-0.9, np.nan])

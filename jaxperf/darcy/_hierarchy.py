@@ -8,8 +8,10 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Array, Float, Int
 
+from .._misc import InputError
 from ._galerkin import plan_first, plan_second
-from ._rows import build_rows, Rows
+from ._operator import DarcyGraph
+from ._rows import build_pattern, build_transfer, Pattern, Transfer
 
 # The types of SciPy's sparse arrays know neither shape nor operators.
 _Sparse: TypeAlias = Any
@@ -22,50 +24,31 @@ _SMOOTHING = 4.0 / 3.0
 # |a_ij| over √(a_ii a_jj), halved from level to level (Vaněk et al. 1996): left as it is, coarse
 # matrices look weakly coupled, levels shrink by two only and their products multiply.
 _STRONG = 0.08
+# |a_ij| of the entries by which prolongations are smoothed, likewise: with all of them the rows of
+# coarse matrices widen from level to level, and the iterations are the same.
+_SMOOTHED_BY = 0.1
 _BLOCK = 3  # voxels along each side of an aggregate
-
-
-class Transfer(eqx.Module):
-    """A constant sparse matrix between two levels: its rows, and its values in their layout."""
-
-    rows: Rows
-    weight: tuple[Float[Array, "_ _"], ...]
-    n_rows: int = eqx.field(static=True)
-
-    def __call__(self, x: Float[Array, " m"]) -> Float[Array, " n"]:
-        return self.rows.product(tuple(w.astype(x.dtype) for w in self.weight), x)
-
-
-class LinearMap(eqx.Module):
-    """Sums of multiples of given values: out[target] += coefficient · value[source].
-
-    `target` ascends.
-    """
-
-    source: Int[Array, " v"]
-    coefficient: Float[Array, " v"]
-    target: Int[Array, " v"]
-    n_out: int = eqx.field(static=True)
-
-    def __call__(self, value: Float[Array, " a"]) -> Float[Array, " b"]:
-        out = jnp.zeros(self.n_out, value.dtype)
-        each = self.coefficient.astype(value.dtype) * value[self.source]
-        return out.at[self.target].add(each, indices_are_sorted=True, mode="promise_in_bounds")
+# A level that keeps more than this share of the control volumes is not worth having.
+_SHRINK = 0.7
+# A dense inverse of more than this costs more than the levels above it.
+_COARSEST_MOST = 3000
 
 
 class Level(eqx.Module):
     """A level and the way to the next coarser one.
 
-    A symmetric matrix is held as its values: those of the edges (the entry of both triangles),
-    then the diagonal. **Attributes:** `rows`, off-diagonal pattern with entries into the values;
-    `prolong`, `restrict`; `first`, `second`: values of A ↦ values of A P ↦ values of PᵀA P.
+    A symmetric matrix is held as the values of its edges (the entry of both triangles), and its
+    diagonal. **Attributes:** `pattern`, off-diagonal rows with entries into the values of the
+    edges; `prolong`, `restrict`; `first`, `second`: values of A ↦ values of A P ↦ values of PᵀA P,
+    those of the edges and then the diagonal.
     """
 
-    rows: Rows
+    pattern: Pattern
     prolong: Transfer
     restrict: Transfer
-    first: LinearMap
-    second: LinearMap
+    first: Transfer
+    second: Transfer
+    n_coarse: int = eqx.field(static=True)
 
 
 class Hierarchy(eqx.Module):
@@ -82,9 +65,8 @@ class Hierarchy(eqx.Module):
 
 
 def build_hierarchy(
-    edge: Int[np.ndarray, "e 2"],
+    graph: DarcyGraph,
     transmissibility: Float[np.ndarray, " e"],
-    n: int,
     cell_ijk: Int[np.ndarray, "c 3"] | None = None,
 ) -> Hierarchy:
     """Smoothed aggregation; on the host.
@@ -92,29 +74,52 @@ def build_hierarchy(
     Aggregates are blocks of the grid where `cell_ijk` tells where the cells lie in one, else those
     of strongly coupled neighbours. Prolongations are smoothed by conduction alone, so that their
     rows sum to one, and stay as they are when coefficients change.
+
+    **Errors:** [`InputError`][] where nothing small enough for a dense factor is left in the end,
+    as in a mesh of very many pieces.
     """
+    edge, n = np.asarray(graph.edge, np.int64), graph.n_cells
     matrix: _Sparse = laplacian(edge, transmissibility, n)
-    levels, n_edges = [], len(edge)
+    pattern = graph.pattern
+    levels = []
     while matrix.shape[0] > _COARSEST and len(levels) < _MAX_LEVELS:
         if cell_ijk is None:
             aggregate = _neighbourhoods(matrix, _STRONG * 0.5 ** len(levels))
+            if aggregate.max() + 1 > _SHRINK * matrix.shape[0]:
+                aggregate = _neighbourhoods(matrix, 0.0)
         else:
             cell_ijk, aggregate = np.unique(cell_ijk // _BLOCK, axis=0, return_inverse=True)
         n_coarse = int(aggregate.max()) + 1
-        if n_coarse == matrix.shape[0]:
+        if n_coarse > _SHRINK * matrix.shape[0]:
             break
-        prolong = _smoothed(matrix, aggregate.ravel(), n_coarse)
-        level, matrix, edge = _level(matrix, edge, prolong)
+        smoothed_by = matrix if cell_ijk is not None else _strong_part(matrix)
+        prolong = _smoothed(smoothed_by, aggregate.ravel(), n_coarse)
+        level, matrix, edge = _level(matrix, edge, pattern, prolong)
+        pattern = _pattern(edge, n_coarse)
         levels.append(level)
+    if matrix.shape[0] > _COARSEST_MOST:
+        raise InputError(
+            f"{matrix.shape[0]} control volumes are left on the coarsest level",
+            where="multigrid",
+            expected=f"a mesh whose {n} control volumes come down to {_COARSEST_MOST} at most",
+            fix="Drop pieces of the wall that hang on nothing "
+            f"(there are {graph.n_pieces} pieces), or use ConjugateGradient",
+        )
     coarsest = jnp.asarray(edge, jnp.int32)
-    return Hierarchy(tuple(levels), coarsest, matrix.shape[0], n, n_edges)
+    return Hierarchy(tuple(levels), coarsest, matrix.shape[0], n, len(graph.edge))
 
 
 def laplacian(edge: np.ndarray, transmissibility: np.ndarray, n: int) -> _Sparse:
     """Σ_e T_e (e_i − e_j)(e_i − e_j)ᵀ."""
     i, j = edge[:, 0], edge[:, 1]
-    row, column = np.concatenate([i, j]), np.concatenate([j, i])
-    off = sp.csr_array((np.tile(-transmissibility, 2), (row, column)), shape=(n, n))
+    return _without_row_sums(
+        np.tile(-transmissibility, 2), np.concatenate([i, j]), np.concatenate([j, i]), n
+    )
+
+
+def _without_row_sums(value: np.ndarray, row: np.ndarray, column: np.ndarray, n: int) -> _Sparse:
+    """These off-diagonal entries, and the diagonal that makes every row sum to zero."""
+    off = sp.csr_array((value, (row, column)), shape=(n, n))
     return (off - sp.diags_array(off.sum(axis=1))).tocsr()
 
 
@@ -134,55 +139,71 @@ def _neighbourhoods(matrix: _Sparse, strength: float) -> np.ndarray:
     return aggregate
 
 
+def _strong_part(matrix: _Sparse) -> _Sparse:
+    """The matrix with its strong negative entries alone, and the diagonal that their rows need."""
+    diagonal, entry = matrix.diagonal(), matrix.tocoo()
+    strong = _SMOOTHED_BY * np.sqrt(diagonal[entry.row] * diagonal[entry.col])
+    kept = (entry.row != entry.col) & (entry.data <= -strong) & (entry.data < 0.0)
+    return _without_row_sums(entry.data[kept], entry.row[kept], entry.col[kept], len(diagonal))
+
+
 def _smoothed(matrix: _Sparse, aggregate: np.ndarray, n_coarse: int) -> _Sparse:
     """(I − ω D⁻¹A) of the aggregates' indicators."""
     n = matrix.shape[0]
     indicator = sp.csr_array((np.ones(n), aggregate, np.arange(n + 1)), shape=(n, n_coarse))
-    scaled = sp.diags_array(1.0 / matrix.diagonal()) @ matrix
+    # A control volume that hangs on nothing has no conduction to smooth by.
+    diagonal = matrix.diagonal()
+    inverse = np.divide(1.0, diagonal, out=np.zeros(n), where=diagonal > 0)
+    scaled = sp.diags_array(inverse) @ matrix
     smoothed = (indicator - (_SMOOTHING / _spectral_radius(scaled)) * (scaled @ indicator)).tocsr()
     smoothed.sort_indices()
     return smoothed
 
 
 def _spectral_radius(scaled: _Sparse, steps: int = 15) -> float:
-    """Of D⁻¹A, by the power method; never above the bound by row sums."""
+    """Of D⁻¹A, from below, by the power method; 1 where nothing conducts."""
     x = np.random.default_rng(0).standard_normal(scaled.shape[0])
+    size = 1.0
     for _ in range(steps):
-        x = scaled @ x
+        x = scaled @ (x / size)
         size = np.linalg.norm(x)
-        x /= size
+        if size == 0.0:
+            return 1.0
     return float(size)
 
 
-def _level(matrix: _Sparse, edge: np.ndarray, prolong: _Sparse):
+def _pattern(edge: np.ndarray, n: int) -> Pattern:
+    """Off-diagonal rows of a symmetric matrix, with entries into the values of its edges."""
+    both = np.concatenate([edge, edge[:, ::-1]])
+    return build_pattern(both[:, 0], both[:, 1], np.tile(np.arange(len(edge)), 2), n)
+
+
+def _level(matrix: _Sparse, edge: np.ndarray, pattern: Pattern, prolong: _Sparse):
     """The level, the coarse matrix and its edges."""
     n, n_edges, n_coarse = matrix.shape[0], len(edge), prolong.shape[1]
-    both = np.concatenate([edge, edge[:, ::-1]])
-    number = np.tile(np.arange(n_edges), 2)
-    rows = build_rows(both[:, 0], both[:, 1], number, n)
-    itself = np.arange(n)
+    itself, number = np.arange(n), np.arange(n_edges)
     entry, start, column = _by_rows(
-        np.concatenate([both[:, 0], itself]),
-        np.concatenate([both[:, 1], itself]),
-        np.concatenate([number, n_edges + itself]),
+        np.concatenate([edge[:, 0], edge[:, 1], itself]),
+        np.concatenate([edge[:, 1], edge[:, 0], itself]),
+        np.concatenate([number, number, n_edges + itself]),
         n,
     )
     restrict = prolong.T.tocsr()
     ap_start, ap_column, *found = plan_first(
         start, column, entry, prolong.indptr, prolong.indices, prolong.data, n_coarse
     )
-    first = _linear_map(found, len(ap_column))
+    value = np.concatenate([matrix[edge[:, 0], edge[:, 1]], matrix.diagonal()])
+    first, value = _map(found, len(ap_column), value)
     c_start, c_column, *found = plan_second(
         restrict.indptr, restrict.indices, restrict.data, ap_start, ap_column, n_coarse
     )
-    second = _linear_map(found, len(c_column) + n_coarse)
-    value = np.concatenate([matrix[edge[:, 0], edge[:, 1]], matrix.diagonal()])
-    value = _on_host(second, _on_host(first, value))
+    second, value = _map(found, len(c_column) + n_coarse, value)
     edge = np.stack([np.repeat(np.arange(n_coarse), np.diff(c_start)), c_column], axis=1)
     i, j = np.concatenate([edge, edge[:, ::-1], np.arange(n_coarse)[:, None].repeat(2, 1)]).T
     number = np.concatenate([np.tile(np.arange(len(edge)), 2), len(edge) + np.arange(n_coarse)])
     coarse = sp.csr_array((value[number], (i, j)), shape=(n_coarse, n_coarse))
-    return Level(rows, _transfer(prolong), _transfer(restrict), first, second), coarse, edge
+    level = Level(pattern, _transfer(prolong), _transfer(restrict), first, second, n_coarse)
+    return level, coarse, edge
 
 
 def _by_rows(row, column, entry, n: int):
@@ -191,20 +212,13 @@ def _by_rows(row, column, entry, n: int):
     return entry[order], start, column[order]
 
 
-def _linear_map(found, n_out: int) -> LinearMap:
+def _map(found, n_out: int, value: np.ndarray) -> tuple[Transfer, np.ndarray]:
+    """The map that a plan describes, and what it makes of these values."""
     source, coefficient, target = found
-    return LinearMap(
-        jnp.asarray(source), jnp.asarray(coefficient, jnp.float32), jnp.asarray(target), n_out
-    )
-
-
-def _on_host(plan: LinearMap, value: np.ndarray) -> np.ndarray:
-    each = np.asarray(plan.coefficient) * value[np.asarray(plan.source)]
-    return np.bincount(np.asarray(plan.target), weights=each, minlength=plan.n_out)
+    made = np.bincount(target, weights=coefficient * value[source], minlength=n_out)
+    return build_transfer(target, source, coefficient, n_out), made
 
 
 def _transfer(matrix: _Sparse) -> Transfer:
     entries = matrix.tocoo()
-    rows = build_rows(entries.row, entries.col, np.arange(matrix.nnz), matrix.shape[0])
-    weight = rows.weights(jnp.asarray(entries.data, jnp.float32))
-    return Transfer(rows, weight, matrix.shape[0])
+    return build_transfer(entries.row, entries.col, entries.data, matrix.shape[0])

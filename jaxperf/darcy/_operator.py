@@ -15,20 +15,19 @@ import scipy.sparse as sp
 from jaxtyping import Array, Bool, Float, Int
 from scipy.sparse.csgraph import connected_components
 
+from ._rows import build_pattern, Pattern
+
 
 class DarcyGraph(eqx.Module):
     """Which control volumes exchange fluid.
 
-    **Attributes:** `edge` (e, 2); `neighbour` (w, c), the neighbours of each control volume,
-    padded with itself; `neighbour_edge` (w, c), the edge that leads there, padded with e. Rows of
-    fixed width let the operator run as gathers; the width comes first so that each
-    gather runs over contiguous control volumes. `piece` (c,), the connected piece to which each
-    control volume belongs, of `n_pieces`.
+    **Attributes:** `edge` (e, 2); `pattern`, for each control volume its neighbours, and the edges
+    that lead there; `piece` (c,), the connected piece to which each control volume belongs, of
+    `n_pieces`.
     """
 
     edge: Int[Array, "e 2"]
-    neighbour: Int[Array, "w c"]
-    neighbour_edge: Int[Array, "w c"]
+    pattern: Pattern
     volume: Float[Array, " c"]
     piece: Int[Array, " c"]
     n_pieces: int = eqx.field(static=True)
@@ -43,22 +42,12 @@ def build_darcy_graph(edge: Int[np.ndarray, "e 2"], volume: Float[np.ndarray, " 
     n_cells, n_edges = len(volume), len(edge)
     owner = np.concatenate([edge[:, 0], edge[:, 1]])
     other = np.concatenate([edge[:, 1], edge[:, 0]])
-    index = np.concatenate([np.arange(n_edges), np.arange(n_edges)])
-    order = np.argsort(owner, kind="stable")
-    owner, other, index = owner[order], other[order], index[order]
-    count = np.bincount(owner, minlength=n_cells)
-    slot = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
-    width = int(count.max(initial=0))
-    neighbour = np.tile(np.arange(n_cells), (width, 1))
-    neighbour_edge = np.full((width, n_cells), n_edges)
-    neighbour[slot, owner] = other
-    neighbour_edge[slot, owner] = index
+    pattern = build_pattern(owner, other, np.tile(np.arange(n_edges), 2), n_cells)
     joined = sp.coo_array((np.ones(n_edges), (edge[:, 0], edge[:, 1])), shape=(n_cells, n_cells))
     n_pieces, piece = connected_components(joined, directed=False)
     return DarcyGraph(
         edge=jnp.asarray(edge, jnp.int32),
-        neighbour=jnp.asarray(neighbour, jnp.int32),
-        neighbour_edge=jnp.asarray(neighbour_edge, jnp.int32),
+        pattern=pattern,
         volume=jnp.asarray(volume),
         piece=jnp.asarray(piece, jnp.int32),
         n_pieces=int(n_pieces),
@@ -75,15 +64,12 @@ class DarcyOperator(eqx.Module):
     graph: DarcyGraph
     transmissibility: Float[Array, " e"]
     sink: Float[Array, " c"]
-    weight: Float[Array, "w c"]
+    weight: tuple[Float[Array, "_ _"], ...]
     diagonal: Float[Array, " c"]
 
     def __call__(self, pressure: Float[Array, " c"]) -> Float[Array, " c"]:
         """A p, in m³/s."""
-        out = self.diagonal * pressure
-        for k in range(self.graph.neighbour.shape[0]):  # unrolled: see `DarcyGraph`
-            out = out - self.weight[k] * pressure[self.graph.neighbour[k]]
-        return out
+        return self.diagonal * pressure - self.graph.pattern.rows.product(self.weight, pressure)
 
     def has_level(self) -> Bool[Array, ""]:
         """Whether every connected piece has a sink, without which no pressure is defined."""
@@ -101,6 +87,6 @@ def darcy_operator(
     graph: DarcyGraph, transmissibility: Float[Array, " e"], sink: Float[Array, " c"]
 ) -> DarcyOperator:
     """Put coefficients on a graph; differentiable in them."""
-    padded = jnp.concatenate([transmissibility, jnp.zeros(1, transmissibility.dtype)])
-    weight = padded[graph.neighbour_edge]
-    return DarcyOperator(graph, transmissibility, sink, weight, sink + jnp.sum(weight, axis=0))
+    weight = graph.pattern.weights(transmissibility)
+    diagonal = sink + graph.pattern.rows.sums(weight)
+    return DarcyOperator(graph, transmissibility, sink, weight, diagonal)

@@ -3,7 +3,6 @@
 import functools
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -11,66 +10,112 @@ from jaxtyping import Array, Float, Int
 # Blocks of rows, at most; each has a width of its own and costs one more loop. More of them leave
 # less padding and run no faster, but compilation takes in proportion longer.
 _MAX_BLOCKS = 2
-# Gathers written out one after another; wider rows run in a loop over chunks of them.
-_UNROLLED, _CHUNK = 16, 16
-# What putting the rows of several blocks in order costs, in entries of each row.
-_ORDERING = 1.5
+# Rows up to this width are gathered column by column, wider ones row by row.
+_NARROW = 32
+# Widths beyond are multiples of this.
+_ROUNDED = 16
+# What several blocks and putting their rows in order cost, in entries of each row. Padding costs
+# little: it refers to what has just been read.
+_ORDERING = 12.0
 
 
 class Rows(eqx.Module):
     """The pattern of a sparse matrix, its rows in blocks of like width.
 
-    **Attributes:** for each block `column` (w, r) and `entry` (w, r), which number of a list of
-    values stands there, one past the end where the row is shorter; `place` (n,), where among the
-    rows of all blocks each row is, or None where one block holds them in order. The width comes
-    first, so that each gather runs over contiguous rows.
+    **Attributes:** `column`, for each block; `place` (n,), where among the rows of all blocks each
+    row is, or None where one block holds them in order; `n_narrow`, how many blocks, the first
+    ones, are narrow. A narrow block is (w, r): each of its w gathers, written out one after
+    another, runs over contiguous rows. A wide one is (r, w): its rows are few, and summed one by
+    one. Weights have the shapes of `column`.
     """
 
     column: tuple[Int[Array, "_ _"], ...]
-    entry: tuple[Int[Array, "_ _"], ...]
     place: Int[Array, " n"] | None
+    n_narrow: int = eqx.field(static=True)
+
+    def product(
+        self, weight: tuple[Float[Array, "_ _"], ...], x: Float[Array, " m"]
+    ) -> Float[Array, " n"]:
+        """The matrix of these weights times x."""
+        take = lambda column: x.at[column].get(mode="promise_in_bounds")
+        out = []
+        for k, (c, w) in enumerate(zip(self.column, weight, strict=True)):
+            if k < self.n_narrow:
+                out.append(_added([w[i] * take(c[i]) for i in range(c.shape[0])]))
+            else:
+                out.append(jnp.sum(w * take(c), axis=1))
+        return self._in_order(out)
+
+    def sums(self, weight: tuple[Float[Array, "_ _"], ...]) -> Float[Array, " n"]:
+        """The sum of each row."""
+        narrow, wide = weight[: self.n_narrow], weight[self.n_narrow :]
+        return self._in_order(
+            [_added(list(w)) for w in narrow] + [jnp.sum(w, axis=1) for w in wide]
+        )
+
+    def _in_order(self, block: list[Array]) -> Array:
+        return block[0] if self.place is None else jnp.concatenate(block)[self.place]
+
+
+def _added(part: list[Array]) -> Array:
+    """Their sum, written out: XLA:CPU walks a reduction over a leading axis in the wrong order."""
+    return functools.reduce(jnp.add, part)
+
+
+class Pattern(eqx.Module):
+    """Rows whose weights come from a list of values.
+
+    **Attributes:** `rows`; for each of its blocks `entry` (w, r), which of the values stands there,
+    one past the end where a row is shorter.
+    """
+
+    rows: Rows
+    entry: tuple[Int[Array, "_ _"], ...]
 
     def weights(self, value: Float[Array, " v"]) -> tuple[Float[Array, "_ _"], ...]:
         """The values in the layout of the rows."""
         padded = jnp.concatenate([value, jnp.zeros(1, value.dtype)])
         return tuple(padded[entry] for entry in self.entry)
 
-    def product(
-        self, weight: tuple[Float[Array, "_ _"], ...], x: Float[Array, " m"]
-    ) -> Float[Array, " n"]:
-        """The matrix of these weights times x."""
-        out = [_block_product(c, w, x) for c, w in zip(self.column, weight, strict=True)]
-        return out[0] if self.place is None else jnp.concatenate(out)[self.place]
 
-    def sums(self, weight: tuple[Float[Array, "_ _"], ...]) -> Float[Array, " n"]:
-        """The sum of each row."""
-        out = [jnp.sum(w, axis=0) for w in weight]
-        return out[0] if self.place is None else jnp.concatenate(out)[self.place]
+class Transfer(eqx.Module):
+    """A constant sparse matrix: its rows, and its values in their layout."""
+
+    rows: Rows
+    weight: tuple[Float[Array, "_ _"], ...]
+
+    def __call__(self, x: Float[Array, " m"]) -> Float[Array, " n"]:
+        return self.rows.product(tuple(w.astype(x.dtype) for w in self.weight), x)
 
 
-def _block_product(column: Array, weight: Array, x: Array) -> Array:
-    take = lambda c: x.at[c].get(mode="promise_in_bounds")
-    each = lambda c, w: functools.reduce(jnp.add, [w[k] * take(c[k]) for k in range(c.shape[0])])
-    n = column.shape[0]
-    if n <= _UNROLLED:
-        return each(column, weight)
-    # `build_rows` has made the width a multiple.
-    chunks = lambda a: a.reshape(n // _CHUNK, _CHUNK, a.shape[1])
-    start = jnp.zeros(column.shape[1:], weight.dtype)
-    body = lambda total, chunk: (total + each(*chunk), None)
-    return jax.lax.scan(body, start, (chunks(column), chunks(weight)))[0]
-
-
-def build_rows(
+def build_pattern(
     row: Int[np.ndarray, " v"], column: Int[np.ndarray, " v"], entry: Int[np.ndarray, " v"], n: int
-) -> Rows:
+) -> Pattern:
     """Lay out the entries of a sparse matrix with n rows; runs on the host."""
-    order = np.argsort(row, kind="stable")
-    row, column, entry = row[order], column[order], entry[order]
+    rows, entries = _lay_out(row, column, entry, n, int(entry.max(initial=-1)) + 1)
+    return Pattern(rows, tuple(jnp.asarray(e) for e in entries))
+
+
+def build_transfer(
+    row: Int[np.ndarray, " v"],
+    column: Int[np.ndarray, " v"],
+    value: Float[np.ndarray, " v"],
+    n: int,
+) -> Transfer:
+    """Lay out a constant sparse matrix with n rows; runs on the host."""
+    rows, entries = _lay_out(row, column, np.arange(len(value), dtype=np.int32), n, len(value))
+    padded = np.append(value, 0.0).astype(np.float32)
+    return Transfer(rows, tuple(jnp.asarray(padded[e]) for e in entries))
+
+
+def _lay_out(row, column, entry, n: int, n_values: int):
+    """The rows, and for each block the entries, `n_values` where a row is shorter."""
+    if (np.diff(row) < 0).any():
+        order = np.argsort(row, kind="stable")
+        row, column, entry = row[order], column[order], entry[order]
     count = np.bincount(row, minlength=n)
     first = np.cumsum(count) - count
-    slot = np.arange(len(row)) - first[row]
-    n_values = int(entry.max(initial=-1)) + 1
+    slot = np.arange(len(row)) - np.repeat(first, count)
     limit = _widths(count)
     block = np.searchsorted(limit, count)
     place, columns, entries, done = np.empty(n, np.int32), [], [], 0
@@ -81,24 +126,26 @@ def build_rows(
         place[mine] = done + at[mine]
         done += len(mine)
         inside = at[row] >= 0
-        # Padding refers to the row itself, or to the last column: any that is near.
         columns.append(np.zeros((width, len(mine)), np.int32))
         entries.append(np.full((width, len(mine)), n_values, np.int32))
         columns[-1][slot[inside], at[row[inside]]] = column[inside]
         entries[-1][slot[inside], at[row[inside]]] = entry[inside]
+        # Padding refers to the last column that is there: any that is near.
         short = np.arange(width)[:, None] >= count[mine][None, :]
         nearest = columns[-1][np.maximum(count[mine] - 1, 0), np.arange(len(mine))]
         columns[-1] = np.where(short, nearest[None, :], columns[-1])
-    as_array = lambda parts: tuple(jnp.asarray(p) for p in parts)
-    return Rows(
-        as_array(columns), as_array(entries), None if len(limit) == 1 else jnp.asarray(place)
-    )
+        if width > _NARROW:
+            columns[-1] = np.ascontiguousarray(columns[-1].T)
+            entries[-1] = np.ascontiguousarray(entries[-1].T)
+    in_order = None if len(limit) == 1 else jnp.asarray(place)
+    n_narrow = int(np.sum(limit <= _NARROW))
+    return Rows(tuple(jnp.asarray(c) for c in columns), in_order, n_narrow), entries
 
 
 def _widths(count: Int[np.ndarray, " n"]) -> Int[np.ndarray, " b"]:
     """Widths of the blocks that leave the least padding, the last one the widest row's."""
     number = np.bincount(count)
-    rounded = lambda w: w if w <= _UNROLLED else -(-w // _CHUNK) * _CHUNK
+    rounded = lambda w: w if w <= _NARROW else -(-w // _ROUNDED) * _ROUNDED
     width = sorted({rounded(w) for w in np.flatnonzero(number)} - {0}) or [1]
     rows = np.zeros(len(width), np.int64)
     for w, k in enumerate(number):

@@ -117,11 +117,18 @@ def conjugate_gradient_solution(
     )
     pressure = jnp.where(level, found.value, jnp.nan).astype(source.dtype)
     balance = source - state.operator(pressure)
-    size = jnp.linalg.norm(source)
-    residual = jnp.linalg.norm(balance) / jnp.where(size > 0, size, jnp.ones_like(size))
+    residual = _relative_norm(*jax.lax.stop_gradient((balance, source)))
     return DarcySolution(
         pressure, _ending(found, level), found.iterations, balance, residual, found.error_estimate
     )
+
+
+def _relative_norm(value: Array, to: Array) -> Float[Array, ""]:
+    """‖value‖ over ‖to‖; squares of flows of single control volumes leave the range of float32."""
+    size = jnp.max(jnp.abs(to), initial=0.0)
+    size = jnp.where(size > 0, size, jnp.ones_like(size))
+    length = jnp.linalg.norm(to / size)
+    return jnp.linalg.norm(value / size) / jnp.where(length > 0, length, jnp.ones_like(length))
 
 
 def _ending(found: KrylovSolution, level: Bool[Array, ""]) -> RESULTS:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from .._misc import InputError
 from ._surface import closed_surface
@@ -82,7 +84,22 @@ def tetrahedra_from_surface(
     corner, tet = _tetgen(point, triangle, edge_length, where)
     kept = _inside(corner[tet].mean(axis=1), point, triangle, where)
     used, tet = np.unique(tet[kept], return_inverse=True)
-    return build_tet_mesh(corner[used], tet.reshape(-1, 4), frame=frame, where=where)
+    order, tet = _nearby(tet.reshape(-1, 4), len(used))
+    return build_tet_mesh(corner[used][order], tet, frame=frame, where=where)
+
+
+def _nearby(tet: Int[np.ndarray, "m 4"], n: int):
+    """Number vertices so that neighbours are near in memory (Cuthill and McKee 1969).
+
+    **Returns:** the old number of every vertex, and the tetrahedra in new ones, in their order.
+    """
+    row, column = np.repeat(tet, 4, axis=1).ravel(), np.tile(tet, (1, 4)).ravel()
+    joined = csr_array((np.ones(len(row), bool), (row, column)), shape=(n, n))
+    order = reverse_cuthill_mckee(joined, symmetric_mode=True)
+    number = np.empty(n, np.int64)
+    number[order] = np.arange(n)
+    tet = number[tet]
+    return order, tet[np.argsort(tet.min(axis=1), kind="stable")]
 
 
 def _tetgen(
