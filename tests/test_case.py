@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from coupled_cases import small_problem
 from helpers import data_dir, requires_data
 from pydantic import BaseModel
 from scipy.spatial import KDTree
@@ -16,7 +17,6 @@ from jaxperf.case._build import build_heart, build_tree
 from jaxperf.case._prepare import prepare
 from jaxperf.case._run import on_grid
 from jaxperf.case._solve import darcy_method, solve_case, worst_vessel
-from jaxperf.darcy import darcy_mesh
 from jaxperf.geometry import ellipsoid_ventricle, TetMesh
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -56,7 +56,7 @@ def test_lengths_pressures_and_flows_name_their_unit():
 
 def test_an_unknown_darcy_solver_is_named():
     with pytest.raises(InputError, match="no Darcy solver 'oracle'"):
-        darcy_method("oracle", darcy_mesh(ellipsoid_ventricle(spacing_mm=5.0)[0]))
+        darcy_method("oracle", small_problem(spacing_mm=5.0)[0])
 
 
 def test_the_worst_vessel():

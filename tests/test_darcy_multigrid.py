@@ -143,6 +143,19 @@ def test_other_coefficients_take_the_same_hierarchy():
     assert int(refitted.iterations) < int(plain.iterations) / 4
 
 
+@pytest.mark.parametrize("what", ["anisotropy", "contrast"])
+def test_weak_couplings_are_not_aggregated_across(what):
+    mesh, prepared, sink, source = _wall(3.0)
+    if what == "anisotropy":
+        k = jnp.asarray(np.broadcast_to(np.diag([100.0, 1.0, 1.0]), (mesh.n_cells, 3, 3)))
+    else:
+        k = jnp.asarray(1e6 ** np.random.default_rng(0).uniform(-0.5, 0.5, mesh.n_cells))
+    problem = _problem(prepared, k, sink, source)
+    found = solve_darcy(problem, multigrid(prepared, k, rtol=1e-8))
+    assert int(found.iterations) <= 25
+    assert float(found.residual) <= 1.01e-8
+
+
 @pytest.mark.slow
 def test_fibres_on_tetrahedra():
     mesh = kuhn_tetrahedra(16)

@@ -432,7 +432,8 @@ class Solver(Section):
     darcy: str = Field(
         default="conjugate_gradient",
         description="Darcy solver that preconditions the coupled solve: conjugate_gradient, "
-        "multigrid, or one registered under the entry-point group jaxperf.darcy_solvers.",
+        "multigrid, or one registered under the entry-point group jaxperf.darcy_solvers as a "
+        "function of the Darcy mesh.",
     )
     calibration_rtol: Positive = Field(default=1e-6, description="Tolerance of the flow targets.")
 

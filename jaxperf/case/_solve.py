@@ -22,7 +22,7 @@ from ..coupling import (
     PerfusionSolution,
     solve_perfusion,
 )
-from ..darcy import AbstractDarcyMesh, AbstractDarcySolver, ConjugateGradient, multigrid
+from ..darcy import AbstractDarcySolver, ConjugateGradient, multigrid
 from ..network import VascularNetwork, vessel_label
 from ._prepare import Prepared
 
@@ -59,7 +59,7 @@ def solve_case(prepared: Prepared, stage, note) -> Solved:
     """
     case, problem = prepared.case, prepared.problem
     bed, regulation = case.microcirculation, case.autoregulation
-    method = darcy_method(case.solver.darcy, problem.tissue.mesh)
+    method = darcy_method(case.solver.darcy, problem)
     factor = bed.hyperemia_factor
     if factor is None and bed.mbf_hyperemia_ml_min_g is None:
         factor = DEFAULT_HYPEREMIA_FACTOR
@@ -106,10 +106,14 @@ def solve_case(prepared: Prepared, stage, note) -> Solved:
     return Solved(found, rest, hyperemia, compiling, total)
 
 
-def darcy_method(name: str, mesh: AbstractDarcyMesh) -> AbstractDarcySolver:
+def darcy_method(name: str, problem: PerfusionProblem) -> AbstractDarcySolver:
     """The Darcy solver of a name: a built-in one, or one that another package registers as a
     function of the mesh."""
-    built_in = {"conjugate_gradient": lambda _: ConjugateGradient(), "multigrid": multigrid}
+    mesh = problem.tissue.mesh
+    built_in = {
+        "conjugate_gradient": lambda _: ConjugateGradient(),
+        "multigrid": lambda mesh: multigrid(mesh, problem.microcirculation.permeability),
+    }
     if name in built_in:
         return built_in[name](mesh)
     registered = {e.name: e for e in entry_points(group=_SOLVER_GROUP)}

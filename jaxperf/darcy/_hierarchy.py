@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from .._misc import InputError
 from ._galerkin import plan_first, plan_second
 from ._operator import DarcyGraph
-from ._rows import build_pattern, build_transfer, Pattern, Transfer
+from ._rows import build_pattern, build_transfer, by_rows, Pattern, Transfer
 
 # The types of SciPy's sparse arrays know neither shape nor operators.
 _Sparse: TypeAlias = Any
@@ -27,6 +27,9 @@ _STRONG = 0.08
 # |a_ij| of the entries by which prolongations are smoothed, likewise: with all of them the rows of
 # coarse matrices widen from level to level, and the iterations are the same.
 _SMOOTHED_BY = 0.1
+# The share of strong connections from which on voxels are aggregated by blocks, which are faster
+# where K varies little and many times slower where it is anisotropic or jumps.
+_STRONG_SHARE = 0.95
 _BLOCK = 3  # voxels along each side of an aggregate
 # A level that keeps more than this share of the control volumes is not worth having.
 _SHRINK = 0.7
@@ -71,15 +74,18 @@ def build_hierarchy(
 ) -> Hierarchy:
     """Smoothed aggregation; on the host.
 
-    Aggregates are blocks of the grid where `cell_ijk` tells where the cells lie in one, else those
-    of strongly coupled neighbours. Prolongations are smoothed by conduction alone, so that their
-    rows sum to one, and stay as they are when coefficients change.
+    Aggregates are blocks of the grid where `cell_ijk` tells where the cells lie in one and nearly
+    all neighbours are strongly coupled, else those of strongly coupled ones. Prolongations are
+    smoothed by conduction alone, so that their rows sum to one, and stay as they are when
+    coefficients change.
 
     **Errors:** [`InputError`][] where nothing small enough for a dense factor is left in the end,
     as in a mesh of very many pieces.
     """
     edge, n = np.asarray(graph.edge, np.int64), graph.n_cells
     matrix: _Sparse = laplacian(edge, transmissibility, n)
+    if cell_ijk is not None and not _is_strong_throughout(edge, matrix):
+        cell_ijk = None
     pattern = graph.pattern
     levels = []
     while matrix.shape[0] > _COARSEST and len(levels) < _MAX_LEVELS:
@@ -88,7 +94,7 @@ def build_hierarchy(
             if aggregate.max() + 1 > _SHRINK * matrix.shape[0]:
                 aggregate = _neighbourhoods(matrix, 0.0)
         else:
-            cell_ijk, aggregate = np.unique(cell_ijk // _BLOCK, axis=0, return_inverse=True)
+            cell_ijk, aggregate = _blocks(cell_ijk // _BLOCK)
         n_coarse = int(aggregate.max()) + 1
         if n_coarse > _SHRINK * matrix.shape[0]:
             break
@@ -121,6 +127,21 @@ def _without_row_sums(value: np.ndarray, row: np.ndarray, column: np.ndarray, n:
     """These off-diagonal entries, and the diagonal that makes every row sum to zero."""
     off = sp.csr_array((value, (row, column)), shape=(n, n))
     return (off - sp.diags_array(off.sum(axis=1))).tocsr()
+
+
+def _is_strong_throughout(edge: np.ndarray, matrix: _Sparse) -> bool:
+    """Whether blocks of the grid cut across hardly any weak connection."""
+    diagonal = matrix.diagonal()
+    size = np.sqrt(diagonal[edge[:, 0]] * diagonal[edge[:, 1]])
+    return bool(np.mean(-matrix[edge[:, 0], edge[:, 1]] > _STRONG * size) > _STRONG_SHARE)
+
+
+def _blocks(ijk: Int[np.ndarray, "c 3"]) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct triples, and which of them each one is."""
+    ijk = ijk - ijk.min(axis=0)
+    shape = tuple(ijk.max(axis=0) + 1)
+    distinct, aggregate = np.unique(np.ravel_multi_index(ijk.T, shape), return_inverse=True)
+    return np.stack(np.unravel_index(distinct, shape), axis=1), aggregate
 
 
 def _neighbourhoods(matrix: _Sparse, strength: float) -> np.ndarray:
@@ -182,12 +203,9 @@ def _level(matrix: _Sparse, edge: np.ndarray, pattern: Pattern, prolong: _Sparse
     """The level, the coarse matrix and its edges."""
     n, n_edges, n_coarse = matrix.shape[0], len(edge), prolong.shape[1]
     itself, number = np.arange(n), np.arange(n_edges)
-    entry, start, column = _by_rows(
-        np.concatenate([edge[:, 0], edge[:, 1], itself]),
-        np.concatenate([edge[:, 1], edge[:, 0], itself]),
-        np.concatenate([number, number, n_edges + itself]),
-        n,
-    )
+    order, start = by_rows(np.concatenate([edge[:, 0], edge[:, 1], itself]), n)
+    column = np.concatenate([edge[:, 1], edge[:, 0], itself])[order]
+    entry = np.concatenate([number, number, n_edges + itself])[order]
     restrict = prolong.T.tocsr()
     ap_start, ap_column, *found = plan_first(
         start, column, entry, prolong.indptr, prolong.indices, prolong.data, n_coarse
@@ -204,12 +222,6 @@ def _level(matrix: _Sparse, edge: np.ndarray, pattern: Pattern, prolong: _Sparse
     coarse = sp.csr_array((value[number], (i, j)), shape=(n_coarse, n_coarse))
     level = Level(pattern, _transfer(prolong), _transfer(restrict), first, second, n_coarse)
     return level, coarse, edge
-
-
-def _by_rows(row, column, entry, n: int):
-    order = np.argsort(row, kind="stable")
-    start = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=n))])
-    return entry[order], start, column[order]
 
 
 def _map(found, n_out: int, value: np.ndarray) -> tuple[Transfer, np.ndarray]:

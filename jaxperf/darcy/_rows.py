@@ -1,10 +1,13 @@
 """Sparse matrices as rows of like width, so that a product is a few gathers."""
 
 import functools
+from typing import no_type_check
 
 import equinox as eqx
 import jax.numpy as jnp
+import numba
 import numpy as np
+import scipy.sparse as sp
 from jaxtyping import Array, Float, Int
 
 # Blocks of rows, at most; each has a width of its own and costs one more loop. More of them leave
@@ -110,36 +113,47 @@ def build_transfer(
 
 def _lay_out(row, column, entry, n: int, n_values: int):
     """The rows, and for each block the entries, `n_values` where a row is shorter."""
-    if (np.diff(row) < 0).any():
-        order = np.argsort(row, kind="stable")
-        row, column, entry = row[order], column[order], entry[order]
-    count = np.bincount(row, minlength=n)
-    first = np.cumsum(count) - count
-    slot = np.arange(len(row)) - np.repeat(first, count)
+    order, first = by_rows(row, n)
+    column, entry = column[order].astype(np.int32), entry[order].astype(np.int32)
+    count = np.diff(first)
     limit = _widths(count)
     block = np.searchsorted(limit, count)
     place, columns, entries, done = np.empty(n, np.int32), [], [], 0
     for b, width in enumerate(limit):
         mine = np.flatnonzero(block == b)
-        at = np.full(n, -1, np.int32)
-        at[mine] = np.arange(len(mine))
-        place[mine] = done + at[mine]
+        place[mine] = done + np.arange(len(mine))
         done += len(mine)
-        inside = at[row] >= 0
-        columns.append(np.zeros((width, len(mine)), np.int32))
-        entries.append(np.full((width, len(mine)), n_values, np.int32))
-        columns[-1][slot[inside], at[row[inside]]] = column[inside]
-        entries[-1][slot[inside], at[row[inside]]] = entry[inside]
-        # Padding refers to the last column that is there: any that is near.
-        short = np.arange(width)[:, None] >= count[mine][None, :]
-        nearest = columns[-1][np.maximum(count[mine] - 1, 0), np.arange(len(mine))]
-        columns[-1] = np.where(short, nearest[None, :], columns[-1])
-        if width > _NARROW:
-            columns[-1] = np.ascontiguousarray(columns[-1].T)
-            entries[-1] = np.ascontiguousarray(entries[-1].T)
+        wide = width > _NARROW
+        shape = (len(mine), width) if wide else (width, len(mine))
+        columns.append(np.zeros(shape, np.int32))
+        entries.append(np.full(shape, n_values, np.int32))
+        # As columns of rows, whichever way they lie.
+        lying = (lambda a: a) if wide else np.transpose
+        _fill(mine, first, column, entry, lying(columns[-1]), lying(entries[-1]))
     in_order = None if len(limit) == 1 else jnp.asarray(place)
     n_narrow = int(np.sum(limit <= _NARROW))
     return Rows(tuple(jnp.asarray(c) for c in columns), in_order, n_narrow), entries
+
+
+def by_rows(row: Int[np.ndarray, " v"], n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The order that puts entries row by row, and where among them each of the n rows starts."""
+    number = np.arange(len(row))
+    # SciPy's conversion counts; a sort would compare.
+    sorted_ = sp.csr_array((number, (row, number)), shape=(n, len(row)))
+    return sorted_.indices, sorted_.indptr
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _fill(mine, first, column, entry, columns, entries):
+    """Rows `mine` into (r, w); padding refers to the row's last column: any that is near."""
+    for r in range(len(mine)):
+        start, stop = first[mine[r]], first[mine[r] + 1]
+        for t in range(stop - start):
+            columns[r, t] = column[start + t]
+            entries[r, t] = entry[start + t]
+        if stop > start:
+            columns[r, stop - start :] = column[stop - 1]
 
 
 def _widths(count: Int[np.ndarray, " n"]) -> Int[np.ndarray, " b"]:
