@@ -4,7 +4,6 @@ Run as a process of its own it times a step on one core.
 """
 
 import json
-import resource
 import statistics
 import sys
 from pathlib import Path
@@ -35,7 +34,7 @@ from ._flow1d_accuracy import (
 )
 from ._flow1d_cases import adan56
 from ._flow1d_limits import bind_to_one_core, measured_limits, on_one_core, work_of_step
-from ._report import Report, seconds
+from ._report import add_peak_memory, Report, seconds
 
 CELLS = 9241  # of the one differentiable peer, jaxFlowSim, in its published run
 _FIRST_CELL_TIME = 2e-4
@@ -51,10 +50,7 @@ def measure_adan(report: Report, data: Path, *, quick: bool, log) -> None:
     _step(report, data, log)
     coarse = _coarsest(report, data, quick, log)
     _periodic(report, coarse, quick, log)
-    if sys.platform != "win32":
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        told = "of this process, everything before and JAX itself included"
-        report.add("flow1d.adan56.peak_memory", peak / 1024.0, "MB", reference=told)
+    add_peak_memory(report, "flow1d.adan56.peak_memory")
 
 
 def sized(data: Path, cells: int) -> Flow1DProblem:

@@ -5,6 +5,7 @@ import math
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -121,6 +122,19 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def add_peak_memory(report: Report, id: str) -> None:
+    """A row with the largest memory of this process so far, where the system tells."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # in kilobytes, but for one system
+    size = peak if sys.platform == "darwin" else 1024.0 * peak
+    told = "of this process, everything before and JAX itself included"
+    report.add(id, 1e-6 * size, "MB", reference=told)
 
 
 def seconds(run: Callable[[], Any], *, repeat: int, warm_up: int = 1) -> float:

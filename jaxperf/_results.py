@@ -24,8 +24,8 @@ class RESULTS(eqx.Enumeration):
         "is known up to a constant only. Give each piece a sink or a pressure, or mask it out."
     )
     not_positive_definite = (
-        "The matrix of the linear system is not positive definite. Look for a permeability that "
-        "is not a positive number or a negative sink, or solve in float64."
+        "The matrix of the linear system, or what preconditions it, is not positive definite. Look "
+        "for a permeability that is not a positive number or a negative sink, or solve in float64."
     )
     vessel_collapsed = (
         "The wall law has no open lumen at the pressure found in a vessel. Raise the wall "

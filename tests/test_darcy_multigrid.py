@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from coupled_cases import small_problem
 from helpers import central_difference
 
@@ -24,6 +25,7 @@ from jaxperf.darcy import (
     VoxelDarcyMesh,
 )
 from jaxperf.darcy._hierarchy import build_hierarchy
+from jaxperf.darcy._rows import build_pattern
 from jaxperf.geometry import (
     build_voxel_mesh,
     ellipsoid_ventricle,
@@ -84,6 +86,22 @@ def test_the_cycle_is_one_symmetric_positive_map(voxels):
     assert abs(jnp.vdot(one, y) - jnp.vdot(x, other)) <= 1e-12 * size
     assert jnp.linalg.norm(both - (2.0 * one - 3.0 * other)) <= 1e-12 * jnp.linalg.norm(both)
     assert jnp.vdot(x, one) > 0
+
+
+def test_the_cycle_is_definite_where_permeability_jumps():
+    # Prolongations of a uniform K, coarse matrices of one that jumps by 1e4 from voxel to voxel.
+    mesh, prepared, sink, source = _wall(3.5)
+    k = jnp.asarray(1e4 ** np.random.default_rng(1).uniform(-0.5, 0.5, mesh.n_cells))
+    problem, method = _problem(prepared, k, sink, source), multigrid(prepared, dtype=jnp.float64)
+
+    @eqx.filter_jit
+    def dense(method, operator):
+        state = method.init(operator)
+        apply = lambda r: method.precondition(state, r)
+        return jax.lax.map(apply, jnp.eye(mesh.n_cells), batch_size=64)
+
+    eigenvalue = np.linalg.eigvalsh(np.asarray(dense(method, problem.operator)))
+    assert eigenvalue[0] > 0
 
 
 def _in_single(tree):
@@ -265,6 +283,7 @@ def test_a_piece_without_any_level_of_pressure_is_refused(setup):
     found = solve_darcy(problem, method, throw=False)
     assert "neither a sink nor a prescribed pressure" in RESULTS[found.result]
     assert bool(jnp.isnan(found.pressure).all()) and int(found.iterations) == 0
+    assert bool(jnp.isnan(found.error_estimate))
     with pytest.raises(eqx.EquinoxRuntimeError, match="connected piece"):
         solve_darcy(problem, method)
     # One prescribed pressure in the other piece is enough.
@@ -294,10 +313,57 @@ def test_a_piece_that_hangs_on_nothing_is_solved_by_its_own_sink(voxels, kind):
     assert graph.n_pieces == 2 and int(found.iterations) <= 30
 
 
+@pytest.mark.parametrize("setup", [lambda mesh: ConjugateGradient(), multigrid])
+def test_one_voxel(setup):
+    mesh = build_voxel_mesh(
+        np.ones((1, 1, 1), np.int64), np.diag([1e-3, 1e-3, 1e-3, 1.0]), frame="model"
+    )
+    prepared = darcy_mesh(mesh)
+    problem = _problem(prepared, jnp.asarray(1.0), jnp.full(1, 2.0), jnp.full(1, 6.0))
+    np.testing.assert_allclose(solve_darcy(problem, setup(prepared)).pressure, 3.0, rtol=1e-12)
+
+
+def test_a_prescribed_pressure_that_hangs_on_nothing():
+    graph = build_darcy_graph(np.array([[0, 1]]), np.ones(3))
+    operator = darcy_operator(graph, jnp.full(1, 1e-12), jnp.array([1e-12, 0.0, 0.0]))
+    fixed = jnp.array([False, False, True])
+    problem = DarcyProblem(operator, jnp.array([2e-12, 0.0, 0.0]), fixed, jnp.full(3, 5.0))
+    np.testing.assert_allclose(solve_darcy(problem).pressure, [2.0, 2.0, 5.0], rtol=1e-12)
+
+
+def test_tensor_voxels_take_blocks_too():
+    mesh, _, _ = ellipsoid_ventricle(spacing_mm=3.5)
+    sizes = [
+        multigrid(darcy_mesh(mesh, full_tensor=full)).hierarchy.levels[0].n_coarse
+        for full in (False, True)
+    ]
+    assert sizes[0] == sizes[1]
+
+
+def test_rows_are_those_of_the_sparse_matrix():
+    # Narrow, wide and empty rows.
+    rng = np.random.default_rng(0)
+    width = np.concatenate([np.full(900, 3), np.full(30, 70), [0, 1]])
+    row = np.repeat(np.arange(len(width)), width)
+    column = np.concatenate([rng.choice(800, w, replace=False) for w in width])
+    matrix = sp.csr_array((rng.standard_normal(len(row)), (row, column)), shape=(len(width), 800))
+    pattern = build_pattern(row, column, np.arange(len(row)), len(width))
+    assert pattern.rows.n_narrow == 1 and len(pattern.rows.column) == 2
+    value, x = jnp.asarray(matrix[row, column]), jnp.asarray(rng.standard_normal(800))
+    product = lambda value, x: pattern.rows.product(pattern.weights(value), x)
+    np.testing.assert_allclose(product(value, x), matrix @ x, atol=1e-12)
+    sums = pattern.rows.sums(pattern.weights(value))
+    np.testing.assert_allclose(sums, matrix.sum(axis=1), atol=1e-12)
+    y = rng.standard_normal(len(width))
+    of_value, of_x = jax.vjp(product, value, x)[1](jnp.asarray(y))
+    np.testing.assert_allclose(of_value, y[row] * np.asarray(x)[column], atol=1e-12)
+    np.testing.assert_allclose(of_x, matrix.T @ y, atol=1e-12)
+
+
 def test_a_dust_of_voxels_has_no_coarse_level():
     n = 4000
     graph = build_darcy_graph(np.array([[0, 1]]), np.ones(n))
-    with pytest.raises(InputError, match="3999 pieces"):
+    with pytest.raises(InputError, match="pieces: 3999"):
         build_hierarchy(graph, np.ones(1))
 
 
@@ -331,7 +397,7 @@ def test_a_matrix_that_is_not_positive_definite_is_refused(voxels, bad):
     for solver in (method, ConjugateGradient()):
         found = solve_darcy(wrong, solver, throw=False)
         assert "not positive definite" in RESULTS[found.result]
-        assert bool(jnp.isnan(found.pressure).any())
+        assert bool(jnp.isnan(found.pressure).all()) and bool(jnp.isnan(found.error_estimate))
         with pytest.raises(eqx.EquinoxRuntimeError, match="permeability"):
             solve_darcy(wrong, solver)
 

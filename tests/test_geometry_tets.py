@@ -125,6 +125,13 @@ def test_the_wall_of_an_ellipsoid():
 
 
 @needs_tetgen
+def test_neighbours_are_near_in_memory():
+    mesh = tetrahedra_from_surface(*_sphere(0.02), edge_length=3e-3, frame="LPS")
+    apart = np.abs(mesh.tet[:, 1:] - mesh.tet[:, :1])
+    assert apart.mean() < 0.15 * mesh.n_cells
+    assert sorted(np.unique(mesh.tet)) == list(range(mesh.n_cells))
+
+
 def test_half_the_edge_length_gives_eight_times_the_tetrahedra():
     sphere = pyvista.Icosphere(nsub=3)
     triangle = sphere.faces.reshape(-1, 4)[:, 1:].astype(np.int64)

@@ -52,8 +52,8 @@ class _Conjugate(eqx.Module):
 def _conjugate_gradient(matvec: Linear, precondition: Linear, b, rtol, max_steps):
     """Preconditioned conjugate gradients (Hestenes and Stiefel 1952).
 
-    They end at a direction d with dᵀAd ≤ 0, or at what is no number. With α the last length, the
-    error that is left is α rᵀMr (1 + ρ + ρ² + …) in the energy norm, squared: the sum of what all
+    They end at a direction d with dᵀAd ≤ 0, a residual with rᵀMr ≤ 0, or at what is no number. With
+    α the last length, the error that is left is α rᵀMr (1 + ρ + ρ² + …) in the energy norm, squared: the sum of what all
     further iterations take away (Hestenes and Stiefel 1952, theorem 6:1), as if rᵀMr went on to
     fall by ρ in each.
     """
@@ -73,7 +73,9 @@ def _conjugate_gradient(matvec: Linear, precondition: Linear, b, rtol, max_steps
         x, r = at.x + length * at.direction, at.r - length * product
         z = precondition(r)
         rz = jnp.vdot(r, z)
-        definite = (first | (curvature > 0)) & jnp.isfinite(rz)
+        # rᵀMr ≤ 0: the preconditioner has lost its definiteness.
+        sound = jnp.isfinite(rz) & ((rz > 0) | (jnp.vdot(r, r) == 0))
+        definite = (first | (curvature > 0)) & sound
         beta = jnp.where(first, 0.0, rz / at.rz).astype(b.dtype)
         return _Conjugate(x, r, z + beta * at.direction, rz, length, beta, at.k + 1, definite)
 

@@ -25,9 +25,10 @@ from ._tensor import VoxelTensorDarcyMesh
 
 # Chebyshev's polynomial damps the upper part of the spectrum, above this share of its bound.
 _SMOOTHED_SHARE = 0.1
-# Steps of the power method for that bound, and what they may miss. The polynomial stays below one
-# until another tenth above.
-_POWER_STEPS, _POWER_MARGIN = 8, 1.1
+# Steps of the power method for that bound, on the finest level and on the others, where row sums
+# say little and a step costs little; and what they may miss. The polynomial stays below one until
+# another tenth above.
+_POWER_STEPS, _POWER_STEPS_COARSE, _POWER_MARGIN = 8, 40, 1.1
 # What the diagonal of the coarsest matrix gains, in units of rounding.
 _LIFT = 64.0
 
@@ -36,7 +37,9 @@ class Multigrid(AbstractDarcySolver):
     """Conjugate gradients with a V-cycle of smoothed aggregation as preconditioner.
 
     Made by [`jaxperf.darcy.multigrid`][] for one mesh. Its prolongations stay as they are when
-    permeability or exchange change; `init` computes the matrices of all levels anew.
+    permeability or exchange change; `init` computes the matrices of all levels anew. It refuses an
+    operator with other numbers of control volumes or edges; that they are those of this mesh is up
+    to the caller.
 
     **Attributes:** `hierarchy`; `rtol`, on the residual, where `None` as in
     [`jaxperf.darcy.ConjugateGradient`][]; `max_steps`, products with the matrix at most; `dtype`
@@ -140,7 +143,8 @@ def refit(hierarchy: Hierarchy, operator: DarcyOperator, dtype) -> MultigridStat
     levels = []
     for level in hierarchy.levels:
         at = _LevelState(level, level.pattern.weights(off), diagonal, 1.0 / diagonal)
-        bounded = at.inverse / _spectral_bound(at)
+        steps = _POWER_STEPS_COARSE if levels else _POWER_STEPS
+        bounded = at.inverse / _spectral_bound(at, steps)
         levels.append(eqx.tree_at(lambda x: x.inverse, at, bounded))
         value = jnp.concatenate([off, diagonal])
         for part in (level.first, level.second):
@@ -150,7 +154,7 @@ def refit(hierarchy: Hierarchy, operator: DarcyOperator, dtype) -> MultigridStat
     return MultigridState(operator, tuple(levels), coarsest, scale)
 
 
-def _spectral_bound(at: _LevelState) -> Float[Array, ""]:
+def _spectral_bound(at: _LevelState, steps: int) -> Float[Array, ""]:
     """Of D⁻¹A: what the power method finds with a margin, and no more than its row sums."""
     rows, diagonal = at.level.pattern.rows, at.diagonal
     size = rows.sums(tuple(jnp.abs(w) for w in at.weight))
@@ -161,7 +165,7 @@ def _spectral_bound(at: _LevelState) -> Float[Array, ""]:
         x = at.inverse * at.product(x)
         return x / jnp.max(jnp.abs(x))
 
-    x = jax.lax.fori_loop(0, _POWER_STEPS - 1, step, x)
+    x = jax.lax.fori_loop(0, steps - 1, step, x)
     y = at.product(x)
     rayleigh = jnp.vdot(y, at.inverse * y) / jnp.vdot(x, y)
     return jnp.minimum(_POWER_MARGIN * rayleigh, jnp.max(1.0 + size / diagonal))

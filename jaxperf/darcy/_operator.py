@@ -72,7 +72,9 @@ class DarcyOperator(eqx.Module):
         return self.diagonal * pressure - self.graph.pattern.rows.product(self.weight, pressure)
 
     def has_level(self) -> Bool[Array, ""]:
-        """Whether every connected piece has a sink, without which no pressure is defined."""
+        """Whether every connected piece of the graph has a sink, without which no pressure is
+        defined. Its sign is not looked at, nor whether every edge conducts.
+        """
         sunk = (self.sink != 0).astype(jnp.int32)
         count = jax.ops.segment_sum(sunk, self.graph.piece, self.graph.n_pieces)
         return (count > 0).all()

@@ -68,8 +68,8 @@ def _added(part: list[Array]) -> Array:
 class Pattern(eqx.Module):
     """Rows whose weights come from a list of values.
 
-    **Attributes:** `rows`; for each of its blocks `entry` (w, r), which of the values stands there,
-    one past the end where a row is shorter.
+    **Attributes:** `rows`; for each of its blocks `entry`, in the shape of its columns: which of
+    the values stands there, one past the end where a row is shorter.
     """
 
     rows: Rows

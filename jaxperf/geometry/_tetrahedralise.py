@@ -93,6 +93,8 @@ def _nearby(tet: Int[np.ndarray, "m 4"], n: int):
 
     **Returns:** the old number of every vertex, and the tetrahedra in new ones, in their order.
     """
+    if len(tet) == 0:
+        return np.arange(n), tet
     row, column = np.repeat(tet, 4, axis=1).ravel(), np.tile(tet, (1, 4)).ravel()
     joined = csr_array((np.ones(len(row), bool), (row, column)), shape=(n, n))
     order = reverse_cuthill_mckee(joined, symmetric_mode=True)
