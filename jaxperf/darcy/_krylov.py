@@ -53,9 +53,9 @@ def _conjugate_gradient(matvec: Linear, precondition: Linear, b, rtol, max_steps
     """Preconditioned conjugate gradients (Hestenes and Stiefel 1952).
 
     They end at a direction d with dᵀAd ≤ 0, a residual with rᵀMr ≤ 0, or at what is no number. With
-    α the last length, the error that is left is α rᵀMr (1 + ρ + ρ² + …) in the energy norm, squared: the sum of what all
-    further iterations take away (Hestenes and Stiefel 1952, theorem 6:1), as if rᵀMr went on to
-    fall by ρ in each.
+    α the last length, the error left is α rᵀMr (1 + ρ + ρ² + …) in the energy norm, squared:
+    the sum of what all further iterations take away (Hestenes and Stiefel 1952, theorem 6:1), as if
+    rᵀMr went on to fall by ρ in each.
     """
     target = (rtol * rtol) * jnp.vdot(b, b)
 
