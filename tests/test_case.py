@@ -17,6 +17,7 @@ from jaxperf.case._build import build_heart, build_tree
 from jaxperf.case._prepare import prepare
 from jaxperf.case._run import on_grid
 from jaxperf.case._solve import darcy_method, solve_case, worst_vessel
+from jaxperf.coupling import solve_perfusion
 from jaxperf.geometry import ellipsoid_ventricle, TetMesh
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -80,6 +81,25 @@ def test_a_field_on_the_grid_of_tetrahedra_cut_from_it():
     along = heart.mesh.centre @ np.array([1.0, 2.0, 3.0])
     found = on_grid(heart.mesh, along, heart.voxels)
     np.testing.assert_allclose(found, heart.voxels.centre @ np.array([1.0, 2.0, 3.0]), atol=4e-3)
+
+
+def test_fibres_on_voxels_and_on_tetrahedra_act_alike():
+    change, balance = {}, []
+    for mesh in ("voxels", "tetrahedra"):
+        raw = demo_case(5.0).model_dump() | {"growth": None}
+        raw["ventricle"]["mesh"] = mesh
+        flow = []
+        for across in (None, 2e-11):
+            raw["microcirculation"]["permeability_across_m2_per_Pa_s"] = across
+            problem = prepare(Case.model_validate(raw), Path(), Progress()).problem
+            solution = solve_perfusion(problem)
+            balance.append(float(solution.mass_balance_relative_error))
+            flow.append(np.asarray(solution.terminal_flow))
+        change[mesh] = flow[1] / flow[0] - 1.0
+    # The regions of meshes as coarse as these differ more than the flows with and without fibres.
+    assert np.abs(change["tetrahedra"]).max() > 1e-3
+    assert np.corrcoef(change["voxels"], change["tetrahedra"])[0, 1] > 0.8
+    assert max(balance) <= 1e-9
 
 
 @requires_data

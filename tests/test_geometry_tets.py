@@ -132,6 +132,7 @@ def test_neighbours_are_near_in_memory():
     assert sorted(np.unique(mesh.tet)) == list(range(mesh.n_cells))
 
 
+@needs_tetgen
 def test_half_the_edge_length_gives_eight_times_the_tetrahedra():
     sphere = pyvista.Icosphere(nsub=3)
     triangle = sphere.faces.reshape(-1, 4)[:, 1:].astype(np.int64)

@@ -214,12 +214,6 @@ CASES = [
         "no such file",
     ),
     Malformed("format unknown", put("tree.file", "tree.obj"), "tree.format", "suffix"),
-    Malformed(
-        "fibres on voxels",
-        put("microcirculation.permeability_across_m2_per_Pa_s", 1e-9),
-        "the case",
-        "tetrahedra",
-    ),
     Malformed("ventricle twice", put("ventricle.ellipsoid", {}), "ventricle", "either"),
     Malformed("synthetic vessel in a patient", put("synthetic_rca", {}), "the case", "composite"),
     Malformed(

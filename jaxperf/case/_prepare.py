@@ -90,13 +90,14 @@ def _permeability(case: Case, heart: Heart, depth: Float[np.ndarray, " c"]) -> A
     along = jnp.asarray(bed.permeability_m2_per_Pa_s)
     if bed.permeability_across_m2_per_Pa_s is None:
         return along
-    assert isinstance(heart.mesh, TetMesh)
     axes = local_axes(heart.mesh, heart.frame, depth)
     fibre = fibre_direction(axes, depth, bed.fibre_endo_deg, bed.fibre_epi_deg)
     across = jnp.asarray(bed.permeability_across_m2_per_Pa_s)
     tensor = transversely_isotropic(along, across, jnp.asarray(fibre))
-    # fibres have no sign, so tensors are averaged over the vertices and not directions
-    return jnp.mean(tensor[jnp.asarray(heart.mesh.tet)], axis=1)
+    if isinstance(heart.mesh, TetMesh):
+        # fibres have no sign, so tensors are averaged over the vertices and not directions
+        return jnp.mean(tensor[jnp.asarray(heart.mesh.tet)], axis=1)
+    return tensor
 
 
 def _blood(case: Case) -> Blood:
@@ -174,7 +175,13 @@ def prepare(case: Case, data: str | os.PathLike, progress: Progress) -> Prepared
 def _perfusion(case, network, heart, regions, terminal, closed, depth) -> PerfusionProblem:
     bed = case.microcirculation
     permeability = _permeability(case, heart, depth)
-    tissue = perfused_tissue(heart.mesh, regions, terminal, density=bed.density_kg_m3)
+    tissue = perfused_tissue(
+        heart.mesh,
+        regions,
+        terminal,
+        density=bed.density_kg_m3,
+        full_tensor=permeability.ndim == 3,
+    )
     check_permeability(tissue.mesh, np.asarray(permeability), "microcirculation.permeability")
     sink = bed.pressure_sink_mmHg * PA_PER_MMHG
     # conductances of about 1 ml/min/g: a start for the calibration, never a result

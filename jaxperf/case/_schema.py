@@ -266,7 +266,7 @@ class MicrocirculationSection(Section):
     pressure_sink_mmHg: Finite = Field(default=0.0, description="Venous pressure.")
     permeability_m2_per_Pa_s: Positive = Field(default=2e-9, description="K, along the fibres.")
     permeability_across_m2_per_Pa_s: Positive | None = Field(
-        default=None, description="K across the fibres (tetrahedra only); isotropic where left out."
+        default=None, description="K across the fibres; isotropic where left out."
     )
     fibre_endo_deg: Finite = Field(default=60.0, description="Fibre angle at the endocardium.")
     fibre_epi_deg: Finite = Field(default=-60.0, description="Fibre angle at the epicardium.")
@@ -509,16 +509,9 @@ class Case(Section):
                 "pressures must fall from boundary.pressure_inlet_mmHg to "
                 "microcirculation.pressure_capillary_mmHg to microcirculation.pressure_sink_mmHg"
             )
-        across = self.microcirculation.permeability_across_m2_per_Pa_s
-        if across is not None and not self._on_tetrahedra():
-            raise ValueError("permeability_across_m2_per_Pa_s needs ventricle.mesh: tetrahedra")
         if self.flow == "pulsatile" and self.wall.law == "rigid":
             raise ValueError(
                 "flow: pulsatile needs wall.law: elastic, as waves travel at infinite speed in a "
                 "rigid wall; write wall: {law: elastic}, which takes Olufsen's stiffness"
             )
         return self
-
-    def _on_tetrahedra(self) -> bool:
-        given = self.ventricle.tetrahedra is not None
-        return self.ventricle.mesh == "tetrahedra" or (self.ventricle.mesh is None and given)

@@ -8,7 +8,13 @@ from jaxtyping import Array, Float, Int
 
 from .._custom_types import float_leaf, Parameter
 from .._misc import InputError, is_traced
-from ..darcy import check_permeability, darcy_mesh, TetDarcyMesh, VoxelDarcyMesh
+from ..darcy import (
+    check_permeability,
+    darcy_mesh,
+    TetDarcyMesh,
+    VoxelDarcyMesh,
+    VoxelTensorDarcyMesh,
+)
 from ..geometry import Regions, TetMesh, VoxelMesh
 from ..network import check_boundary, PressureBoundary, VascularNetwork
 from ..steady import Boundary
@@ -23,7 +29,7 @@ class Tissue(eqx.Module):
     node of each terminal; `density` kg/m³. Pairs are sorted by `cell`.
     """
 
-    mesh: VoxelDarcyMesh | TetDarcyMesh
+    mesh: VoxelDarcyMesh | VoxelTensorDarcyMesh | TetDarcyMesh
     cell: Int[Array, " k"]
     terminal: Int[Array, " k"]
     overlap: Float[Array, " k"]
@@ -62,8 +68,13 @@ def perfused_tissue(
     terminal_node: Int[np.ndarray, " t"],
     *,
     density: float = 1050.0,
+    full_tensor: bool = False,
 ) -> Tissue:
-    """Join a mesh and its terminal regions to the nodes of a network; runs on the host."""
+    """Join a mesh and its terminal regions to the nodes of a network; runs on the host.
+
+    **Arguments:** `full_tensor`, whether voxels take permeability tensors in any axes; see
+    [`jaxperf.darcy.darcy_mesh`][].
+    """
     if len(terminal_node) != regions.n_terminals:
         raise InputError(
             f"{len(terminal_node)} terminal nodes are given for {regions.n_terminals} regions",
@@ -72,7 +83,7 @@ def perfused_tissue(
             fix="Build the regions from the positions of these terminals",
         )
     return Tissue(
-        mesh=darcy_mesh(mesh),
+        mesh=darcy_mesh(mesh, full_tensor=True) if full_tensor else darcy_mesh(mesh),
         cell=jnp.asarray(regions.cell, jnp.int32),
         terminal=jnp.asarray(regions.terminal, jnp.int32),
         overlap=jnp.asarray(regions.volume),
