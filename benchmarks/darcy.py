@@ -1,5 +1,6 @@
 """Darcy's equation at scale, beside other solvers: `python -m benchmarks darcy`."""
 
+import importlib.util
 import os
 import time
 from collections.abc import Callable
@@ -66,7 +67,8 @@ class DarcyReport:
                 axis.loglog(*zip(*of, strict=True), "o-", label=solver)
             axis.set_title(title)
             axis.set_xlabel("control volumes")
-            axis.legend(fontsize=8)
+            if mine:
+                axis.legend(fontsize=8)
         axes[0].set_ylabel(f"repeated solve to {_RTOL:g}, s")
         figure.tight_layout()
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +86,11 @@ def darcy(data: Path, *, quick: bool, log: Callable[[str], None]) -> DarcyReport
         if case.name == _DETAILED:
             _details(report, case, log)
         jax.clear_caches()
-    for name, edge in (_QUICK_TETS if quick else _TETS).items():
+    tets = _QUICK_TETS if quick else _TETS
+    if importlib.util.find_spec("tetgen") is None:
+        tets = {}
+        _leave_out(report, "tetrahedra", "the optional package tetgen is not installed", log)
+    for name, edge in tets.items():
         case = cases.wall_case(f"tet_{name}", cases.tetrahedra(edge))
         counts[case.name] = _measure(report, case, log)
         jax.clear_caches()
@@ -95,9 +101,16 @@ def darcy(data: Path, *, quick: bool, log: Callable[[str], None]) -> DarcyReport
     return DarcyReport(report)
 
 
+def _leave_out(report: Report, rows: str, missing: str, log) -> None:
+    report.tables.setdefault("left out", []).append({"rows": rows, "missing": missing})
+    log(f"[red]{rows} left out:[/red] {missing}")
+
+
 def _growth(report: Report, counts: dict[str, int]) -> None:
     for kind, name in (("voxel", "darcy.iteration_growth"), ("tet", "darcy.tet_iteration_growth")):
         of = {k: n for k, n in counts.items() if k.startswith(kind)}
+        if not of:
+            continue
         told = ", ".join(f"{n} on {k}" for k, n in of.items())
         report.add(name, max(of.values()) / next(iter(of.values())), "1", reference=told)
     report.add(
@@ -316,8 +329,7 @@ def _coupled(report: Report, data: Path, sizes: dict[str, float], log) -> None:
     try:
         reference_data(data)
     except MissingData as missing:
-        report.tables["left out"] = [{"rows": "coupled", "missing": str(missing)}]
-        log(f"[red]coupled left out:[/red] {missing}")
+        _leave_out(report, "coupled", str(missing), log)
         return
     for name, side in sizes.items():
         case = composite_case(data, n_terminals=6000 if side < 1 else 1200, coarsen=side)

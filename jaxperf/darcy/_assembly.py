@@ -61,8 +61,7 @@ class TetDarcyMesh(AbstractDarcyMesh):
     def transmissibility(self, permeability: Float[Array, "..."]) -> Float[Array, " e"]:
         check_shape(permeability, self.n_elements)
         first, second = (self.gradient[:, _PAIRS[:, k]] for k in (0, 1))
-        # Sums over the axes are written out: as products of small matrices they take ten times
-        # as long on a processor.
+        # Sums over the axes are written out: XLA:CPU is slow at many products of small matrices.
         along = [second[..., i] for i in range(3)]
         if permeability.ndim == 3:
             k = permeability[:, None]
