@@ -116,7 +116,11 @@ class _LevelState(eqx.Module):
     inverse: Float[Array, " n"]
 
     def product(self, x):
-        return self.diagonal * x + self.level.pattern.rows.product(self.weight, x)
+        return _times(self.diagonal, x) + self.level.pattern.rows.product(self.weight, x)
+
+
+def _times(diagonal: Float[Array, " n"], x: Float[Array, " n *b"]) -> Float[Array, " n *b"]:
+    return diagonal.reshape(diagonal.shape + (1,) * (x.ndim - 1)) * x
 
 
 class MultigridState(eqx.Module):
@@ -210,18 +214,33 @@ def _smooth(state: _LevelState, product, right, x=None):
     rho = 1.0 / sigma
     rho_next = 1.0 / (2.0 * sigma - rho)
     residual = right if x is None else right - product(x)
-    move = (state.inverse * residual) / middle
+    move = _times(state.inverse, residual) / middle
     x = move if x is None else x + move
     residual = residual - product(move)
-    move = (rho_next * rho) * move + (2.0 * rho_next / half) * (state.inverse * residual)
+    move = (rho_next * rho) * move + (2.0 * rho_next / half) * _times(state.inverse, residual)
     return x + move
 
 
+@jax.custom_batching.custom_vmap
 def cycle(state: MultigridState, right: Float[Array, " c"]) -> Float[Array, " c"]:
     """One symmetric V-cycle from zero."""
+    return _cycle(state, right)
+
+
+@cycle.def_vmap
+def _cycles(axis_size, batched, state, right):
+    """Several at once lie side by side, so that what is read of the matrices serves all of them."""
+    of_state, of_right = batched
+    if any(jax.tree.leaves(of_state)):
+        axes = jax.tree.map(lambda b: 0 if b else None, batched)
+        return jax.vmap(_cycle, in_axes=axes, axis_size=axis_size)(state, right), True
+    return _cycle(state, right.T).T, of_right
+
+
+def _cycle(state, right):
     first = state.levels[0].diagonal if state.levels else state.coarsest
     # Scaled to one: flows and conductances of a control volume leave the range of float32.
-    size = jnp.max(jnp.abs(right))
+    size = jnp.max(jnp.abs(right), axis=0, keepdims=right.ndim > 1)
     size = jnp.where(size > 0, size, jnp.ones_like(size))
     found = _descend(state, 0, (right / size).astype(first.dtype))
     return found.astype(right.dtype) * (size * state.scale.astype(right.dtype))

@@ -37,16 +37,17 @@ class Rows(eqx.Module):
     n_narrow: int = eqx.field(static=True)
 
     def product(
-        self, weight: tuple[Float[Array, "_ _"], ...], x: Float[Array, " m"]
-    ) -> Float[Array, " n"]:
-        """The matrix of these weights times x."""
+        self, weight: tuple[Float[Array, "_ _"], ...], x: Float[Array, " m *b"]
+    ) -> Float[Array, " n *b"]:
+        """The matrix of these weights times x, or times several side by side."""
         take = lambda column: x.at[column].get(mode="promise_in_bounds")
+        beside = lambda w: w.reshape(w.shape + (1,) * (x.ndim - 1))
         out = []
         for k, (c, w) in enumerate(zip(self.column, weight, strict=True)):
             if k < self.n_narrow:
-                out.append(_added([w[i] * take(c[i]) for i in range(c.shape[0])]))
+                out.append(_added([beside(w[i]) * take(c[i]) for i in range(c.shape[0])]))
             else:
-                out.append(jnp.sum(w * take(c), axis=1))
+                out.append(jnp.sum(beside(w) * take(c), axis=1))
         return self._in_order(out)
 
     def sums(self, weight: tuple[Float[Array, "_ _"], ...]) -> Float[Array, " n"]:
@@ -87,7 +88,7 @@ class Transfer(eqx.Module):
     rows: Rows
     weight: tuple[Float[Array, "_ _"], ...]
 
-    def __call__(self, x: Float[Array, " m"]) -> Float[Array, " n"]:
+    def __call__(self, x: Float[Array, " m *b"]) -> Float[Array, " n *b"]:
         return self.rows.product(tuple(w.astype(x.dtype) for w in self.weight), x)
 
 
