@@ -1,5 +1,6 @@
 """Schema, solve failures, the composite case of the reference data."""
 
+import importlib
 import json
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from jaxperf.case._prepare import prepare
 from jaxperf.case._run import on_grid
 from jaxperf.case._solve import darcy_method, solve_case, worst_vessel
 from jaxperf.coupling import solve_perfusion
+from jaxperf.darcy import ConjugateGradient
 from jaxperf.geometry import ellipsoid_ventricle, TetMesh
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -58,6 +60,53 @@ def test_lengths_pressures_and_flows_name_their_unit():
 def test_an_unknown_darcy_solver_is_named():
     with pytest.raises(InputError, match="no Darcy solver 'oracle'"):
         darcy_method("oracle", small_problem(spacing_mm=5.0)[0])
+
+
+@pytest.fixture
+def registered_solvers(tmp_path, monkeypatch):
+    """An installed package that registers three solvers; only `crystal` can be imported."""
+    info = tmp_path / "oracles-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: oracles\nVersion: 1.0\nProvides-Extra: cards\n"
+    )
+    (info / "entry_points.txt").write_text(
+        "[jaxperf.darcy_solvers]\n"
+        "crystal = crystal_ball:solver\n"
+        "cards = absent_cards:solver\n"
+        "leaves = absent_leaves:solver\n"
+    )
+    (tmp_path / "crystal_ball.py").write_text(
+        "from jaxperf.darcy import ConjugateGradient\n"
+        "asked = []\n"
+        "def solver(mesh, permeability):\n"
+        "    asked.append((mesh, permeability))\n"
+        "    return ConjugateGradient()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def test_a_registered_darcy_solver_gets_mesh_and_permeability(registered_solvers):
+    problem = small_problem(spacing_mm=5.0)[0]
+    assert isinstance(darcy_method("crystal", problem), ConjugateGradient)
+    ((mesh, permeability),) = importlib.import_module("crystal_ball").asked
+    assert mesh is problem.tissue.mesh
+    assert permeability is problem.microcirculation.permeability
+    with pytest.raises(InputError, match=r"one of conjugate_gradient, multigrid, .*crystal.*\. "):
+        darcy_method("oracle", problem)
+
+
+@pytest.mark.parametrize(
+    ("name", "install"), [("cards", "oracles[cards]"), ("leaves", "oracles")], ids=["extra", "none"]
+)
+def test_a_darcy_solver_without_its_extra_says_what_to_install(registered_solvers, name, install):
+    with pytest.raises(InputError) as raised:
+        darcy_method(name, small_problem(spacing_mm=5.0)[0])
+    assert str(raised.value) == (
+        f"darcy.solver: the Darcy solver {name!r} cannot be imported: No module named "
+        f"'absent_{name}'. Expected all that absent_{name}:solver needs. Install it (pip install "
+        f"{install}), or use conjugate_gradient."
+    )
 
 
 def test_the_worst_vessel():

@@ -117,6 +117,8 @@ CASES = [
         "pressure_inlet_mmHg",
     ),
     Malformed("key unknown", put("ventricel", {}), "ventricel", "Did you mean ventricle?"),
+    Malformed("key of another section", put("solver.darcy", "multigrid"), "solver.darcy", "itself"),
+    Malformed("section no mapping", put("darcy", "multigrid"), "darcy", "'multigrid'"),
     Malformed(
         "wrong type",
         put("boundary.pressure_inlet_mmHg", "high"),

@@ -78,11 +78,16 @@ def _sentence(entry: Any, where: str) -> InputError:
     if kind == "extra_forbidden":
         known = _known_keys(keys[:-1])
         close = difflib.get_close_matches(str(keys[-1]), known, n=1, cutoff=0.5)
+        fix = "Remove it, or see `jaxperf schema`"
+        if close:
+            fix = f"Did you mean {close[0]}?"
+        elif keys[-1] in Case.model_fields:
+            fix = f"Remove it here; {keys[-1]} is a key of the case itself, see `jaxperf schema`"
         return InputError(
             f"the key {keys[-1]!r} is unknown",
             where=place,
             expected=f"one of {', '.join(known)}" if known else "a key of the schema",
-            fix=f"Did you mean {close[0]}?" if close else "Remove it, or see `jaxperf schema`",
+            fix=fix,
         )
     if kind == "missing":
         return InputError(

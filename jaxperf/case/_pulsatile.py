@@ -132,7 +132,7 @@ def _condensed(
         depth=prepared.depth,
         tissue_compliance_ml_mmHg_100g=compliance,
         solution=solution,
-        method=darcy_method(case.solver.darcy, prepared.problem),
+        method=darcy_method(case.darcy.solver, prepared.problem),
         progress=lambda done, total: note(f"{state}: bed, {done} of {total} outlets"),
     )
 

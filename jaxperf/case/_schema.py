@@ -426,15 +426,21 @@ class Pulsatile(Section):
         return self
 
 
+class Darcy(Section):
+    """Flow in the tissue."""
+
+    solver: str = Field(
+        default="conjugate_gradient",
+        description="Darcy solver that preconditions the coupled solve. Built in: "
+        "conjugate_gradient, multigrid. `gnn`: the learned solver of the package gnn_darcy, which "
+        "needs the extra `gnn`. Or any other that a package registers under the entry-point group "
+        "jaxperf.darcy_solvers, as a function of the Darcy mesh and the permeability.",
+    )
+
+
 class Solver(Section):
     """Limits of the solve."""
 
-    darcy: str = Field(
-        default="conjugate_gradient",
-        description="Darcy solver that preconditions the coupled solve: conjugate_gradient, "
-        "multigrid, or one registered under the entry-point group jaxperf.darcy_solvers as a "
-        "function of the Darcy mesh.",
-    )
     calibration_rtol: Positive = Field(default=1e-6, description="Tolerance of the flow targets.")
 
 
@@ -489,6 +495,7 @@ class Case(Section):
     )
     territories: Territories = Field(default=Territories(), description="Terminal regions.")
     pulsatile: Pulsatile = Field(default=Pulsatile(), description="Pulsatile flow.")
+    darcy: Darcy = Field(default=Darcy(), description="Flow in the tissue.")
     solver: Solver = Field(default=Solver(), description="Solve.")
     checks: Checks = Field(default=Checks(), description="Limits of the checks.")
     output: Output = Field(default=Output(), description="Results.")

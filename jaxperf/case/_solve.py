@@ -2,8 +2,9 @@
 
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, EntryPoint
 
 import equinox as eqx
 import jax
@@ -59,7 +60,7 @@ def solve_case(prepared: Prepared, stage, note) -> Solved:
     """
     case, problem = prepared.case, prepared.problem
     bed, regulation = case.microcirculation, case.autoregulation
-    method = darcy_method(case.solver.darcy, problem)
+    method = darcy_method(case.darcy.solver, problem)
     factor = bed.hyperemia_factor
     if factor is None and bed.mbf_hyperemia_ml_min_g is None:
         factor = DEFAULT_HYPEREMIA_FACTOR
@@ -107,24 +108,42 @@ def solve_case(prepared: Prepared, stage, note) -> Solved:
 
 
 def darcy_method(name: str, problem: PerfusionProblem) -> AbstractDarcySolver:
-    """The Darcy solver of a name: a built-in one, or one that another package registers as a
-    function of the mesh."""
-    mesh = problem.tissue.mesh
+    """The Darcy solver of a name: a built-in one, or one that a package registers as a function
+    of the mesh and the permeability."""
+    mesh, permeability = problem.tissue.mesh, problem.microcirculation.permeability
     built_in = {
-        "conjugate_gradient": lambda _: ConjugateGradient(),
-        "multigrid": lambda mesh: multigrid(mesh, problem.microcirculation.permeability),
+        "conjugate_gradient": lambda mesh, permeability: ConjugateGradient(),
+        "multigrid": multigrid,
     }
     if name in built_in:
-        return built_in[name](mesh)
+        return built_in[name](mesh, permeability)
     registered = {e.name: e for e in entry_points(group=_SOLVER_GROUP)}
     if name not in registered:
         raise InputError(
             f"there is no Darcy solver {name!r}",
-            where="solver.darcy",
+            where="darcy.solver",
             expected=f"one of {', '.join([*built_in, *sorted(registered)])}",
             fix="Install the package that registers it, or use conjugate_gradient",
         )
-    return registered[name].load()(mesh)
+    return _loaded(registered[name])(mesh, permeability)
+
+
+def _loaded(entry: EntryPoint) -> Callable[..., AbstractDarcySolver]:
+    """The function of a registered solver; what it imports may come with an extra."""
+    try:
+        return entry.load()
+    except ImportError as error:
+        package, extra = entry.module, ""
+        if entry.dist is not None:
+            package = entry.dist.name
+            if entry.name in (entry.dist.metadata.get_all("Provides-Extra") or ()):
+                extra = f"[{entry.name}]"
+        raise InputError(
+            f"the Darcy solver {entry.name!r} cannot be imported: {error}",
+            where="darcy.solver",
+            expected=f"all that {entry.value} needs",
+            fix=f"Install it (pip install {package}{extra}), or use conjugate_gradient",
+        ) from error
 
 
 def _regulated(problem: PerfusionProblem, regulation: Autoregulation) -> PerfusionProblem:

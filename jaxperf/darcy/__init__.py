@@ -17,15 +17,17 @@ from ._boundary import (
 )
 from ._krylov import KrylovSolution as KrylovSolution, solve_krylov as solve_krylov
 from ._mesh import AbstractDarcyMesh as AbstractDarcyMesh
-from ._multigrid import Multigrid as Multigrid, multigrid as multigrid
+from ._multigrid import fenced as fenced, Multigrid as Multigrid, multigrid as multigrid
 from ._operator import (
     build_darcy_graph as build_darcy_graph,
     darcy_operator as darcy_operator,
     DarcyGraph as DarcyGraph,
     DarcyOperator as DarcyOperator,
 )
+from ._rows import build_pattern as build_pattern, Pattern as Pattern, Rows as Rows
 from ._solver import (
     AbstractDarcySolver as AbstractDarcySolver,
+    conjugate_gradient_solution as conjugate_gradient_solution,
     ConjugateGradient as ConjugateGradient,
     DarcyProblem as DarcyProblem,
     DarcySolution as DarcySolution,

@@ -1,0 +1,305 @@
+r"""What a mesh gives a flux multigrid network, whatever the coefficients; set up on the host.
+
+Every level is a Darcy operator again. With rows of P that sum to one,
+
+    PᵀA P 1 = PᵀA 1 = Pᵀ s,
+
+so that PᵀA P is the operator of the transmissibilities −(PᵀA P)_ab and the sinks Pᵀ s: one network
+serves all levels, and what flows into a coarse control volume is what flows into its fine ones.
+"""
+
+from abc import abstractmethod
+from typing import Any, no_type_check
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numba
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Array, Float, Int
+
+from jaxperf.darcy import build_pattern, DarcyGraph, Pattern
+
+from ._aggregate import aggregates, rank, rank_of_voxels
+
+# Of the zero network: how far a control volume's row of P moves from its own aggregate to those
+# of its neighbours.
+SMOOTHING = 2.0 / 3.0
+# Strong couplings weaken from level to level as rows widen.
+_WEAKER = 0.5
+
+
+class AbstractMatrix(eqx.Module):
+    """Where the values of a sparse matrix stand."""
+
+    @abstractmethod
+    def weights(self, value: Float[Array, " v"]) -> Any:
+        """The values as `product` takes them."""
+
+    @abstractmethod
+    def product(self, weight: Any, x: Float[Array, " m *b"]) -> Float[Array, " n *b"]:
+        """The matrix times x."""
+
+
+class MatrixByRows(AbstractMatrix):
+    """Gathers, row by row: for solving."""
+
+    pattern: Pattern
+
+    def weights(self, value):
+        return self.pattern.weights(value)
+
+    def product(self, weight, x):
+        return self.pattern.rows.product(weight, x)
+
+
+class MatrixByEntries(AbstractMatrix):
+    """Sums over entries, which can be padded and batched: for training."""
+
+    row: Int[Array, " q"]
+    column: Int[Array, " q"]
+    entry: Int[Array, " q"]
+    n_rows: int = eqx.field(static=True)
+
+    def weights(self, value):
+        return value[self.entry]
+
+    def product(self, weight, x):
+        part = weight.reshape(weight.shape + (1,) * (x.ndim - 1)) * x[self.column]
+        return jax.ops.segment_sum(part, self.row, self.n_rows)
+
+
+class Products(eqx.Module):
+    """Sums of products of two lists: out[target] += a[first] · b[second]."""
+
+    first: Int[Array, " t"]
+    second: Int[Array, " t"]
+    target: Int[Array, " t"]
+    n_out: int = eqx.field(static=True)
+
+    def __call__(self, a: Float[Array, " v"], b: Float[Array, " w"]) -> Float[Array, " o"]:
+        return jax.ops.segment_sum(a[self.first] * b[self.second], self.target, self.n_out)
+
+
+class LevelPlan(eqx.Module):
+    """A level, and the way to the next one.
+
+    **Attributes:** `edge` (e, 2); `aggregate` (n,); `is_root` (n,), 1 for the roots; the entries
+    of P: `entry_of_edge` (2e,), to which of them each directed edge contributes, first those that
+    arrive at the first end of each edge, then those at its second; `entry_of_own` (n,), that of
+    each control volume and its own aggregate; `matrix`, the couplings by rows, entries into the
+    edges; `prolong`, `restrict`, by entries of P; `first`, A P from [T, diagonal] and P; `second`,
+    coarse transmissibilities from P and A P; `sinks`, Pᵀ s. Of `n_live` control volumes; the rest
+    is padding.
+    """
+
+    edge: Int[Array, "e 2"]
+    aggregate: Int[Array, " n"]
+    is_root: Float[Array, " n"]
+    entry_of_edge: Int[Array, " d"]
+    entry_of_own: Int[Array, " n"]
+    matrix: AbstractMatrix
+    prolong: AbstractMatrix
+    restrict: AbstractMatrix
+    first: Products
+    second: Products
+    n_live: Int[Array, ""]
+    n_entries: int = eqx.field(static=True)
+    n_coarse: int = eqx.field(static=True)
+
+    @property
+    def n(self) -> int:
+        return self.aggregate.shape[0]
+
+
+class FluxPlan(eqx.Module):
+    """Two levels with their ways down, and the edges of the coarsest one.
+
+    `start` (n,), numbers in [−1, 1] that belong to the control volumes and vary without a pattern.
+    """
+
+    levels: tuple[LevelPlan, ...]
+    coarsest_edge: Int[Array, "e 2"]
+    start: Float[Array, " n"]
+    n_live_coarsest: Int[Array, ""]
+    n_coarsest: int = eqx.field(static=True)
+
+
+N_LEVELS = 2
+
+
+def build_plan(
+    graph: DarcyGraph,
+    transmissibility: Float[np.ndarray, " e"],
+    cell_ijk: Int[np.ndarray, "n 3"] | None = None,
+    *,
+    by_rows: bool = True,
+) -> FluxPlan:
+    """Aggregates and patterns of the levels.
+
+    **Arguments:** `transmissibility`, of a typical permeability: its pattern shapes the aggregates;
+    `cell_ijk`, where control volumes lie in a grid; `by_rows`, whether matrices are laid out for
+    solving, or else for training.
+    """
+    edge, n = np.asarray(graph.edge, np.int64), graph.n_cells
+    value = np.asarray(transmissibility, np.float64)
+    coupling = _coupling(edge, value, n)
+    order = rank(edge, coupling, n) if cell_ijk is None else rank_of_voxels(cell_ijk)
+    start = 2.0 * np.modf(1e4 * order)[0] - 1.0
+    levels = []
+    for depth in range(N_LEVELS):
+        # Fewer strong couplings where there are more.
+        aggregate, root = aggregates(edge, coupling / _WEAKER**depth, order)
+        level, edge, value = _level(edge, value, aggregate, root, n, by_rows)
+        levels.append(level)
+        n, order = len(root), order[root]
+        coupling = _coupling(edge, value, n)
+    return FluxPlan(
+        tuple(levels),
+        jnp.asarray(edge, jnp.int32),
+        jnp.asarray(start),
+        jnp.asarray(n, jnp.int32),
+        n,
+    )
+
+
+def _coupling(edge, value, n):
+    diagonal = np.bincount(edge.ravel(), weights=np.repeat(value, 2), minlength=n)
+    size = np.sqrt(np.abs(diagonal[edge[:, 0]] * diagonal[edge[:, 1]]))
+    return np.divide(value, size, out=np.zeros_like(value), where=size > 0)
+
+
+def _level(edge, value, aggregate, root, n: int, by_rows: bool):
+    """The level with the coarse edges, and their transmissibilities by the zero network's P."""
+    n_edges, n_coarse = len(edge), len(root)
+    receiver = np.concatenate([edge[:, 0], edge[:, 1]])
+    sender = np.concatenate([edge[:, 1], edge[:, 0]])
+    itself = np.arange(n)
+    # Entries of P: each control volume with its own aggregate and those of its neighbours.
+    row = np.concatenate([receiver, itself])
+    code = row * n_coarse + aggregate[np.concatenate([sender, itself])]
+    code, entry = np.unique(code, return_inverse=True)
+    p_row, p_column = code // n_coarse, code % n_coarse
+    n_entries = len(code)
+    numbered = sp.csr_array((np.arange(n_entries) + 1.0, (p_row, p_column)), shape=(n, n_coarse))
+    # A by rows, entries into [T, diagonal].
+    a = sp.csr_array(
+        (
+            np.concatenate([np.tile(np.arange(n_edges), 2), n_edges + itself]) + 1.0,
+            (np.concatenate([receiver, itself]), np.concatenate([sender, itself])),
+        ),
+        shape=(n, n),
+    )
+    ap = (abs(a).sign() @ numbered.sign()).tocsr()
+    ap.sort_indices()
+    first = _products_first(
+        a.indptr, a.indices, a.data.astype(np.int64) - 1,
+        numbered.indptr, numbered.indices, ap.indptr, ap.indices, n_coarse,
+    )  # fmt: skip
+    coarse = sp.triu(numbered.sign().T @ ap.sign(), k=1, format="csr")
+    coarse.sort_indices()
+    turned = numbered.T.tocsr()
+    second = _products_second(
+        turned.indptr, turned.indices, turned.data.astype(np.int64) - 1,
+        ap.indptr, ap.indices, coarse.indptr, coarse.indices,
+    )  # fmt: skip
+    coarse_edge = np.stack(
+        [np.repeat(np.arange(n_coarse), np.diff(coarse.indptr)), coarse.indices], axis=1
+    )
+    is_root = np.zeros(n)
+    is_root[root] = 1.0
+    build = _by_rows if by_rows else _by_entries
+    level = LevelPlan(
+        edge=jnp.asarray(edge, jnp.int32),
+        aggregate=jnp.asarray(aggregate, jnp.int32),
+        is_root=jnp.asarray(is_root),
+        entry_of_edge=jnp.asarray(entry[: 2 * n_edges], jnp.int32),
+        entry_of_own=jnp.asarray(entry[2 * n_edges :], jnp.int32),
+        matrix=build(receiver, sender, np.tile(np.arange(n_edges), 2), n),
+        prolong=build(p_row, p_column, np.arange(n_entries), n),
+        restrict=build(p_column, p_row, np.arange(n_entries), n_coarse),
+        first=_products(first, ap.nnz),
+        second=_products(second, len(coarse_edge)),
+        n_live=jnp.asarray(n, jnp.int32),
+        n_entries=n_entries,
+        n_coarse=n_coarse,
+    )
+    p = _zero_network(receiver, value, entry, n, n_entries)
+    diagonal = np.bincount(receiver, weights=np.tile(value, 2), minlength=n)
+    both = np.concatenate([-value, diagonal])
+    made = np.bincount(first[2], weights=both[first[0]] * p[first[1]], minlength=ap.nnz)
+    made = np.bincount(
+        second[2], weights=p[second[0]] * made[second[1]], minlength=len(coarse_edge)
+    )
+    return level, coarse_edge.astype(np.int64), -made
+
+
+def _zero_network(receiver, value, entry, n: int, n_entries: int):
+    """P where all couplings towards a control volume count by their transmissibility."""
+    conducting = np.maximum(np.tile(value, 2), 0.0)
+    total = np.bincount(receiver, weights=conducting, minlength=n)
+    share = SMOOTHING * np.divide(
+        conducting, total[receiver], out=np.zeros_like(conducting), where=total[receiver] > 0
+    )
+    own = 1.0 - np.bincount(receiver, weights=share, minlength=n)
+    return np.bincount(entry, weights=np.concatenate([share, own]), minlength=n_entries)
+
+
+def _products(found, n_out: int) -> Products:
+    return Products(*(jnp.asarray(x, jnp.int32) for x in found), n_out)
+
+
+def _by_entries(row, column, entry, n: int) -> MatrixByEntries:
+    return MatrixByEntries(*(jnp.asarray(x, jnp.int32) for x in (row, column, entry)), n)
+
+
+def _by_rows(row, column, entry, n: int) -> MatrixByRows:
+    return MatrixByRows(build_pattern(row, column, entry, n))
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _products_first(a_start, a_column, a_entry, p_start, p_column, ap_start, ap_column, n_coarse):
+    """(value of A, entry of P, entry of A P) for every product in A P."""
+    n = len(a_start) - 1
+    total = 0
+    for i in range(n):
+        for t in range(a_start[i], a_start[i + 1]):
+            total += p_start[a_column[t] + 1] - p_start[a_column[t]]
+    source, factor = np.empty(total, np.int32), np.empty(total, np.int32)
+    target, slot = np.empty(total, np.int32), np.empty(n_coarse, np.int32)
+    at = 0
+    for i in range(n):
+        for v in range(ap_start[i], ap_start[i + 1]):
+            slot[ap_column[v]] = v
+        for t in range(a_start[i], a_start[i + 1]):
+            j = a_column[t]
+            for u in range(p_start[j], p_start[j + 1]):
+                source[at], factor[at], target[at] = a_entry[t], u, slot[p_column[u]]
+                at += 1
+    return source, factor, target
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _products_second(t_start, t_row, t_entry, ap_start, ap_column, c_start, c_column):
+    """(entry of P, entry of A P, coarse edge) for every product above the diagonal of PᵀA P."""
+    n_coarse = len(t_start) - 1
+    total = 0
+    for a in range(n_coarse):
+        for t in range(t_start[a], t_start[a + 1]):
+            for v in range(ap_start[t_row[t]], ap_start[t_row[t] + 1]):
+                total += ap_column[v] > a
+    source, factor = np.empty(total, np.int32), np.empty(total, np.int32)
+    target, slot = np.empty(total, np.int32), np.empty(n_coarse, np.int32)
+    at = 0
+    for a in range(n_coarse):
+        for e in range(c_start[a], c_start[a + 1]):
+            slot[c_column[e]] = e
+        for t in range(t_start[a], t_start[a + 1]):
+            for v in range(ap_start[t_row[t]], ap_start[t_row[t] + 1]):
+                if ap_column[v] > a:
+                    source[at], factor[at], target[at] = t_entry[t], v, slot[ap_column[v]]
+                    at += 1
+    return source, factor, target

@@ -1,0 +1,129 @@
+"""Cases for training, made while it goes on and never stored."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float
+from scipy.sparse.linalg import splu
+
+from ._buckets import bucket_of, padded_case, PaddedCase, plan_sizes
+from ._config import TrainConfig
+from ._data import sample_case
+from ._flux_multigrid import flux_plan
+
+# Room in the first bucket over the first case.
+_ROOM = 1.15
+
+
+class Stream:
+    """A pool of cases of which one is replaced every few steps.
+
+    Which case is where at which step follows from the configuration alone, so that a run that was
+    stopped goes on with the same cases. **Errors:** those of the data, when a case is taken.
+    """
+
+    def __init__(self, config: TrainConfig, step: int = 0):
+        self.config = config
+        self._profiles: dict[str, tuple[int, ...]] = {}
+        for kind in ("tet", "voxel"):
+            # A profile of its own seed, whatever the step at which a run goes on.
+            _, sizes = _made(config, _PROFILE, kind, middle=True)
+            self._profiles[kind] = tuple(int(_ROOM * s) + 2 for s in sizes)
+        self._made: dict[int, PaddedCase] = {}
+        self._coming: dict[int, Future] = {}
+        self._worker = ThreadPoolExecutor(1)
+        self.step = step
+
+    def close(self) -> None:
+        self._worker.shutdown(wait=True, cancel_futures=True)
+
+    def numbers(self, step: int) -> list[int]:
+        """The numbers of the cases that are in the pool at a step."""
+        pool, renewed = self.config.pool, step // self.config.steps_per_case
+        # Slot k was renewed last by the largest r ≤ renewed with r ≡ k (mod pool), from pool on.
+        return [k + pool * ((renewed - k) // pool + 1) if renewed >= k else k for k in range(pool)]
+
+    def batch(self, step: int) -> list[PaddedCase]:
+        """Cases of one bucket, drawn from the pool."""
+        self._prepare(step)
+        cases = [self._made[number] for number in self.numbers(step)]
+        rng = np.random.default_rng([self.config.seed, 1, step])
+        shapes = [case.sink.shape[0] for case in cases]
+        chosen = shapes[rng.integers(len(cases))]
+        alike = [case for case, shape in zip(cases, shapes, strict=True) if shape == chosen]
+        return [alike[k] for k in rng.integers(len(alike), size=self.config.batch)]
+
+    def _prepare(self, step: int) -> None:
+        needed = set(self.numbers(step))
+        for number in list(self._made):
+            if number not in needed:
+                del self._made[number]
+        # one case ahead: a longer queue would only hold memory
+        ahead = set(self.numbers(step + self.config.steps_per_case))
+        for number in sorted(needed | ahead):
+            if number not in self._made and number not in self._coming:
+                self._coming[number] = self._worker.submit(self._case, number)
+        for number in sorted(needed - set(self._made)):
+            self._made[number] = self._coming.pop(number).result()
+
+    def _case(self, number: int) -> PaddedCase:
+        return self.case(_TRAINING + number)
+
+    def case(self, number: int) -> PaddedCase:
+        """A case by its number, in its bucket."""
+        kind = case_kind(self.config, number)
+        made, sizes = _made(self.config, number, kind)
+        return padded_case(*made, bucket_of(sizes, self._profiles[kind]))
+
+    def held_out(self) -> list[tuple[PaddedCase, Float[np.ndarray, " n"]]]:
+        """Cases that training never sees, with their pressures by a direct solver."""
+        cases = [self.case(_HELD_OUT + k) for k in range(self.config.held_out)]
+        return [(case, direct_pressure(case)) for case in cases]
+
+
+# Seeds of disjoint sets.
+_PROFILE, _HELD_OUT, _TRAINING = 10_000_000, 20_000_000, 30_000_000
+
+
+def case_kind(config: TrainConfig, number: int) -> str:
+    """The kind of mesh of a case."""
+    drawn = np.random.default_rng([config.seed, 2, number]).random()
+    return "voxel" if drawn < config.voxel_share else "tet"
+
+
+def _made(config: TrainConfig, number: int, kind: Any, *, middle: bool = False):
+    """Plan, transmissibilities, sinks and source, all scaled to one; and the plan's sizes."""
+    low, high = config.ranges.tetrahedra
+    size = float(np.sqrt(low * high)) if middle else None
+    case = sample_case(config.seed + number, config.ranges, kind=kind, n_tets=size)
+    plan = flux_plan(case.mesh, case.permeability, by_rows=False)
+    operator, source = case.problem.operator, case.problem.source
+    unit, size = jnp.max(operator.diagonal), jnp.max(jnp.abs(source))
+    narrow = lambda x: x.astype(jnp.float32)
+    arrays = (operator.transmissibility / unit, operator.sink / unit, source / size)
+    return (plan, *(narrow(x) for x in arrays)), plan_sizes(plan)
+
+
+def direct_pressure(case: PaddedCase) -> Float[np.ndarray, " n"]:
+    """A⁻¹ source in double precision; 0 where there is padding."""
+    edge = np.asarray(case.plan.levels[0].edge)
+    n_live = int(case.plan.levels[0].n_live)
+    t = np.asarray(case.transmissibility, np.float64)
+    kept = edge.max(axis=1) < n_live
+    (i, j), t = edge[kept].T, t[kept]
+    off = sp.csr_array((-t, (i, j)), shape=(n_live, n_live))
+    off = off + off.T
+    sink = np.asarray(case.sink, np.float64)[:n_live]
+    matrix = (off + sp.diags_array(sink - off.sum(axis=1))).tocsc()
+    out = np.zeros(case.sink.shape[0])
+    out[:n_live] = splu(matrix).solve(np.asarray(case.source, np.float64)[:n_live])
+    return out
+
+
+def relative_l2(found: Sequence[float] | np.ndarray, exact: np.ndarray) -> float:
+    """‖found − exact‖ over ‖exact‖."""
+    return float(np.linalg.norm(np.asarray(found) - exact) / np.linalg.norm(exact))
