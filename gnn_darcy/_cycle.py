@@ -121,7 +121,7 @@ def coarsest_inverse(
 ) -> Float[Array, "m m"]:
     """Of the dense matrix; padding has an inverse of zero."""
     n, (i, j) = plan.n_coarsest, plan.coarsest_edge.T
-    live = jnp.arange(n) < plan.n_live_coarsest
+    live = jnp.arange(n, dtype=jnp.int32) < plan.n_live_coarsest
     off = jnp.zeros((n, n), sink.dtype).at[i, j].add(-transmissibility)
     off = jnp.where(live[:, None] & live[None], off, 0.0).astype(sink.dtype)
     off = off + off.T

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxperf import RESULTS
+from jaxperf._results import RESULTS
 from jaxperf.darcy import (
     AbstractDarcyMesh,
     AbstractDarcySolver,
@@ -133,7 +133,7 @@ def cycle_state(
     levels = []
     for depth, level in enumerate(plan.levels):
         # Padding hangs on nothing: a sink of its own gives it an equation.
-        live = jnp.arange(level.n) < level.n_live
+        live = jnp.arange(level.n, dtype=jnp.int32) < level.n_live
         sink = jnp.where(live, sink, 1.0).astype(sink.dtype)
         said = network(level, transmissibility, sink, depth)
         levels.append(level_state(level, transmissibility, sink, said))

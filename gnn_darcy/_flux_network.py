@@ -16,8 +16,9 @@ from ._cycle import diagonal_of, LevelCoefficients
 from ._plan import LevelPlan, SMOOTHING
 
 _N_NODE, _N_EDGE = 5, 5
-# What an untrained network says: all but the whole of the bound.
-_DAMPING = 3.0
+# The least that a network can say of the bound, so that the cycle stays definite beyond rounding,
+# and what an untrained one says: all but the whole.
+_LEAST_DAMPING, _DAMPING = 0.1, 3.0
 # Ratios of couplings are about one over the number of neighbours.
 _COUPLING_SCALE = 10.0
 # Shares of the sink in the diagonal range from 1e-5 to 1.
@@ -67,7 +68,7 @@ class FluxNetwork(eqx.Module):
         node = jax.vmap(network.node_reading)(graph.nodes)
         edge = jax.vmap(network.edge_reading)(graph.edges)[:, 0]
         return LevelCoefficients(
-            jax.nn.sigmoid(_DAMPING + node[:, 0]),
+            _LEAST_DAMPING + (1.0 - _LEAST_DAMPING) * jax.nn.sigmoid(_DAMPING + node[:, 0]),
             _prolongation(plan, transmissibility, node[:, 1], edge),
         )
 

@@ -23,7 +23,7 @@ _SLOW = 6
 def flux_loss(network: FluxNetwork, case: PaddedCase, key: PRNGKeyArray) -> Float[Array, ""]:
     """Of random errors, and of slow ones."""
     state = cycle_state(case.plan, network, case.transmissibility, case.sink)
-    live = jnp.arange(case.sink.shape[0]) < case.plan.levels[0].n_live
+    live = jnp.arange(case.sink.shape[0], dtype=jnp.int32) < case.plan.levels[0].n_live
     noise = jax.random.normal(key, (case.sink.shape[0], _VECTORS), case.sink.dtype)
     noise = jnp.where(live[:, None], noise, 0.0).astype(case.sink.dtype)
     fixed = jax.lax.stop_gradient(state)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import jraph
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from jaxperf import RESULTS
+from jaxperf._results import RESULTS
 from jaxperf.darcy import AbstractDarcySolver, DarcyOperator, DarcySolution
 
 from ._buckets import PaddedCase
@@ -96,7 +96,7 @@ class MessagePassingNetwork(eqx.Module):
 def answer(network: MessagePassingNetwork, case: PaddedCase) -> Float[Array, " n"]:
     """The network's pressure in a case."""
     level = case.plan.levels[0]
-    live = jnp.arange(level.n) < level.n_live
+    live = jnp.arange(level.n, dtype=jnp.int32) < level.n_live
     return network(level.edge, case.transmissibility, case.sink, case.source, live)
 
 
@@ -112,7 +112,7 @@ def residual_loss(
     around = lambda value: jax.ops.segment_sum(value, ends, n)
     diagonal = case.sink + around(jnp.tile(case.transmissibility, 2))
     missing = case.source - case.sink * pressure - around(both)
-    live = jnp.arange(n) < case.plan.levels[0].n_live
+    live = jnp.arange(n, dtype=jnp.int32) < case.plan.levels[0].n_live
     weigh = lambda x: jnp.sum(jnp.where(live, x**2 / diagonal, 0.0))
     return weigh(missing) / weigh(case.source)
 

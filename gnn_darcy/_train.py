@@ -49,8 +49,10 @@ KINDS = {
 
 
 def build_network(name: str, hidden: int, messages: int, seed: int = 0) -> Any:
-    """An untrained network."""
-    return KINDS[name].build(hidden, messages, key=jax.random.key(seed))
+    """An untrained network, in single precision."""
+    network = KINDS[name].build(hidden, messages, key=jax.random.key(seed))
+    narrow = lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x
+    return jax.tree.map(narrow, network)
 
 
 def load_network(path: Path, name: str) -> Any:
