@@ -14,8 +14,15 @@ from .coupled import coupled
 from .darcy import darcy
 from .flow1d import flow1d
 from .forest import forest
+from .gnn import gnn
 
-_BENCHMARKS = {"coupled": coupled, "darcy": darcy, "forest": forest, "flow1d": flow1d}
+_BENCHMARKS = {
+    "coupled": coupled,
+    "darcy": darcy,
+    "forest": forest,
+    "flow1d": flow1d,
+    "gnn": gnn,
+}
 _REPOSITORY = Path(__file__).resolve().parents[1]
 
 

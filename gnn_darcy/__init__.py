@@ -1,5 +1,6 @@
 """Graph networks for the Darcy problem. Needs the extra `gnn`."""
 
+from ._checkpoint import read_header as read_header
 from ._config import read_config as read_config, TrainConfig as TrainConfig
 from ._data import DarcyCase as DarcyCase, Ranges as Ranges, sample_case as sample_case
 from ._flux_multigrid import error_bound as error_bound, FluxMultigrid as FluxMultigrid

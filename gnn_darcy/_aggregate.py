@@ -41,7 +41,8 @@ def rank_of_voxels(cell_ijk: Int[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
     """The same where cells lie in a grid: from their place, in the order of the grid."""
     ijk = cell_ijk - cell_ijk.min(axis=0)
     shape = ijk.max(axis=0) + 1
-    return np.ravel_multi_index(tuple(ijk.T), tuple(shape)) / float(np.prod(shape))
+    number = np.asarray(np.ravel_multi_index(tuple(ijk.T), tuple(shape)))
+    return number / float(np.prod(shape))
 
 
 def aggregates(

@@ -5,6 +5,7 @@ and no numbering changes what comes out. Its weights are the same on all levels.
 """
 
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -72,13 +73,15 @@ class FluxNetwork(eqx.Module):
             _prolongation(plan, transmissibility, node[:, 1], edge),
         )
 
-    def _passed(self, graph: jraph.GraphsTuple) -> jraph.GraphsTuple:
+    def _passed(self, graph: Any) -> Any:
         graph = graph._replace(
             nodes=jax.vmap(self.node_encoder)(graph.nodes),
             edges=jax.vmap(self.edge_encoder)(graph.edges),
         )
+        # the types of jraph's updates say next to nothing
+        network: Any = jraph.GraphNetwork
         for of_edge, of_node in zip(self.edge_update, self.node_update, strict=True):
-            step = jraph.GraphNetwork(
+            step = network(
                 update_edge_fn=lambda edge, sent, received, _, f=of_edge: (
                     edge + jax.vmap(f)(jnp.concatenate([edge, sent, received], axis=1))
                 ),

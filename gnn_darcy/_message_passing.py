@@ -8,6 +8,8 @@ Not linear in the source, and blind to what lies farther than its messages reach
 architecture; Li et al., Finite volume graph network, Phys Fluids 35:043106 (2023), for the loss.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -57,7 +59,8 @@ class MessagePassingNetwork(eqx.Module):
         It is of the size of the root mean square of the source over that of the sinks, and shifted
         so that all sinks together take what all sources give: no flux leaves through the surface.
         """
-        graph = darcy_graph(edge, transmissibility, jnp.ones_like(sink), sink)
+        # the types of jraph's fields say next to nothing
+        graph: Any = darcy_graph(edge, transmissibility, jnp.ones_like(sink), sink)
         diagonal = sink + jraph.segment_sum(
             graph.edges["transmissibility"], graph.receivers, sink.shape[0]
         )
@@ -78,7 +81,7 @@ class MessagePassingNetwork(eqx.Module):
         missing = jnp.sum(source - sink * pressure) / jnp.sum(sink)
         return jnp.where(live, pressure + missing, 0.0).astype(source.dtype)
 
-    def _passed(self, graph: jraph.GraphsTuple) -> jraph.GraphsTuple:
+    def _passed(self, graph: Any) -> Any:
         for of_edge, of_node in zip(self.edge_update, self.node_update, strict=True):
             # Even in its two ends, so that times their difference it is odd.
             weight = lambda edge, a, b, f=of_edge: jax.vmap(f)(

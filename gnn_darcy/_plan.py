@@ -9,7 +9,7 @@ serves all levels, and what flows into a coarse control volume is what flows int
 """
 
 from abc import abstractmethod
-from typing import Any, no_type_check
+from typing import Any, no_type_check, TypeAlias
 
 import equinox as eqx
 import jax
@@ -22,6 +22,9 @@ from jaxtyping import Array, Float, Int
 from jaxperf.darcy import build_pattern, DarcyGraph, Pattern
 
 from ._aggregate import aggregates, rank, rank_of_voxels
+
+# The types of SciPy's sparse arrays know neither shape nor operators.
+_Sparse: TypeAlias = Any
 
 # Of the zero network: how far a control volume's row of P moves from its own aggregate to those
 # of its neighbours.
@@ -182,22 +185,24 @@ def _level(edge, value, aggregate, root, n: int, by_rows: bool):
     code, entry = np.unique(code, return_inverse=True)
     p_row, p_column = code // n_coarse, code % n_coarse
     n_entries = len(code)
-    numbered = sp.csr_array((np.arange(n_entries) + 1.0, (p_row, p_column)), shape=(n, n_coarse))
+    numbered: _Sparse = sp.csr_array(
+        (np.arange(n_entries) + 1.0, (p_row, p_column)), shape=(n, n_coarse)
+    )
     # A by rows, entries into [T, diagonal].
-    a = sp.csr_array(
+    a: _Sparse = sp.csr_array(
         (
             np.concatenate([np.tile(np.arange(n_edges), 2), n_edges + itself]) + 1.0,
             (np.concatenate([receiver, itself]), np.concatenate([sender, itself])),
         ),
         shape=(n, n),
     )
-    ap = (abs(a).sign() @ numbered.sign()).tocsr()
+    ap: _Sparse = (abs(a).sign() @ numbered.sign()).tocsr()
     ap.sort_indices()
     first = _products_first(
         a.indptr, a.indices, a.data.astype(np.int64) - 1,
         numbered.indptr, numbered.indices, ap.indptr, ap.indices, n_coarse,
     )  # fmt: skip
-    coarse = sp.triu(numbered.sign().T @ ap.sign(), k=1, format="csr")
+    coarse: _Sparse = sp.triu(numbered.sign().T @ ap.sign(), k=1, format="csr")
     coarse.sort_indices()
     turned = numbered.T.tocsr()
     second = _products_second(
@@ -247,11 +252,13 @@ def _zero_network(receiver, value, entry, n: int, n_entries: int):
 
 
 def _products(found, n_out: int) -> Products:
-    return Products(*(jnp.asarray(x, jnp.int32) for x in found), n_out)
+    first, second, target = (jnp.asarray(x, jnp.int32) for x in found)
+    return Products(first, second, target, n_out)
 
 
 def _by_entries(row, column, entry, n: int) -> MatrixByEntries:
-    return MatrixByEntries(*(jnp.asarray(x, jnp.int32) for x in (row, column, entry)), n)
+    row, column, entry = (jnp.asarray(x, jnp.int32) for x in (row, column, entry))
+    return MatrixByEntries(row, column, entry, n)
 
 
 def _by_rows(row, column, entry, n: int) -> MatrixByRows:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jaxperf.darcy import AbstractDarcyMesh, check_permeability
@@ -39,10 +40,9 @@ def flux_multigrid(
 
     **Returns:** a [`gnn_darcy.FluxMultigrid`][].
     """
-    if network is None:
-        network = load_network(_TRAINED / "flux_multigrid.eqx", "flux_multigrid")
+    used = network or load_network(_TRAINED / "flux_multigrid.eqx", "flux_multigrid")
     plan = flux_plan(mesh, permeability)
-    return FluxMultigrid(plan, network, mode, cycles, rtol, max_steps, dtype)
+    return FluxMultigrid(plan, used, mode, cycles, rtol, max_steps, dtype)
 
 
 def message_passing(
@@ -56,7 +56,7 @@ def message_passing(
     **Arguments:** `network`, from [`gnn_darcy.load_network`][]; where left out, the one of the
     package.
     """
-    check_permeability(mesh, jnp.asarray(permeability, float), "message_passing: permeability")
-    if network is None:
-        network = load_network(_TRAINED / "message_passing.eqx", "message_passing")
-    return MessagePassing(network)
+    check_permeability(mesh, np.asarray(permeability, float), "message_passing: permeability")
+    return MessagePassing(
+        network or load_network(_TRAINED / "message_passing.eqx", "message_passing")
+    )

@@ -76,8 +76,8 @@ class Stream:
     def case(self, number: int) -> PaddedCase:
         """A case by its number, in its bucket."""
         kind = case_kind(self.config, number)
-        made, sizes = _made(self.config, number, kind)
-        return padded_case(*made, bucket_of(sizes, self._profiles[kind]))
+        (plan, t, sink, source), sizes = _made(self.config, number, kind)
+        return padded_case(plan, t, sink, source, bucket_of(sizes, self._profiles[kind]))
 
     def held_out(self) -> list[tuple[PaddedCase, Float[np.ndarray, " n"]]]:
         """Cases that training never sees, with their pressures by a direct solver."""
@@ -104,8 +104,8 @@ def _made(config: TrainConfig, number: int, kind: Any, *, middle: bool = False):
     operator, source = case.problem.operator, case.problem.source
     unit, size = jnp.max(operator.diagonal), jnp.max(jnp.abs(source))
     narrow = lambda x: x.astype(jnp.float32)
-    arrays = (operator.transmissibility / unit, operator.sink / unit, source / size)
-    return (plan, *(narrow(x) for x in arrays)), plan_sizes(plan)
+    t, sink = narrow(operator.transmissibility / unit), narrow(operator.sink / unit)
+    return (plan, t, sink, narrow(source / size)), plan_sizes(plan)
 
 
 def direct_pressure(case: PaddedCase) -> Float[np.ndarray, " n"]:
@@ -115,7 +115,7 @@ def direct_pressure(case: PaddedCase) -> Float[np.ndarray, " n"]:
     t = np.asarray(case.transmissibility, np.float64)
     kept = edge.max(axis=1) < n_live
     (i, j), t = edge[kept].T, t[kept]
-    off = sp.csr_array((-t, (i, j)), shape=(n_live, n_live))
+    off: Any = sp.csr_array((-t, (i, j)), shape=(n_live, n_live))
     off = off + off.T
     sink = np.asarray(case.sink, np.float64)[:n_live]
     matrix = (off + sp.diags_array(sink - off.sum(axis=1))).tocsc()
