@@ -15,8 +15,10 @@ from ._config import TrainConfig
 from ._data import sample_case
 from ._flux_multigrid import flux_plan
 
-# Room in the first bucket over the first case.
+# Room in a kind's first bucket over the case that is its measure.
 _ROOM = 1.15
+# Seeds of disjoint sets: those measures, what is never trained on, and what is.
+_PROFILE, _HELD_OUT, _TRAINING = 10_000_000, 20_000_000, 30_000_000
 
 
 class Stream:
@@ -26,17 +28,15 @@ class Stream:
     stopped goes on with the same cases. **Errors:** those of the data, when a case is taken.
     """
 
-    def __init__(self, config: TrainConfig, step: int = 0):
+    def __init__(self, config: TrainConfig):
         self.config = config
         self._profiles: dict[str, tuple[int, ...]] = {}
         for kind in ("tet", "voxel"):
-            # A profile of its own seed, whatever the step at which a run goes on.
             _, sizes = _made(config, _PROFILE, kind, middle=True)
             self._profiles[kind] = tuple(int(_ROOM * s) + 2 for s in sizes)
         self._made: dict[int, PaddedCase] = {}
         self._coming: dict[int, Future] = {}
         self._worker = ThreadPoolExecutor(1)
-        self.step = step
 
     def close(self) -> None:
         self._worker.shutdown(wait=True, cancel_futures=True)
@@ -83,10 +83,6 @@ class Stream:
         """Cases that training never sees, with their pressures by a direct solver."""
         cases = [self.case(_HELD_OUT + k) for k in range(self.config.held_out)]
         return [(case, direct_pressure(case)) for case in cases]
-
-
-# Seeds of disjoint sets.
-_PROFILE, _HELD_OUT, _TRAINING = 10_000_000, 20_000_000, 30_000_000
 
 
 def case_kind(config: TrainConfig, number: int) -> str:

@@ -13,9 +13,12 @@ import pytest
 
 pytest.importorskip("jraph", reason="the extra `gnn` is not installed")
 
+from coupled_cases import small_problem
+
 from gnn_darcy import (
     build_network,
     flux_multigrid,
+    FluxMultigrid,
     load_network,
     message_passing,
     MessagePassing,
@@ -33,6 +36,9 @@ from gnn_darcy._loss import flux_loss
 from gnn_darcy._message_passing import residual_loss
 from gnn_darcy._stream import direct_pressure, Stream
 from jaxperf._misc import InputError
+from jaxperf._results import RESULTS
+from jaxperf.case._solve import darcy_method
+from jaxperf.coupling import solve_perfusion
 from jaxperf.darcy import darcy_operator, DarcyProblem, solve_darcy
 
 SMALL = Ranges(tetrahedra=(900.0, 1100.0), terminals=(100, 110), wall_mm=(10.0, 12.0))
@@ -270,6 +276,21 @@ def test_the_message_passing_network_answers(case):
     exact = solve_darcy(case.problem).pressure
     found = solve_darcy(case.problem, method).pressure
     assert float(jnp.linalg.norm(found - exact) / jnp.linalg.norm(exact)) <= 0.5
+
+
+@pytest.mark.parametrize("name", ["gnn", "gnn_message_passing"])
+def test_the_coupled_solve_takes_them_by_name(name):
+    """As a preconditioner, and through the outer iteration, whose answer is the same."""
+    problem = small_problem()
+    expected = solve_perfusion(problem)
+    found = solve_perfusion(problem, darcy_method(name, problem), throw=name == "gnn")
+    if name == "gnn":
+        assert isinstance(darcy_method(name, problem), FluxMultigrid)
+        np.testing.assert_allclose(found.mbf, expected.mbf, rtol=1e-7)
+    elif found.result == RESULTS.successful:
+        np.testing.assert_allclose(found.mbf, expected.mbf, rtol=1e-6)
+    else:
+        assert found.result == RESULTS.linear_solver_failed
 
 
 # ---------------------------------------------------------------- message passing
