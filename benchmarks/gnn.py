@@ -330,7 +330,7 @@ def _coupled(report: Report, data: Path, size: tuple[int, float], log) -> None:
     problem = measure.states_of(case, found).hyperemia
     k = problem.microcirculation.permeability
     solve = lambda problem, method: solve_perfusion(
-        problem, method, throw=False, max_linear_steps=500
+        problem, method, throw=False, max_linear_steps=100
     )
     learned = flux_multigrid(mesh, k)
     reference = solve_perfusion(problem, ConjugateGradient())

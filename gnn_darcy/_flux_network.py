@@ -14,6 +14,7 @@ import jraph
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._cycle import diagonal_of, LevelCoefficients
+from ._layers import MLP
 from ._plan import LevelPlan, SMOOTHING
 
 _N_NODE, _N_EDGE = 5, 5
@@ -34,18 +35,18 @@ class FluxNetwork(eqx.Module):
     With its last layers at zero it says the smoothed aggregation that training starts from.
     """
 
-    node_encoder: eqx.nn.MLP
-    edge_encoder: eqx.nn.MLP
-    edge_update: tuple[eqx.nn.MLP, ...]
-    node_update: tuple[eqx.nn.MLP, ...]
+    node_encoder: MLP
+    edge_encoder: MLP
+    edge_update: tuple[MLP, ...]
+    node_update: tuple[MLP, ...]
     node_reading: eqx.nn.Linear
     edge_reading: eqx.nn.Linear
 
     def __init__(self, hidden: int, n_messages: int, *, key: PRNGKeyArray):
         keys = iter(jax.random.split(key, 4 + 2 * n_messages))
 
-        def mlp(n_in: int) -> eqx.nn.MLP:
-            return eqx.nn.MLP(n_in, hidden, hidden, 1, jax.nn.silu, key=next(keys))
+        def mlp(n_in: int) -> MLP:
+            return MLP(n_in, hidden, hidden, key=next(keys))
 
         self.node_encoder, self.edge_encoder = mlp(_N_NODE), mlp(_N_EDGE)
         self.edge_update = tuple(mlp(3 * hidden) for _ in range(n_messages))

@@ -8,6 +8,7 @@ Not linear in the source, and blind to what lies farther than its messages reach
 architecture; Li et al., Finite volume graph network, Phys Fluids 35:043106 (2023), for the loss.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -21,6 +22,7 @@ from jaxperf.darcy import AbstractDarcySolver, DarcyOperator, DarcySolution
 
 from ._buckets import PaddedCase
 from ._graph import darcy_graph
+from ._layers import MLP
 
 _N_NODE, _N_EDGE = 3, 1
 _LEAST_SHARE, _SHARE_SCALE, _COUPLING_SCALE = 1e-6, 0.2, 10.0
@@ -29,17 +31,17 @@ _LEAST_SHARE, _SHARE_SCALE, _COUPLING_SCALE = 1e-6, 0.2, 10.0
 class MessagePassingNetwork(eqx.Module):
     """Pressure from an operator and a source, whatever their units."""
 
-    node_encoder: eqx.nn.MLP
-    edge_encoder: eqx.nn.MLP
-    edge_update: tuple[eqx.nn.MLP, ...]
-    node_update: tuple[eqx.nn.MLP, ...]
-    decoder: eqx.nn.MLP
+    node_encoder: MLP
+    edge_encoder: MLP
+    edge_update: tuple[MLP, ...]
+    node_update: tuple[MLP, ...]
+    decoder: MLP
 
     def __init__(self, hidden: int, n_messages: int, *, key: PRNGKeyArray):
         keys = iter(jax.random.split(key, 3 + 2 * n_messages))
 
-        def mlp(n_in: int, n_out: int) -> eqx.nn.MLP:
-            return eqx.nn.MLP(n_in, n_out, hidden, 1, jax.nn.silu, key=next(keys))
+        def mlp(n_in: int, n_out: int) -> MLP:
+            return MLP(n_in, n_out, hidden, key=next(keys))
 
         self.node_encoder, self.edge_encoder = mlp(_N_NODE, hidden), mlp(_N_EDGE, hidden)
         self.edge_update = tuple(mlp(3 * hidden, hidden) for _ in range(n_messages))
@@ -96,15 +98,15 @@ class MessagePassingNetwork(eqx.Module):
         return graph
 
 
-def answer(network: MessagePassingNetwork, case: PaddedCase) -> Float[Array, " n"]:
-    """The network's pressure in a case."""
+def answer(network: Callable[..., Array], case: PaddedCase) -> Float[Array, " n"]:
+    """A network's pressure in a case."""
     level = case.plan.levels[0]
     live = jnp.arange(level.n, dtype=jnp.int32) < level.n_live
     return network(level.edge, case.transmissibility, case.sink, case.source, live)
 
 
 def residual_loss(
-    network: MessagePassingNetwork, case: PaddedCase, key: PRNGKeyArray
+    network: Callable[..., Array], case: PaddedCase, key: PRNGKeyArray
 ) -> Float[Array, ""]:
     """‖D^-½ (f − A p)‖² over ‖D^-½ f‖²: what is missing in each control volume."""
     del key

@@ -116,7 +116,9 @@ def train(
             return jnp.mean(jax.vmap(lambda c, k: kind.loss(network, c, k))(batch, keys))
 
         value, gradient = eqx.filter_value_and_grad(loss)(network)
-        updates, state = optimiser.update(gradient, state)
+        # optax multiplies counts of steps by floats.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = optimiser.update(gradient, state)
         return eqx.apply_updates(network, updates), state, value
 
     if not _goes_on(config, record):
