@@ -21,7 +21,7 @@ from jaxperf.geometry import (
 )
 from jaxperf.io import read_tets
 
-# Far from the seeds of training, which count up from 0, 1e7, 2e7 and 3e7.
+# Training's seeds count up from 1e7, 2e7 and 3e7.
 _SEED = 5_000_000
 _TERMINALS, _MEAN_PRESSURE = 200, 12e3
 _MESH = "lv_patient/lv_wall_tet.vtu"

@@ -222,7 +222,7 @@ def _certificate(report: Report, size: tuple[int, int], log) -> np.ndarray:
     meshes, number = size
     found = []
     for k in range(meshes):
-        case = cases.held_out(_CERTIFICATE_TETS, 100 + k, "voxel" if k % 4 == 3 else "tet")
+        case = cases.held_out(_CERTIFICATE_TETS, 100 + k, "voxel" if k % 2 == 1 else "tet")
         method = flux_multigrid(case.mesh, case.permeability)
         exactly = multigrid(case.mesh, case.permeability, rtol=_EXACT)
         for i, problem in enumerate(cases.variations(case, number)):
@@ -329,9 +329,6 @@ def _coupled(report: Report, data: Path, size: tuple[int, float], log) -> None:
     )
     problem = measure.states_of(case, found).hyperemia
     k = problem.microcirculation.permeability
-    solve = lambda problem, method: solve_perfusion(
-        problem, method, throw=False, max_linear_steps=100
-    )
     learned = flux_multigrid(mesh, k)
     reference = solve_perfusion(problem, ConjugateGradient())
     taken = {}
@@ -340,6 +337,11 @@ def _coupled(report: Report, data: Path, size: tuple[int, float], log) -> None:
         ("jaxperf multigrid", by_multigrid),
         ("message passing", message_passing(mesh)),
     ):
+        # It does not converge, and each of its steps is a hundred cycles' work.
+        steps = 10 if told == "message passing" else 500
+        solve = lambda problem, method, steps=steps: solve_perfusion(
+            problem, method, throw=False, max_steps=min(steps, 50), max_linear_steps=steps
+        )
         program, _ = measure.compiled(solve, problem, method)
         solution = program(problem, method)
         error = float(jnp.mean(jnp.abs(solution.mbf / reference.mbf - 1.0)))
@@ -358,7 +360,7 @@ def _coupled(report: Report, data: Path, size: tuple[int, float], log) -> None:
         log(f"coupled, {mode}: MBF within {error:.1e}")
     solution, error, repeat = taken["message passing"]
     ending = RESULTS[solution.result] or "solved"
-    told = f"message passing through the outer iteration, {repeat:.1f} s: {ending}"
+    told = f"message passing, 10 outer iterations a step, {repeat:.1f} s: {ending}"
     report.add("gnn.coupled.baseline_mbf_error", error, "1", reference=told)
     error = _surrogate_error(problem, reference, message_passing(mesh))
     told = "message passing once with the terminals' pressures of the coupled solution"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jaxperf._misc import InputError
@@ -41,7 +42,7 @@ def train_command(config: Path) -> None:
 
             written = train(asked, config.parent / asked.out, report=report)
     except (InputError, FloatingPointError) as error:
-        console.print(f"[red]{error}[/red]")
+        console.print(f"[red]{escape(str(error))}[/red]")
         sys.exit(2)
     console.print(f"the network that was best on held-out cases: {written}")
 

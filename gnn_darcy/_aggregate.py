@@ -7,7 +7,7 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
 
-# Larger than rounding, so that the order of a sum changes no rank.
+# Larger than rounding, so that the order of a sum hardly ever changes a rank.
 _RESOLVED = 1e-9
 # Odd numbers without meaning: they spread what differs a little over the unit interval.
 _SPREAD = (7919.0 * 0.6180339887, 104729.0 * 0.4142135623)
@@ -37,12 +37,14 @@ def rank(
     return np.modf(number)[0] % 1.0
 
 
-def rank_of_voxels(cell_ijk: Int[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
-    """The same where cells lie in a grid: from their place, in the order of the grid."""
+def rank_of_voxels(
+    cell_ijk: Int[np.ndarray, "n 3"],
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """The same where cells lie in a grid: from their place in it; and their number in the grid."""
     ijk = cell_ijk - cell_ijk.min(axis=0)
     shape = ijk.max(axis=0) + 1
     number = np.asarray(np.ravel_multi_index(tuple(ijk.T), tuple(shape)))
-    return number / float(np.prod(shape))
+    return number / float(np.prod(shape)), number.astype(float)
 
 
 def aggregates(

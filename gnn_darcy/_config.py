@@ -22,7 +22,9 @@ class TrainConfig(BaseModel):
         description="What is trained: the coefficients of the cycle, or the pressure itself."
     )
     out: str = Field(description="Folder of the results, beside this file.")
-    seed: Annotated[int, Field(ge=0)] = Field(default=0, description="Of weights, data and order.")
+    seed: Annotated[int, Field(ge=0, lt=1_000_000)] = Field(
+        default=0, description="Of weights, data and order."
+    )
     hidden: Count = Field(default=16, description="Width of all layers.")
     messages: Count = Field(default=2, description="Rounds of message passing.")
     steps: Count = Field(default=1000, description="Steps of the optimiser.")

@@ -7,7 +7,7 @@ and the third is solved densely:
 
 With Λ_i ≤ 1/(s_i + 2 Σ_j max(T_ij, 0)) the spectrum of ΛA lies in (0, 1], by Gershgorin's circles,
 where |q| < 1. Together with the symmetric correction that makes B symmetric positive definite and
-0 ≤ I − B A < I in the energy norm, whatever the coefficients.
+0 ≤ I − B A < I in the energy norm, whatever the coefficients, but for rounding.
 """
 
 import equinox as eqx
@@ -155,7 +155,8 @@ def cycle(state: CycleState, right: Float[Array, " n *b"]) -> Float[Array, " n *
 
 def _descend(state: CycleState, depth: int, right: Array) -> Array:
     if depth == len(state.levels):
-        return state.coarsest @ right
+        # on accelerators the default is no better than 1e-3, and not symmetric
+        return jnp.matmul(state.coarsest, right, precision=jax.lax.Precision.HIGHEST)
     at = state.levels[depth]
     x = _smooth(at, right)
     below = _apart(at.restrict, at.restrict_weight, right - at.product(x))

@@ -84,6 +84,15 @@ class FluxMultigrid(AbstractDarcySolver):
     max_steps: int = eqx.field(static=True, default=500)
     dtype: Any = eqx.field(static=True, default=jnp.float32)
 
+    def __check_init__(self):
+        if self.mode not in ("exact", "few", "surrogate"):
+            raise ValueError(f"the mode is {self.mode!r}; expected exact, few or surrogate")
+        if self.cycles < 0 or self.max_steps < 1:
+            raise ValueError(
+                f"cycles is {self.cycles} and max_steps {self.max_steps}; expected no negative "
+                "number of cycles and one step at least"
+            )
+
     @property
     def is_linear_symmetric(self) -> bool:
         return True
@@ -148,30 +157,34 @@ def _contraction(state: FluxState, start: Float[Array, " c"]) -> Float[Array, ""
     10.2 and 11.3). What is solved belongs to the mesh, so that it depends on no source.
     """
     right = start * state.operator.diagonal
-    _, lengths, ratios = conjugate_gradients(
+    x, lengths, ratios = conjugate_gradients(
         state.operator, state.precondition, right, _LANCZOS_STEPS
     )
     before = jnp.concatenate([jnp.zeros_like(ratios[:1]), ratios[:-1] / lengths[:-1]])
-    off = jnp.sqrt(ratios[:-1]) / lengths[:-1]
+    goes_on = ratios[:-1] > 0
+    off = jnp.where(goes_on, jnp.sqrt(jnp.where(goes_on, ratios[:-1], 1.0)), 0.0) / lengths[:-1]
     tridiagonal = jnp.diag(1.0 / lengths + before) + jnp.diag(off, 1) + jnp.diag(off, -1)
     smallest = jnp.linalg.eigvalsh(tridiagonal)[0]
-    return jnp.clip(1.0 - smallest, 0.0, 1.0 - 1e-6).astype(start.dtype)
+    # One, with which nothing is bounded, where the cycle is not what it should be.
+    sound = (smallest > 0) & jnp.isfinite(x).all()
+    return jnp.where(sound, jnp.maximum(1.0 - smallest, 0.0), 1.0).astype(start.dtype)
 
 
 def conjugate_gradients(product: Linear, precondition: Linear, right: Array, steps: int):
     """So many preconditioned conjugate gradients from zero: x, and their α and β.
 
-    Where nothing is left to do, α stays 1 and β 0.
+    Where nothing is left to do, nothing moves, and α is said to be 1 and β 0.
     """
 
     def step(carry, _):
         x, r, direction, rz = carry
         image = product(direction)
         curvature = jnp.vdot(direction, image)
-        moves = curvature > 0
+        moves = (curvature > 0) & (rz > 0)
         length = jnp.where(moves, rz, 1.0) / jnp.where(moves, curvature, 1.0)
         length = jnp.where(moves, length, 1.0).astype(right.dtype)
-        x, r = x + length * direction, r - length * image
+        moved = jnp.where(moves, length, 0.0).astype(right.dtype)
+        x, r = x + moved * direction, r - moved * image
         z = precondition(r)
         rz_new = jnp.vdot(r, z)
         goes_on = moves & (rz_new > 0)
@@ -191,7 +204,7 @@ def _conjugate_gradients(state: FluxState, source: Array, steps: int) -> Array:
 
 def _chebyshev(state: FluxState, source: Array, steps: int) -> Array:
     """Chebyshev's semi-iteration for the spectrum [1 − ρ, 1] of B A (Saad 2003, algorithm 12.1)."""
-    low = _INTERVAL * (1.0 - state.rho)
+    low = _INTERVAL * jnp.maximum(1.0 - state.rho, 1e-6)
     middle, half = 0.5 * (1.0 + low), 0.5 * (1.0 - low)
 
     sigma = middle / half
@@ -227,15 +240,23 @@ def _of_fixed_cost(state: FluxState, source: Array, pressure: Array, steps: int)
 def error_bound(
     state: FluxState, pressure: Float[Array, " c"], source: Float[Array, " c"]
 ) -> Float[Array, ""]:
-    """Of the error of a pressure over the exact one in the energy norm; infinite above one."""
+    """Of the error of a pressure over the exact one in the energy norm.
+
+    Infinite where the error may be as large as the pressure, or the contraction is not known.
+    """
     product = state.operator(pressure)
     residual = source - product
     square = jnp.vdot(residual, state.precondition(residual))
-    error = jnp.sqrt(SAFETY * jnp.maximum(square, 0.0) / (1.0 - state.rho))
+    known = state.rho < 1
+    gap = jnp.where(known, 1.0 - state.rho, 1.0)
+    error = jnp.sqrt(SAFETY * jnp.maximum(square, 0.0) / gap)
     size = jnp.sqrt(jnp.maximum(jnp.vdot(pressure, product), 0.0))
     # ‖p‖ ≥ ‖p_k‖ − ‖e‖
     least = size - error
-    return jnp.where(least > 0, error / jnp.where(least > 0, least, 1.0), jnp.inf)
+    bound = jnp.where(least > 0, error / jnp.where(least > 0, least, 1.0), jnp.inf)
+    # No source has no pressure, and no error.
+    bound = jnp.where((error == 0) & (size == 0), 0.0, bound)
+    return jnp.where(known, bound, jnp.inf)
 
 
 def flux_plan(

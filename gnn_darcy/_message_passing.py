@@ -1,8 +1,8 @@
 r"""A message-passing network that answers with the pressure: the published kind, as a baseline.
 
-Encode, process, decode on the control-volume graph. Messages are antisymmetric, m_ij = −m_ji, like
-the fluxes of the method; training sees no solution, but the residual of the control volumes alone.
-Not linear in the source, and blind to what lies farther than its messages reach.
+Encode, process, decode on the control-volume graph. Messages are antisymmetric, m_ij = −m_ji,
+and averaged over the neighbours; training sees no solution, but the residual of the control volumes
+alone. Not linear in the source, and blind to what lies farther than its messages reach.
 
 **Source:** Pfaff et al., Learning mesh-based simulation with graph networks, ICLR 2021, for the
 architecture; Li et al., Finite volume graph network, Phys Fluids 35:043106 (2023), for the loss.
@@ -70,8 +70,9 @@ class MessagePassingNetwork(eqx.Module):
         square = lambda x: jnp.sum((x / jnp.max(jnp.abs(x), initial=1e-30)) ** 2)
         size = jnp.max(jnp.abs(source), initial=1e-30) / jnp.max(sink, initial=1e-30)
         scale = size * jnp.sqrt(square(source) / square(sink))
+        safe = jnp.where(scale > 0, scale, 1.0).astype(source.dtype)
         share = sink / diagonal
-        node = [source / (scale * diagonal), _SHARE_SCALE * jnp.log(share + _LEAST_SHARE), share]
+        node = [source / (safe * diagonal), _SHARE_SCALE * jnp.log(share + _LEAST_SHARE), share]
         coupling = _COUPLING_SCALE * graph.edges["transmissibility"]
         coupling = coupling / jnp.sqrt(diagonal[graph.senders] * diagonal[graph.receivers])
         graph = graph._replace(

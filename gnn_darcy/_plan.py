@@ -93,7 +93,7 @@ class LevelPlan(eqx.Module):
     arrive at the first end of each edge, then those at its second; `entry_of_own` (n,), that of
     each control volume and its own aggregate; `matrix`, the couplings by rows, entries into the
     edges; `prolong`, `restrict`, by entries of P; `first`, A P from [T, diagonal] and P; `second`,
-    coarse transmissibilities from P and A P; `sinks`, Pᵀ s. Of `n_live` control volumes; the rest
+    coarse transmissibilities from P and A P. Of `n_live` control volumes; the rest
     is padding.
     """
 
@@ -148,11 +148,16 @@ def build_plan(
     edge, n = np.asarray(graph.edge, np.int64), graph.n_cells
     value = np.asarray(transmissibility, np.float64)
     coupling = _coupling(edge, value, n)
-    order = rank(edge, coupling, n) if cell_ijk is None else rank_of_voxels(cell_ijk)
-    start = 2.0 * np.modf(1e4 * order)[0] - 1.0
+    if cell_ijk is None:
+        order = rank(edge, coupling, n)
+        start = 2.0 * np.modf(1e4 * order)[0] - 1.0
+    else:
+        order, number = rank_of_voxels(cell_ijk)
+        # Numbers in the order of the grid are smooth: their sines are not.
+        start = 2.0 * np.modf(43758.5453 * np.abs(np.sin(12.9898 * number + 1.0)))[0] - 1.0
     levels = []
     for depth in range(N_LEVELS):
-        # Fewer strong couplings where there are more.
+        # Couplings of wider rows are weaker.
         aggregate, root = aggregates(edge, coupling / _WEAKER**depth, order)
         level, edge, value = _level(edge, value, aggregate, root, n, by_rows)
         levels.append(level)

@@ -59,7 +59,16 @@ def build_network(name: str, hidden: int, messages: int, seed: int = 0) -> Any:
 def load_network(path: Path, name: str) -> Any:
     """A trained network of this kind; **errors** as [`read_header`][]."""
     header = read_header(path, name)
-    return load_checkpoint(path, name, build_network(name, header["hidden"], header["messages"]))
+    shape = header.get("hidden"), header.get("messages")
+    if not all(isinstance(size, int) and size > 0 for size in shape):
+        raise InputError(
+            f"its header says hidden {shape[0]!r} and messages {shape[1]!r}",
+            where=str(path),
+            expected="the two sizes of the network",
+            fix="Train one with python -m gnn_darcy train, or name another file",
+        )
+    like = build_network(name, header["hidden"], header["messages"])
+    return load_checkpoint(path, name, like)
 
 
 class _Run(eqx.Module):
@@ -78,9 +87,10 @@ def train(
 ) -> Path:
     """Train a network, or go on with training it.
 
-    What is written to `folder`: `network.eqx`, the network that was best on the held-out cases;
-    `training.json`, configuration, versions, losses, errors and seconds; `state.eqx`, what going
-    on needs. A run that was stopped does the same steps as one that was not.
+    What is written to `folder`: `network.eqx`, the best on held-out cases of the networks that were
+    looked at on the way; `training.json`, configuration, versions, losses, errors and seconds;
+    `state.eqx`, what going on needs. A run that was stopped does the same steps as one that was
+    not.
 
     **Arguments:** `report(step, loss, error)`, called after every step with the loss and, where
     it was taken, the error on held-out cases.
@@ -122,6 +132,8 @@ def train(
         return eqx.apply_updates(network, updates), state, value
 
     if not _goes_on(config, record):
+        # It may have been stopped between its last step and its last file.
+        _write(config, folder, record, run)
         return folder / _NETWORK
     stream = Stream(config)
     try:
@@ -162,7 +174,7 @@ def _goes_on(config: TrainConfig, record: dict[str, Any]) -> bool:
 
 def _judged(run: _Run, record: dict[str, Any], error: float) -> _Run:
     """Keep the network where it is the best so far."""
-    if record["least"] is None or error < record["least"]:
+    if np.isfinite(error) and (record["least"] is None or error < record["least"]):
         record |= {"least": error, "since": 0}
         return dataclasses.replace(run, best=run.network)
     record["since"] += 1

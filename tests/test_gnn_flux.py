@@ -392,6 +392,8 @@ def test_wrong_calls_are_refused(wall):
     with pytest.raises(InputError, match="permeability of element 0"):
         flux_multigrid(wall.prepared, jnp.asarray(-wall.k), network=NETWORK)
     state = _init(_solver(wall), wall.problem.operator)
+    with pytest.raises(ValueError, match="no negative number of cycles"):
+        _solver(wall, cycles=-1)
     with pytest.raises(jaxtyping.TypeCheckError):
         _solver(wall).precondition(state, wall.problem.source[:, None])
     assert cycle(state.cycle, jnp.ones((wall.mesh.n_cells, 2))).shape == (wall.mesh.n_cells, 2)

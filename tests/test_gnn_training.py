@@ -79,12 +79,19 @@ def padded(case):
     return plan, padded_case(plan, *_arrays(case), bucket_of(sizes, larger))
 
 
+def _moved(network):
+    """Weights with which every feature and message reaches what the network says."""
+    rng = np.random.default_rng(8)
+    noise = lambda x: x + jnp.asarray(0.3 * rng.standard_normal(x.shape), x.dtype)
+    return jax.tree.map(lambda x: noise(x) if eqx.is_inexact_array(x) else x, network)
+
+
 # ---------------------------------------------------------------- buckets
 
 
 def test_padding_changes_no_coefficient_and_no_cycle(case, padded):
     plan, filled = padded
-    network = build_network("flux_multigrid", 4, 1)
+    network = _moved(build_network("flux_multigrid", 4, 1))
     t, s, f = _arrays(case)
     run = lambda plan, t, s, f: cycle(cycle_state(plan, network, t, s), f)
     alone = jax.jit(run)(plan, t, s, f)
@@ -96,7 +103,7 @@ def test_padding_changes_no_coefficient_and_no_cycle(case, padded):
 
 def test_both_layouts_are_one_cycle(case, padded):
     """By rows for solving, by entries for training."""
-    network = build_network("flux_multigrid", 4, 1)
+    network = _moved(build_network("flux_multigrid", 4, 1))
     run = jax.jit(lambda plan, t, s, f: cycle(cycle_state(plan, network, t, s), f))
     by_rows = run(flux_plan(case.mesh, case.permeability), *_arrays(case))
     np.testing.assert_allclose(by_rows, run(padded[0], *_arrays(case)), rtol=1e-11)
@@ -111,6 +118,7 @@ def test_buckets_hold_what_they_take():
     assert bucket_of((90, 690, 10), profile) == bucket_of((60, 600, 12), profile)
 
 
+@pytest.mark.slow
 def test_a_batch_is_its_cases(padded):
     _, filled = padded
     network = build_network("flux_multigrid", 4, 1)
@@ -123,11 +131,8 @@ def test_a_batch_is_its_cases(padded):
 def test_the_pressures_of_held_out_cases(case, padded):
     exact = direct_pressure(padded[1])
     found = solve_darcy(case.problem).pressure
-    scale = 1e8 / float(1.0 / jnp.max(case.problem.operator.diagonal))
-    np.testing.assert_allclose(
-        exact[: len(found)] / np.abs(exact).max(), found / jnp.abs(found).max(), rtol=1e-8
-    )
-    assert scale > 0
+    unit = 1e8 * float(jnp.max(case.problem.operator.diagonal))
+    np.testing.assert_allclose(exact[: len(found)], unit * found, rtol=1e-8)
 
 
 # ---------------------------------------------------------------- the loop
@@ -240,6 +245,7 @@ def test_checkpoints_are_read_as_they_were_written(tmp_path):
         (lambda b: b.replace(b"flux_multigrid", b"message_passing"), "holds a message_passing"),
         (lambda b: b"\x80\x04pickle", "has no header"),
         (lambda b: b.replace(b'"hidden": 4', b'"hidden": 5'), "do not fit"),
+        (lambda b: b.replace(b'"hidden": 4', b'"width": 4'), "hidden None"),
     ],
 )
 def test_checkpoints_that_cannot_be_used_are_refused(tmp_path, change, told):
@@ -312,7 +318,7 @@ def test_all_sinks_take_what_all_sources_give(case, method):
     assert abs(sunk / total - 1.0) <= 1e-12
 
 
-def test_its_units_and_numbering_play_no_part(case, method):
+def test_its_units_play_no_part(case, method):
     operator, source = case.problem.operator, case.problem.source
     found = method.solve(operator, source).pressure
     c = 4e3
@@ -321,6 +327,11 @@ def test_its_units_and_numbering_play_no_part(case, method):
     np.testing.assert_allclose(
         method.solve(operator, 7.0 * source).pressure, 7.0 * found, rtol=1e-10
     )
+
+
+def test_no_source_has_no_pressure(case, method):
+    none = jnp.zeros_like(case.problem.source)
+    np.testing.assert_array_equal(method.solve(case.problem.operator, none).pressure, none)
 
 
 def test_it_is_not_linear_in_the_source(case, method):

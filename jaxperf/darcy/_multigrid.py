@@ -207,7 +207,9 @@ def _smooth(state: _LevelState, product, right, x=None):
 
 @jax.custom_batching.custom_vmap
 def cycle(state: MultigridState, right: Float[Array, " c"]) -> Float[Array, " c"]:
-    """One symmetric V-cycle from zero."""
+    """One symmetric V-cycle from zero. Solves are differentiated by their linear systems; through
+    a single cycle itself there is no reverse mode.
+    """
     return _cycle(state, right)
 
 
@@ -232,7 +234,8 @@ def _cycle(state, right):
 
 def _descend(state: MultigridState, depth: int, right):
     if depth == len(state.levels):
-        return state.coarsest @ right
+        # on accelerators the default is no better than 1e-3, and not symmetric
+        return jnp.matmul(state.coarsest, right, precision=jax.lax.Precision.HIGHEST)
     at = state.levels[depth]
     level = at.level
     product = lambda x: fenced(level.pattern.rows, at.product, x)
