@@ -51,6 +51,11 @@ class Report:
         """Append a row."""
         self.rows.append(Row(id, float(value), unit, **more))
 
+    def leave_out(self, rows: str, missing: str, log: Callable[[str], None]) -> None:
+        """Say which rows are not there, and what they would need."""
+        self.tables.setdefault("left out", []).append({"rows": rows, "missing": missing})
+        log(f"[red]{rows} left out:[/red] {missing}")
+
     def as_json(self) -> dict[str, Any]:
         return {
             "benchmark": self.benchmark,

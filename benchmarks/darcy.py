@@ -89,7 +89,7 @@ def darcy(data: Path, *, quick: bool, log: Callable[[str], None]) -> DarcyReport
     tets = _QUICK_TETS if quick else _TETS
     if importlib.util.find_spec("tetgen") is None:
         tets = {}
-        _leave_out(report, "tetrahedra", "the optional package tetgen is not installed", log)
+        report.leave_out("tetrahedra", "the optional package tetgen is not installed", log)
     for name, edge in tets.items():
         case = cases.wall_case(f"tet_{name}", cases.tetrahedra(edge))
         counts[case.name] = _measure(report, case, log)
@@ -99,11 +99,6 @@ def darcy(data: Path, *, quick: bool, log: Callable[[str], None]) -> DarcyReport
     _coupled(report, data, _QUICK_COMPOSITE if quick else _COMPOSITE, log)
     add_peak_memory(report, "darcy.peak_memory")
     return DarcyReport(report)
-
-
-def _leave_out(report: Report, rows: str, missing: str, log) -> None:
-    report.tables.setdefault("left out", []).append({"rows": rows, "missing": missing})
-    log(f"[red]{rows} left out:[/red] {missing}")
 
 
 def _growth(report: Report, counts: dict[str, int]) -> None:
@@ -329,7 +324,7 @@ def _coupled(report: Report, data: Path, sizes: dict[str, float], log) -> None:
     try:
         reference_data(data)
     except MissingData as missing:
-        _leave_out(report, "coupled", str(missing), log)
+        report.leave_out("coupled", str(missing), log)
         return
     for name, side in sizes.items():
         case = composite_case(data, n_terminals=6000 if side < 1 else 1200, coarsen=side)

@@ -121,11 +121,10 @@ def _with_mode(method: FluxMultigrid, mode: Any, cycles: int) -> FluxMultigrid:
     return dataclasses.replace(method, mode=mode, cycles=cycles, rtol=_RTOL)
 
 
-def _direct(case: DarcyCase, problem: DarcyProblem | None = None):
+def _direct(case: DarcyCase):
     """The pressure, by other means and to round-off."""
     method = multigrid(case.mesh, case.permeability, rtol=_EXACT)
-    found = solve_darcy(case.problem if problem is None else problem, method)
-    return found.pressure
+    return solve_darcy(case.problem, method).pressure
 
 
 def _l2(found, exact) -> float:
@@ -204,14 +203,9 @@ def _patient(report: Report, data: Path, quick: bool, log) -> None:
     for name, refinements in sizes.items():
         case = cases.patient(data, refinements)
         if case is None:
-            _leave_out(report, name, f"{data} has no mesh of the subject's wall", log)
+            report.leave_out(name, f"{data} has no mesh of the subject's wall", log)
             return
         _accuracy(report, name, [case], log)
-
-
-def _leave_out(report: Report, rows: str, missing: str, log) -> None:
-    report.tables.setdefault("left out", []).append({"rows": rows, "missing": missing})
-    log(f"[red]{rows} left out:[/red] {missing}")
 
 
 # ---------------------------------------------------------------- certificate
@@ -315,7 +309,7 @@ def _coupled(report: Report, data: Path, size: tuple[int, float], log) -> None:
     try:
         reference_data(data)
     except MissingData as missing:
-        _leave_out(report, "coupled", str(missing), log)
+        report.leave_out("coupled", str(missing), log)
         return
     terminals, side = size
     case = composite_case(data, n_terminals=terminals, coarsen=side)
@@ -337,7 +331,7 @@ def _coupled(report: Report, data: Path, size: tuple[int, float], log) -> None:
         ("jaxperf multigrid", by_multigrid),
         ("message passing", message_passing(mesh)),
     ):
-        # It does not converge, and each of its steps is a hundred cycles' work.
+        # It does not converge: what its limit is only says how long that takes.
         steps = 10 if told == "message passing" else 500
         solve = lambda problem, method, steps=steps: solve_perfusion(
             problem, method, throw=False, max_steps=min(steps, 50), max_linear_steps=steps

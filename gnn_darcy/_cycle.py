@@ -155,7 +155,7 @@ def cycle(state: CycleState, right: Float[Array, " n *b"]) -> Float[Array, " n *
 
 def _descend(state: CycleState, depth: int, right: Array) -> Array:
     if depth == len(state.levels):
-        # on accelerators the default is no better than 1e-3, and not symmetric
+        # the default of accelerators is coarser than float32
         return jnp.matmul(state.coarsest, right, precision=jax.lax.Precision.HIGHEST)
     at = state.levels[depth]
     x = _smooth(at, right)

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxperf._results import RESULTS
 from jaxperf.darcy import (
     AbstractDarcyMesh,
     AbstractDarcySolver,
@@ -25,6 +24,7 @@ from jaxperf.darcy import (
 )
 
 from ._cycle import coarsened, coarsest_inverse, cycle, CycleState, level_state
+from ._fixed_cost import fixed_cost_solution
 from ._flux_network import FluxNetwork
 from ._plan import build_plan, FluxPlan
 
@@ -127,7 +127,8 @@ class FluxMultigrid(AbstractDarcySolver):
         else:
             steps = self.cycles if max_steps is None else max_steps
             iterate = _conjugate_gradients if self.mode == "few" else _chebyshev
-            found = _of_fixed_cost(state, source, iterate(state, source, steps), steps)
+            pressure = iterate(state, source, steps)
+            found = fixed_cost_solution(state.operator, source, pressure, steps)
         bound = error_bound(*jax.lax.stop_gradient((state, found.pressure, source)))
         return eqx.tree_at(lambda s: s.error_estimate, found, bound.astype(source.dtype))
 
@@ -219,22 +220,6 @@ def _chebyshev(state: FluxState, source: Array, steps: int) -> Array:
     start = (jnp.zeros_like(source), source, state.precondition(source) / middle, 1.0 / sigma)
     (x, *_), _ = jax.lax.scan(step, start, None, length=steps)
     return x
-
-
-def _of_fixed_cost(state: FluxState, source: Array, pressure: Array, steps: int) -> DarcySolution:
-    level = state.operator.has_level()
-    balance = source - state.operator(pressure)
-    size = jnp.linalg.norm(source)
-    residual = jnp.linalg.norm(jax.lax.stop_gradient(balance)) / jnp.where(size > 0, size, 1.0)
-    result = RESULTS.where(jnp.isfinite(residual), RESULTS.successful, RESULTS.linear_solver_failed)
-    return DarcySolution(
-        jnp.where(level, pressure, jnp.nan).astype(source.dtype),
-        RESULTS.where(level, result, RESULTS.no_pressure_level),
-        jnp.asarray(steps, jnp.int32),
-        balance,
-        residual.astype(source.dtype),
-        jnp.full((), jnp.nan, source.dtype),
-    )
 
 
 def error_bound(

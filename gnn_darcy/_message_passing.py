@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import jraph
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from jaxperf._results import RESULTS
 from jaxperf.darcy import AbstractDarcySolver, DarcyOperator, DarcySolution
 
 from ._buckets import PaddedCase
+from ._fixed_cost import fixed_cost_solution
 from ._graph import darcy_graph
 from ._layers import MLP
 
@@ -157,19 +157,4 @@ class MessagePassing(AbstractDarcySolver):
         self, state: DarcyOperator, source: Float[Array, " c"], *, max_steps: int | None = None
     ) -> DarcySolution:
         del max_steps
-        pressure = self.precondition(state, source)
-        balance = source - state(pressure)
-        size = jnp.linalg.norm(source)
-        residual = jnp.linalg.norm(balance) / jnp.where(size > 0, size, 1.0)
-        level = state.has_level()
-        result = RESULTS.where(
-            jnp.isfinite(residual), RESULTS.successful, RESULTS.linear_solver_failed
-        )
-        return DarcySolution(
-            jnp.where(level, pressure, jnp.nan).astype(source.dtype),
-            RESULTS.where(level, result, RESULTS.no_pressure_level),
-            jnp.asarray(1, jnp.int32),
-            balance,
-            residual.astype(source.dtype),
-            jnp.full((), jnp.nan, source.dtype),
-        )
+        return fixed_cost_solution(state, source, self.precondition(state, source), 1)

@@ -6,12 +6,19 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import Delaunay
 
 from jaxperf._misc import InputError
 from jaxperf._units import M_PER_MM
-from jaxperf.geometry import build_tet_mesh, ellipsoid_ventricle, EllipsoidLV, TetMesh, VoxelMesh
+from jaxperf.geometry import (
+    build_tet_mesh,
+    ellipsoid_ventricle,
+    EllipsoidLV,
+    nearby_order,
+    TetMesh,
+    VoxelMesh,
+)
 
 _WAVES = 6
 _WAVELENGTH = (60e-3, 150e-3)
@@ -132,7 +139,7 @@ def shape_tetrahedra(
         _move(shape, flat, on, np.unique(tet[bad]), _MOVE * side, rng)
         found, tet = _delaunay(shape, flat, on)
     used, tet = np.unique(tet, return_inverse=True)
-    order, tet = _nearby(tet.reshape(-1, 4), len(used))
+    order, tet = nearby_order(tet.reshape(-1, 4), len(used))
     flat = flat[used][order]
     return build_tet_mesh(shape.bent(flat), tet, frame="model", where="shape_tetrahedra"), flat
 
@@ -286,16 +293,3 @@ def _move(
         here = which[on[which] == where]
         flat[here] /= np.linalg.norm(flat[here] / semi, axis=1, keepdims=True)
     flat[which[on[which] == _CUT], 2] = shape.lv.base_height
-
-
-def _nearby(
-    tet: Int[np.ndarray, "m 4"], n: int
-) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, "m 4"]]:
-    """Number points so that neighbours are near in memory (Cuthill and McKee 1969)."""
-    row, column = np.repeat(tet, 4, axis=1).ravel(), np.tile(tet, (1, 4)).ravel()
-    joined = csr_array((np.ones(len(row), bool), (row, column)), shape=(n, n))
-    order = reverse_cuthill_mckee(joined, symmetric_mode=True)
-    number = np.empty(n, np.int64)
-    number[order] = np.arange(n)
-    tet = number[tet]
-    return order.astype(np.int64), tet[np.argsort(tet.min(axis=1), kind="stable")]

@@ -188,9 +188,8 @@ def fenced(rows: Rows, function: Callable, x: Array) -> Array:
 def _smooth(state: _LevelState, product, right, x=None):
     """Two steps of Chebyshev's iteration for D⁻¹A on its upper spectrum, whose bound is 1.
 
-    That is Gershgorin's, whatever the coefficients. A power method finds a lower one for most
-    meshes, to no gain in iterations, and misses a sliver among good tetrahedra: the cycle is
-    indefinite then.
+    That is Gershgorin's, whatever the coefficients. A power method of few steps misses the
+    eigenvalue of one place that differs from all others, and the cycle can be indefinite then.
     """
     low = _SMOOTHED_SHARE
     middle, half = 0.5 * (1.0 + low), 0.5 * (1.0 - low)
@@ -234,7 +233,7 @@ def _cycle(state, right):
 
 def _descend(state: MultigridState, depth: int, right):
     if depth == len(state.levels):
-        # on accelerators the default is no better than 1e-3, and not symmetric
+        # the default of accelerators is coarser than float32
         return jnp.matmul(state.coarsest, right, precision=jax.lax.Precision.HIGHEST)
     at = state.levels[depth]
     level = at.level

@@ -120,13 +120,13 @@ def conjugate_gradient_solution(
     pressure = jnp.where(solved, found.value, jnp.nan).astype(source.dtype)
     error = jnp.where(solved, found.error_estimate, jnp.nan).astype(source.dtype)
     balance = source - state.operator(pressure)
-    residual = _relative_norm(*jax.lax.stop_gradient((balance, source)))
+    residual = relative_norm(*jax.lax.stop_gradient((balance, source)))
     return DarcySolution(
         pressure, _ending(found, level), found.iterations, balance, residual, error
     )
 
 
-def _relative_norm(value: Array, to: Array) -> Float[Array, ""]:
+def relative_norm(value: Array, to: Array) -> Float[Array, ""]:
     """‖value‖ over ‖to‖; squares of flows of single control volumes leave the range of float32."""
     size = jnp.max(jnp.abs(to), initial=0.0)
     size = jnp.where(size > 0, size, jnp.ones_like(size))

@@ -33,7 +33,10 @@ from ._tet import (
     build_tet_mesh as build_tet_mesh,
     TetMesh as TetMesh,
 )
-from ._tetrahedralise import tetrahedra_from_surface as tetrahedra_from_surface
+from ._tetrahedralise import (
+    nearby_order as nearby_order,
+    tetrahedra_from_surface as tetrahedra_from_surface,
+)
 from ._transmural import (
     classify_boundary as classify_boundary,
     depth_between as depth_between,

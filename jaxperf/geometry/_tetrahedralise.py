@@ -84,11 +84,11 @@ def tetrahedra_from_surface(
     corner, tet = _tetgen(point, triangle, edge_length, where)
     kept = _inside(corner[tet].mean(axis=1), point, triangle, where)
     used, tet = np.unique(tet[kept], return_inverse=True)
-    order, tet = _nearby(tet.reshape(-1, 4), len(used))
+    order, tet = nearby_order(tet.reshape(-1, 4), len(used))
     return build_tet_mesh(corner[used][order], tet, frame=frame, where=where)
 
 
-def _nearby(tet: Int[np.ndarray, "m 4"], n: int):
+def nearby_order(tet: Int[np.ndarray, "m 4"], n: int):
     """Number vertices so that neighbours are near in memory (Cuthill and McKee 1969).
 
     **Returns:** the old number of every vertex, and the tetrahedra in new ones, in their order.
