@@ -105,7 +105,6 @@ def _padded_level(level: LevelPlan, sizes: tuple[int, ...], n_coarse: int, n_coa
         second=_padded_products(level.second, t_second, (nothing, ap - 1), n_coarse_edges),
         n_live=level.n_live,
         n_entries=q,
-        n_coarse=n_coarse,
     )
 
 

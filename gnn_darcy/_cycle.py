@@ -127,9 +127,31 @@ def coarsest_inverse(
     off = off + off.T
     diagonal = jnp.where(live, sink - off.sum(axis=1), 1.0).astype(sink.dtype)
     lifted = (1.0 + _LIFT * float(jnp.finfo(sink.dtype).eps)) * diagonal
-    factor = jnp.linalg.cholesky(off + jnp.diag(lifted))
-    inverse = jax.scipy.linalg.cho_solve((factor, True), jnp.diag(live.astype(sink.dtype)))
+    inverse = _inverse(off + jnp.diag(lifted))
+    inverse = jnp.where(live[:, None] & live[None], inverse, 0.0).astype(sink.dtype)
     return 0.5 * (inverse + inverse.T)
+
+
+@jax.custom_jvp
+def _inverse(matrix: Float[Array, "m m"]) -> Float[Array, "m m"]:
+    """Of a symmetric positive definite matrix."""
+    return _inverse_alone(matrix)
+
+
+@_inverse.defjvp
+def _inverse_jvp(primals, tangents):
+    (matrix,), (change,) = primals, tangents
+    inverse = _inverse(matrix)
+    times = lambda a, b: jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+    return inverse, -times(times(inverse, change), inverse)
+
+
+# One after the other, and no triangular solve in the derivative: two batched ones that run at a
+# time wait for each other for ever with jaxlib 0.10 on two cores.
+@jax.custom_batching.sequential_vmap
+def _inverse_alone(matrix: Array) -> Array:
+    factor = jnp.linalg.cholesky(matrix)
+    return jax.scipy.linalg.cho_solve((factor, True), jnp.eye(len(matrix), dtype=matrix.dtype))
 
 
 def _smooth(at: LevelState, right: Array, x: Array | None = None) -> Array:

@@ -21,10 +21,10 @@ from jaxperf.darcy import (
     conjugate_gradient_solution,
     DarcyOperator,
     DarcySolution,
+    fixed_cost_solution,
 )
 
 from ._cycle import coarsened, coarsest_inverse, cycle, CycleState, level_state
-from ._fixed_cost import fixed_cost_solution
 from ._flux_network import FluxNetwork
 from ._plan import build_plan, FluxPlan
 

@@ -17,10 +17,14 @@ import jax.numpy as jnp
 import jraph
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from jaxperf.darcy import AbstractDarcySolver, DarcyOperator, DarcySolution
+from jaxperf.darcy import (
+    AbstractDarcySolver,
+    DarcyOperator,
+    DarcySolution,
+    fixed_cost_solution,
+)
 
 from ._buckets import PaddedCase
-from ._fixed_cost import fixed_cost_solution
 from ._graph import darcy_graph
 from ._layers import MLP
 

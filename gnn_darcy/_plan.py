@@ -109,7 +109,6 @@ class LevelPlan(eqx.Module):
     second: Products
     n_live: Int[Array, ""]
     n_entries: int = eqx.field(static=True)
-    n_coarse: int = eqx.field(static=True)
 
     @property
     def n(self) -> int:
@@ -233,7 +232,6 @@ def _level(edge, value, aggregate, root, n: int, by_rows: bool):
         second=_products(second, len(coarse_edge)),
         n_live=jnp.asarray(n, jnp.int32),
         n_entries=n_entries,
-        n_coarse=n_coarse,
     )
     p = _zero_network(receiver, value, entry, n, n_entries)
     diagonal = np.bincount(receiver, weights=np.tile(value, 2), minlength=n)

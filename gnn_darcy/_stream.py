@@ -10,15 +10,18 @@ import scipy.sparse as sp
 from jaxtyping import Float
 from scipy.sparse.linalg import splu
 
+from jaxperf._misc import InputError
+
 from ._buckets import bucket_of, padded_case, PaddedCase, plan_sizes
 from ._config import TrainConfig
-from ._data import sample_case
+from ._data import DarcyCase, sample_case
 from ._flux_multigrid import flux_plan
 
 # Room in a kind's first bucket over the case that is its measure.
 _ROOM = 1.15
-# Seeds of disjoint sets: those measures, what is never trained on, and what is.
+# Numbers of disjoint sets: those measures, what is never trained on, and what is.
 _PROFILE, _HELD_OUT, _TRAINING = 10_000_000, 20_000_000, 30_000_000
+_ATTEMPTS = 5
 
 
 class Stream:
@@ -44,8 +47,8 @@ class Stream:
     def numbers(self, step: int) -> list[int]:
         """The numbers of the cases that are in the pool at a step."""
         pool, renewed = self.config.pool, step // self.config.steps_per_case
-        # Slot k was renewed last by the largest r ≤ renewed with r ≡ k (mod pool), from pool on.
-        return [k + pool * ((renewed - k) // pool + 1) if renewed >= k else k for k in range(pool)]
+        # Of `renewed` replacements, slot after slot, how many were slot k's.
+        return [k + pool * max(0, -((k - renewed) // pool)) for k in range(pool)]
 
     def batch(self, step: int) -> list[PaddedCase]:
         """Cases of one bucket, drawn from the pool."""
@@ -95,13 +98,26 @@ def _made(config: TrainConfig, number: int, kind: Any, *, middle: bool = False):
     """Plan, transmissibilities, sinks and source, all scaled to one; and the plan's sizes."""
     low, high = config.ranges.tetrahedra
     size = float(np.sqrt(low * high)) if middle else None
-    case = sample_case(config.seed + number, config.ranges, kind=kind, n_tets=size)
+    case = _drawn(config, number, kind, size)
     plan = flux_plan(case.mesh, case.permeability, by_rows=False)
     operator, source = case.problem.operator, case.problem.source
     unit, size = jnp.max(operator.diagonal), jnp.max(jnp.abs(source))
     narrow = lambda x: x.astype(jnp.float32)
     t, sink = narrow(operator.transmissibility / unit), narrow(operator.sink / unit)
     return (plan, t, sink, narrow(source / size)), plan_sizes(plan)
+
+
+def _drawn(config: TrainConfig, number: int, kind: Any, size: float | None) -> DarcyCase:
+    """A case by its number; another one in its place where a wall has no room for its forest."""
+    for attempt in range(_ATTEMPTS):
+        words = np.random.SeedSequence([config.seed, 3, number, attempt]).generate_state(2)
+        seed = int(words[0]) << 32 | int(words[1])
+        try:
+            return sample_case(seed, config.ranges, kind=kind, n_tets=size)
+        except InputError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+    raise AssertionError
 
 
 def direct_pressure(case: PaddedCase) -> Float[np.ndarray, " n"]:

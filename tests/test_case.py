@@ -73,7 +73,7 @@ def registered_solvers(tmp_path, monkeypatch):
     (info / "entry_points.txt").write_text(
         "[jaxperf.darcy_solvers]\n"
         "crystal = crystal_ball:solver\n"
-        "cards = absent_cards:solver\n"
+        "cards = absent_cards:solver [cards]\n"
         "leaves = absent_leaves:solver\n"
     )
     (tmp_path / "crystal_ball.py").write_text(

@@ -141,7 +141,7 @@ def test_the_pressures_of_held_out_cases(case, padded):
 def test_the_pool_is_known_at_every_step():
     stream = Stream.__new__(Stream)
     stream.config = CONFIG.model_copy(update={"pool": 3, "steps_per_case": 2})
-    assert stream.numbers(0) == [3, 1, 2]
+    assert [stream.numbers(step) for step in (0, 2, 8)] == [[0, 1, 2], [3, 1, 2], [6, 4, 5]]
     seen = [set(stream.numbers(step)) for step in range(12)]
     for before, after in itertools.pairwise(seen):
         assert len(after - before) <= 1
@@ -165,7 +165,10 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_was_not(tmp_path):
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
         if eqx.is_array(a):
             np.testing.assert_array_equal(a, b)
-    record = json.loads((tmp_path / "stopped" / "training.json").read_text())
+    told, record = (
+        json.loads((tmp_path / run / "training.json").read_text()) for run in ("whole", "stopped")
+    )
+    assert record["history"] == told["history"]
     assert record["step"] == 4
     assert [line["step"] for line in record["history"]] == [2, 4]
     assert record["versions"]["jax"]

@@ -6,10 +6,11 @@ from ._demo import demo_tree as demo_tree, DODGE_MM as DODGE_MM
 from ._flow1d_run import DEFAULT_CELL_TIME as DEFAULT_CELL_TIME, run_flow1d as run_flow1d
 from ._grow import grow_case as grow_case, report_growth as report_growth
 from ._load import load_case as load_case
+from ._prepare import prepare as prepare_case, Prepared as Prepared
 from ._progress import Progress as Progress
 from ._run import run_case as run_case, versions as versions
 from ._schema import Case as Case
-from ._solve import SolveError as SolveError
+from ._solve import solve_case as solve_case, Solved as Solved, SolveError as SolveError
 from ._starter import (
     case_schema as case_schema,
     demo_case as demo_case,

@@ -133,11 +133,8 @@ def _loaded(entry: EntryPoint) -> Callable[..., AbstractDarcySolver]:
     try:
         return entry.load()
     except ImportError as error:
-        package, extra = entry.module, ""
-        if entry.dist is not None:
-            package = entry.dist.name
-            if entry.name in (entry.dist.metadata.get_all("Provides-Extra") or ()):
-                extra = f"[{entry.name}]"
+        package = entry.module if entry.dist is None else entry.dist.name
+        extra = f"[{','.join(entry.extras)}]" if entry.extras else ""
         raise InputError(
             f"the Darcy solver {entry.name!r} cannot be imported: {error}",
             where="darcy.solver",

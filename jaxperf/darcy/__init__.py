@@ -31,7 +31,7 @@ from ._solver import (
     ConjugateGradient as ConjugateGradient,
     DarcyProblem as DarcyProblem,
     DarcySolution as DarcySolution,
-    relative_norm as relative_norm,
+    fixed_cost_solution as fixed_cost_solution,
     solve_darcy as solve_darcy,
 )
 from ._tensor import VoxelTensorDarcyMesh as VoxelTensorDarcyMesh

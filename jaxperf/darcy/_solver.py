@@ -33,6 +33,28 @@ class DarcySolution(eqx.Module):
     error_estimate: Float[Array, ""]
 
 
+def fixed_cost_solution(
+    operator: DarcyOperator, source: Float[Array, " c"], pressure: Float[Array, " c"], steps: int
+) -> DarcySolution:
+    """The solution of a solver without a tolerance, which found a pressure in so many steps.
+
+    Successful where the pressure is a number and the operator has a level. `balance` and `residual`
+    are of the pressure as it is; there is no `error_estimate`.
+    """
+    level = operator.has_level()
+    balance = source - operator(pressure)
+    residual = relative_norm(*jax.lax.stop_gradient((balance, source)))
+    result = RESULTS.where(jnp.isfinite(residual), RESULTS.successful, RESULTS.linear_solver_failed)
+    return DarcySolution(
+        jnp.where(level, pressure, jnp.nan).astype(source.dtype),
+        RESULTS.where(level, result, RESULTS.no_pressure_level),
+        jnp.asarray(steps, jnp.int32),
+        balance,
+        residual,
+        jnp.full((), jnp.nan, source.dtype),
+    )
+
+
 class AbstractDarcySolver(eqx.Module):
     """Solves A p = source for a [`DarcyOperator`][].
 
