@@ -1,14 +1,17 @@
-"""Arrays from JAX to torch and back through DLPack, without surprises.
+"""Arrays and trees from JAX to torch and back through DLPack, without surprises.
 
 DLPack itself aliases memory: torch may then write into an array that JAX holds for immutable, and
 a cached or shared result changes silently. So both directions copy, and sharing is a context.
+Arrays stay on their device; on CUDA the DLPack protocol makes the streams of both wait.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import torch
 from jax.core import Tracer
 
@@ -20,6 +23,8 @@ _NARROW = {
 }  # fmt: skip
 # These exist in JAX only with jax_enable_x64; without it they would become narrower silently.
 _WIDE = {torch.int64, torch.float64, torch.complex128}
+# What XLA asks of memory on the CPU, in bytes.
+_ALIGNMENT = 64
 
 
 def _alias(array: jax.Array) -> torch.Tensor:
@@ -36,6 +41,22 @@ def _alias(array: jax.Array) -> torch.Tensor:
             where="jax_to_torch",
             expected="numbers or booleans",
             fix="Pass jax.random.key_data(key) for a key",
+        )
+    devices = array.devices()
+    if len(devices) > 1:
+        raise InputError(
+            f"the array is spread over {len(devices)} devices",
+            where="jax_to_torch",
+            expected="an array on one device",
+            fix="Gather it with jax.device_put(array, jax.devices()[0])",
+        )
+    (device,) = devices
+    if device.platform != "cpu" and not torch.cuda.is_available():
+        raise InputError(
+            f"the array is on {device} and this torch has no CUDA",
+            where="jax_to_torch",
+            expected="a device that both know",
+            fix="Move it with jax.device_put(array, jax.devices('cpu')[0])",
         )
     return torch.from_dlpack(array)
 
@@ -80,10 +101,14 @@ def borrowed_by_torch(array: jax.Array) -> Iterator[torch.Tensor]:
     tensor = _alias(array)
     version = tensor._version
     yield tensor
+    _found_unwritten(tensor, version, "jax_to_torch")
+
+
+def _found_unwritten(tensor: torch.Tensor, version: int, copying: str) -> None:
     if tensor._version != version:
         raise RuntimeError(
-            "An in-place torch operation has changed a borrowed JAX array, which JAX holds for "
-            "immutable. Discard the array and use jax_to_torch, which copies."
+            "An in-place torch operation has changed memory that is shared with a JAX array, which "
+            f"JAX holds for immutable. Discard the array and use {copying}, which copies."
         )
 
 
@@ -101,23 +126,88 @@ def torch_to_jax(tensor: torch.Tensor) -> jax.Array:
     **Errors:** `InputError` for a tensor that requires a gradient, is sparse, strided, or of a
     type JAX does not have; 64-bit types count among these while `jax_enable_x64` is off.
     """
-    problem = _problem(tensor)
-    if problem is not None:
-        what, expected, fix = problem
-        raise InputError(what, where="torch_to_jax", expected=expected, fix=fix)
+    _check(tensor, "torch_to_jax")
     # The copy is torch's: with jax 0.10, from_dlpack(tensor, copy=True) on the CPU is an alias.
     return jax.dlpack.from_dlpack(tensor.clone())
 
 
-def _problem(tensor: torch.Tensor) -> tuple[str, str, str] | None:
-    """What is wrong with a tensor, what would be right, and the mend; None where nothing is."""
-    dtype = tensor.dtype
-    if tensor.requires_grad:
-        return (
-            "the tensor requires a gradient, which would end here",
-            "a tensor outside of torch's graph",
-            "Call tensor.detach()",
-        )
+@contextmanager
+def borrowed_by_jax(tensor: torch.Tensor) -> Iterator[jax.Array]:
+    """Lend a torch tensor to JAX without a copy.
+
+    ```python
+    with borrowed_by_jax(field) as array:
+        print(jnp.linalg.norm(array))
+    ```
+
+    The array aliases the tensor: what is computed from it must be ready, and the array itself out
+    of use, when the block ends.
+
+    **Arguments:**
+
+    - `tensor`: as `torch_to_jax`, and where JAX can take it: on the CPU at a multiple of 64 bytes,
+      as torch allocates; views into a tensor may lie elsewhere.
+
+    **Errors:** `RuntimeError` on leaving the block after an in-place operation. `InputError` as
+    `torch_to_jax`, and for memory that JAX cannot take.
+    """
+    _check(tensor, "borrowed_by_jax")
+    version = tensor._version
+    try:
+        array = jax.dlpack.from_dlpack(tensor, copy=False)
+    except Exception as error:
+        raise InputError(
+            f"JAX cannot take the tensor's memory as it is: {error}",
+            where="borrowed_by_jax",
+            expected=f"memory at a multiple of {_ALIGNMENT} bytes; this is at "
+            f"{tensor.data_ptr() % _ALIGNMENT} beyond one",
+            fix="Use torch_to_jax, which copies",
+        ) from error
+    yield array
+    _found_unwritten(tensor, version, "torch_to_jax")
+
+
+def tree_to_torch(tree: Any) -> Any:
+    """A tree with a tensor for every JAX or NumPy array, and all else as it is.
+
+    **Returns:** the same containers; Equinox modules stay modules, with tensors in their fields.
+    Each tensor is a copy. **Errors:** as `jax_to_torch`.
+    """
+    return jax.tree.map(_leaf_to_torch, tree)
+
+
+def _leaf_to_torch(leaf: Any) -> Any:
+    if isinstance(leaf, jax.Array):
+        return jax_to_torch(leaf)
+    return torch.tensor(leaf) if isinstance(leaf, np.ndarray) else leaf
+
+
+def tree_to_jax(tree: Any) -> Any:
+    """A tree with a JAX array for every tensor, and all else as it is.
+
+    **Errors:** as `torch_to_jax`.
+    """
+    convert = lambda leaf: torch_to_jax(leaf) if isinstance(leaf, torch.Tensor) else leaf
+    return jax.tree.map(convert, tree)
+
+
+def _check(tensor: torch.Tensor, where: str) -> None:
+    _refuse(_problem(tensor), where)
+
+
+def _refuse(problem: tuple[str, str, str] | None, where: str) -> None:
+    if problem is not None:
+        what, expected, fix = problem
+        raise InputError(what, where=where, expected=expected, fix=fix)
+
+
+def check_type(tensor: torch.Tensor, where: str) -> None:
+    """**Errors:** `InputError` where JAX does not have a tensor's type."""
+    _refuse(_problem_of_type(tensor.dtype), where)
+
+
+def _problem_of_type(dtype: torch.dtype) -> tuple[str, str, str] | None:
+    """What is wrong with a type, what would be right, and the mend; None where nothing is."""
     if dtype in _WIDE and jnp.result_type(float) != jnp.float64:
         return (
             f"the tensor is {dtype} and jax_enable_x64 is off",
@@ -126,6 +216,19 @@ def _problem(tensor: torch.Tensor) -> tuple[str, str, str] | None:
         )
     if dtype not in _NARROW | _WIDE:
         return (f"the tensor is {dtype}", "a type that JAX has", "Convert it with tensor.to(...)")
+    return None
+
+
+def _problem(tensor: torch.Tensor) -> tuple[str, str, str] | None:
+    """As above, of a tensor."""
+    if tensor.requires_grad:
+        return (
+            "the tensor requires a gradient, which would end here",
+            "a tensor outside of torch's graph",
+            "Call tensor.detach()",
+        )
+    if _problem_of_type(tensor.dtype) is not None:
+        return _problem_of_type(tensor.dtype)
     if tensor.layout != torch.strided:
         return (f"the tensor's layout is {tensor.layout}", "a dense one", "Call tensor.to_dense()")
     if tensor.is_conj() or tensor.is_neg():

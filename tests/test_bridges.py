@@ -9,7 +9,14 @@ from jaxperf._misc import InputError
 
 torch = pytest.importorskip("torch", reason="the extra `torch` is not installed")
 
-from bridges import borrowed_by_torch, jax_to_torch, torch_to_jax  # noqa: E402
+from bridges import (  # noqa: E402
+    borrowed_by_jax,
+    borrowed_by_torch,
+    jax_to_torch,
+    torch_to_jax,
+    tree_to_jax,
+    tree_to_torch,
+)
 
 DTYPES = ["float64", "float32", "int64", "int32", "bool", "complex128"]
 
@@ -82,3 +89,56 @@ def test_refusals_of_jax_to_torch():
         jax.jit(lambda x: jax_to_torch(x) and x)(jnp.ones(3))
     with pytest.raises(InputError, match="key"):
         jax_to_torch(jax.random.key(0))
+
+
+# ---------------------------------------------------------------- lent to JAX, trees, devices
+
+
+def test_a_borrowed_tensor_is_shared_and_read():
+    tensor = torch.arange(6.0, dtype=torch.float64)
+    with borrowed_by_jax(tensor) as array:
+        assert array.unsafe_buffer_pointer() == tensor.data_ptr()
+        assert float(array.sum()) == 15.0
+
+
+def test_writing_to_a_tensor_that_jax_borrows_is_found_out():
+    tensor = torch.arange(6.0)
+    with pytest.raises(RuntimeError, match="in-place torch operation"), borrowed_by_jax(tensor):
+        tensor.mul_(2.0)
+
+
+def test_memory_that_jax_cannot_take_is_refused_and_copied():
+    whole = torch.arange(20, dtype=torch.float64)
+    view = whole[1:9]
+    assert view.data_ptr() % 64 != 0
+    with pytest.raises(InputError, match="8 beyond one"), borrowed_by_jax(view):
+        pass
+    np.testing.assert_array_equal(torch_to_jax(view), np.arange(1.0, 9.0))
+
+
+def test_trees_keep_their_containers():
+    tree = {"a": (jnp.arange(3.0), None, "text"), "b": [np.ones((2, 2)), 4]}
+    there = tree_to_torch(tree)
+    assert there["a"][0].dtype == there["b"][0].dtype == torch.float64
+    assert there["a"][1:] == (None, "text")
+    assert there["b"][1] == 4
+    back = tree_to_jax(there)
+    assert jax.tree.structure(back) == jax.tree.structure(tree)
+    np.testing.assert_array_equal(back["b"][0], tree["b"][0])
+    there["b"][0].zero_()
+    np.testing.assert_array_equal(tree["b"][0], np.ones((2, 2)))
+
+
+@pytest.mark.skipif(
+    not torch.cuda.is_available() or jax.default_backend() != "gpu",
+    reason="needs CUDA in torch and in JAX",
+)
+def test_cuda_memory_is_shared_on_its_device():
+    array = jnp.arange(6.0)
+    with borrowed_by_torch(array) as tensor:
+        assert tensor.is_cuda
+        assert tensor.data_ptr() == array.unsafe_buffer_pointer()
+    lent = torch.arange(6.0, device="cuda")
+    with borrowed_by_jax(lent) as back:
+        assert back.unsafe_buffer_pointer() == lent.data_ptr()
+    assert jax_to_torch(array).is_cuda
