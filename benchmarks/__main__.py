@@ -15,6 +15,7 @@ from .darcy import darcy
 from .flow1d import flow1d
 from .forest import forest
 from .gnn import gnn
+from .gradients import gradients
 
 _BENCHMARKS = {
     "coupled": coupled,
@@ -22,6 +23,7 @@ _BENCHMARKS = {
     "forest": forest,
     "flow1d": flow1d,
     "gnn": gnn,
+    "gradients": gradients,
 }
 _REPOSITORY = Path(__file__).resolve().parents[1]
 

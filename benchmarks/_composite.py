@@ -14,8 +14,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from jaxperf.case import Case, load_case, Progress
-from jaxperf.case._prepare import prepare
+from jaxperf.case import Case, load_case, prepare_case, Progress
 from jaxperf.coupling import PerfusionProblem
 
 AORTIC_MMHG = 93.0
@@ -105,7 +104,7 @@ def composite_case(
             growth=growth if n_terminals else None,
             ventricle={"mesh": "tetrahedra" if tetrahedra else "voxels"},
         )
-        prepared = prepare(case, data, Progress())
+        prepared = prepare_case(case, data, Progress())
     mesh, network, grown = prepared.heart.mesh, prepared.network, prepared.grown
     plain = [name.removesuffix(" (synthetic)") for name in prepared.territory_name]
     index = np.array([TERRITORY.index(name) for name in plain])

@@ -22,10 +22,9 @@ import jax
 import numpy as np
 
 from jaxperf._units import M3_S_KG_PER_ML_MIN_G, M_PER_MM
-from jaxperf.case import Case, demo_case, Progress
+from jaxperf.case import Case, demo_case, prepare_case, Prepared, Progress
 from jaxperf.case._build import build_heart, healthy_tree, Heart
 from jaxperf.case._growth import growth_problem
-from jaxperf.case._prepare import prepare, Prepared
 from jaxperf.case._solve import solve_case, Solved
 from jaxperf.coupling import PerfusionSolution, solve_perfusion
 from jaxperf.geometry import aha17, transmural_depth, VoxelMesh
@@ -310,7 +309,7 @@ def solve_on(at: Anatomy, n: int, exponent: float, forest: Forest, note) -> Solv
         save_forest(file, forest)
         case = with_forest(at.case, n, exponent, file=str(file))
         progress = Progress()
-        prepared = prepare(case, at.data, progress)
+        prepared = prepare_case(case, at.data, progress)
     assert prepared.grown is not None and same_forest(prepared.grown.forest, forest)
     solved = solve_case(prepared, progress.stage, note)
     bare = eqx.tree_at(lambda p: p.microcirculation, prepared.problem, solved.calibration.rest)

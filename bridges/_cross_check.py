@@ -30,7 +30,7 @@ ADJOINT, FORWARD, TORCH, DIFFERENCES = "adjoint", "forward mode", "torch", "diff
 # front that passes for a smaller one, so that all are tried.
 _STEPS = tuple(1e-2 * 4.0**-k for k in range(8))
 
-Parameters = Mapping[str, Array]
+Parameters = Mapping[str, Array | np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -228,19 +228,16 @@ def cross_check(
     each = _directions(rng, {key: value.shape for key, value in given.items()}, directions)
     tangents = [{key: jnp.asarray(d[key] * scale[key]) for key in given} for d in each]
     value_of, seconds_value, _ = _compiled(quantity, given, bound)
-    adjoint = _adjoint(quantity, given, bound, scale, each, seconds_value)
-    ways = [adjoint, _forward(forward or quantity, given, bound, tangents, seconds_value)]
-    if reference is not None:
-        ways.append(_torch(reference, given, scale, each))
-    ways.append(_differences(value_of, given, bound, tangents, seconds_value))
-    return CrossCheck(
-        name,
-        unit,
-        seed,
-        {key: list(value.shape) for key, value in given.items()},
-        ways,
-        [_compared(adjoint, other) for other in ways[1:]],
-    )
+    # What is no number is found in the comparison, and needs no warning before.
+    with np.errstate(invalid="ignore"):
+        adjoint = _adjoint(quantity, given, bound, scale, each, seconds_value)
+        ways = [adjoint, _forward(forward or quantity, given, bound, tangents, seconds_value)]
+        if reference is not None:
+            ways.append(_torch(reference, given, scale, each))
+        ways.append(_differences(value_of, given, bound, tangents, seconds_value))
+        compared = [_compared(adjoint, other) for other in ways[1:]]
+    shapes = {key: list(value.shape) for key, value in given.items()}
+    return CrossCheck(name, unit, seed, shapes, ways, compared)
 
 
 def _scale(value: np.ndarray) -> np.ndarray:
@@ -379,13 +376,14 @@ def _compared(adjoint: Way, other: Way) -> Comparison:
     by_parameter = {}
     if adjoint.gradient is not None and other.gradient is not None:
         by_parameter = {
-            key: _apart(other.gradient[key], own) for key, own in adjoint.gradient.items()
+            key: _apart(np.atleast_1d(other.gradient[key]), np.atleast_1d(own))
+            for key, own in adjoint.gradient.items()
         }
-    value = _apart(np.array(other.value), np.array(adjoint.value))
+    value = _apart(np.atleast_1d(other.value), np.atleast_1d(adjoint.value))
     return Comparison(other.name, value, _apart(b, a), cosine, by_parameter)
 
 
 def _apart(found: np.ndarray, expected: np.ndarray) -> float:
     """‖found − expected‖ over ‖expected‖; 0 where both are 0."""
     difference, size = np.linalg.norm(found - expected), np.linalg.norm(expected)
-    return float(difference / size) if size > 0 else (0.0 if difference == 0 else float("inf"))
+    return float(difference / size) if size != 0 else (0.0 if difference == 0 else float("inf"))

@@ -13,9 +13,17 @@ from scipy.spatial import KDTree
 
 from jaxperf._misc import InputError
 from jaxperf._units import M3_S_KG_PER_ML_MIN_G
-from jaxperf.case import Case, case_schema, check_case, demo_case, demo_tree, load_case, Progress
+from jaxperf.case import (
+    Case,
+    case_schema,
+    check_case,
+    demo_case,
+    demo_tree,
+    load_case,
+    prepare_case,
+    Progress,
+)
 from jaxperf.case._build import build_heart, build_tree
-from jaxperf.case._prepare import prepare
 from jaxperf.case._run import on_grid
 from jaxperf.case._solve import darcy_method, solve_case, worst_vessel
 from jaxperf.coupling import solve_perfusion
@@ -140,7 +148,7 @@ def test_fibres_on_voxels_and_on_tetrahedra_act_alike():
         flow = []
         for across in (None, 2e-11):
             raw["microcirculation"]["permeability_across_m2_per_Pa_s"] = across
-            problem = prepare(Case.model_validate(raw), Path(), Progress()).problem
+            problem = prepare_case(Case.model_validate(raw), Path(), Progress()).problem
             solution = solve_perfusion(problem)
             balance.append(float(solution.mass_balance_relative_error))
             flow.append(np.asarray(solution.terminal_flow))
@@ -182,7 +190,7 @@ def test_the_composite_runs(mesh):
     raw["ventricle"]["mesh"] = mesh
     raw["lesions"] = [{"branch": "LAD", "start_mm": 3, "end_mm": 13, "diameter_reduction": 0.7}]
     progress = Progress()
-    prepared = prepare(Case.model_validate(raw), data_dir(), progress)
+    prepared = prepare_case(Case.model_validate(raw), data_dir(), progress)
     solved = solve_case(prepared, progress.stage, progress.note)
     for solution in (solved.rest, solved.hyperemia):
         assert float(solution.mass_balance_relative_error) < 1e-9

@@ -15,10 +15,9 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from jaxperf import InputError
-from jaxperf.case import Case, check_case, load_case, Progress
+from jaxperf.case import Case, check_case, load_case, prepare_case, Progress
 from jaxperf.case._build import build_heart, healthy_tree
 from jaxperf.case._growth import growth_problem, territory_shares
-from jaxperf.case._prepare import prepare
 from jaxperf.case._schema import Growth
 from jaxperf.cli import app, BAD_INPUT
 from jaxperf.geometry import TetMesh, transmural_depth
@@ -142,8 +141,8 @@ def test_check_accepts_the_forest(grown):
 def test_the_file_is_what_a_run_would_grow(grown):
     folder, _, _ = grown
     anew = variant(grown, "anew", {"file": None})
-    first = prepare(load_case(folder / "case.yaml"), folder, Progress())
-    second = prepare(load_case(anew), folder, Progress())
+    first = prepare_case(load_case(folder / "case.yaml"), folder, Progress())
+    second = prepare_case(load_case(anew), folder, Progress())
     assert first.grown is not None and second.grown is not None
     same(first.grown.forest, second.grown.forest)
     same(first.grown.forest, load_forest(folder / "forest.npz"))
@@ -159,8 +158,8 @@ def test_the_file_is_what_a_run_would_grow(grown):
 def test_a_lesion_does_not_change_the_forest(grown):
     folder, _, _ = grown
     sick = variant(grown, "sick", {}, lesions=[LESION])
-    healthy = prepare(load_case(folder / "case.yaml"), folder, Progress())
-    prepared = prepare(load_case(sick), folder, Progress())
+    healthy = prepare_case(load_case(folder / "case.yaml"), folder, Progress())
+    prepared = prepare_case(load_case(sick), folder, Progress())
     assert healthy.grown is not None and prepared.grown is not None
     same(prepared.grown.forest, healthy.grown.forest)
     network, lesion = prepared.network, prepared.network.lesion
@@ -287,7 +286,7 @@ def test_an_outlet_of_its_own_carries_no_tree(grown):
     folder, _, _ = grown
     outlets = [{"branch": "PDA", "flow_ml_min": 3.0}]
     path = variant(grown, "outlet", {"file": None}, boundary={"outlets": outlets})
-    prepared = prepare(load_case(path), folder, Progress())
+    prepared = prepare_case(load_case(path), folder, Progress())
     assert prepared.grown is not None
     flow = prepared.problem.boundary[1]
     node = int(flow.node[0])

@@ -7,6 +7,7 @@ import sys
 
 import equinox as eqx
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ from gnn_darcy import (
 )
 from gnn_darcy._buckets import bucket_of, padded_case, plan_sizes, stacked
 from gnn_darcy._checkpoint import save_checkpoint
-from gnn_darcy._cycle import cycle
+from gnn_darcy._cycle import _inverse, cycle
 from gnn_darcy._flux_multigrid import cycle_state, flux_plan
 from gnn_darcy._loss import flux_loss
 from gnn_darcy._message_passing import residual_loss
@@ -133,6 +134,42 @@ def test_the_pressures_of_held_out_cases(case, padded):
     found = solve_darcy(case.problem).pressure
     unit = 1e8 * float(jnp.max(case.problem.operator.diagonal))
     np.testing.assert_allclose(exact[: len(found)], unit * found, rtol=1e-8)
+
+
+# ---------------------------------------------------------------- the coarsest inverse
+
+
+def _triangular_solves(jaxpr):
+    """The shapes of the matrices of all triangular solves of a program."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "triangular_solve":
+            yield equation.invars[0].aval.shape
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from _triangular_solves(inner)
+
+
+def test_training_has_no_batched_triangular_solves(padded):
+    """Two at a time never end on two cores; see `_cycle._inverse`."""
+    _, filled = padded
+    network = build_network("flux_multigrid", 4, 1)
+    keys = jax.random.split(jax.random.key(0), 2)
+    batch = stacked([filled, filled])
+    loss = lambda network: jnp.mean(jax.vmap(lambda c, k: flux_loss(network, c, k))(batch, keys))
+    found = list(_triangular_solves(jax.make_jaxpr(eqx.filter_grad(loss))(network).jaxpr))
+    assert found
+    assert all(len(shape) == 2 for shape in found)
+
+
+def test_the_derivative_of_the_inverse():
+    rng = np.random.default_rng(2)
+    raw = rng.standard_normal((3, 5, 5))
+    matrix = jnp.asarray(raw @ raw.swapaxes(1, 2) + 5.0 * np.eye(5))
+    weight = jnp.asarray(rng.standard_normal((5, 5)))
+    total = lambda a: jnp.vdot(weight, _inverse(a))
+    slope = jax.jit(jax.vmap(jax.grad(total)))(matrix)
+    exact = -np.linalg.inv(matrix) @ np.asarray(weight) @ np.linalg.inv(matrix)
+    np.testing.assert_allclose(slope, exact, rtol=1e-10)
+    np.testing.assert_allclose(jax.vmap(_inverse)(matrix), np.linalg.inv(matrix), rtol=1e-12)
 
 
 # ---------------------------------------------------------------- the loop

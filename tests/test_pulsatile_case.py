@@ -12,10 +12,9 @@ from typer.testing import CliRunner
 
 from jaxperf._misc import InputError
 from jaxperf._units import PA_PER_MMHG
-from jaxperf.case import Case, check_case, load_case, Progress, SolveError
+from jaxperf.case import Case, check_case, load_case, prepare_case, Progress, SolveError
 from jaxperf.case._figures import write_waveform_figure
 from jaxperf.case._places import branch_places, Series
-from jaxperf.case._prepare import prepare
 from jaxperf.case._pulsatile import (
     case_places,
     followed_segments,
@@ -242,7 +241,7 @@ def written(tmp_path_factory):
 def solved(written):
     case, data = load_case(written), written.parent
     progress = Progress()
-    prepared = prepare(case, data, progress)
+    prepared = prepare_case(case, data, progress)
     states = solve_case(prepared, progress.stage, progress.note)
     notes = []
     beat = heartbeat_of_case(case, data)

@@ -6,7 +6,7 @@ from ._demo import demo_tree as demo_tree, DODGE_MM as DODGE_MM
 from ._flow1d_run import DEFAULT_CELL_TIME as DEFAULT_CELL_TIME, run_flow1d as run_flow1d
 from ._grow import grow_case as grow_case, report_growth as report_growth
 from ._load import load_case as load_case
-from ._prepare import prepare as prepare_case, Prepared as Prepared
+from ._prepare import prepare_case as prepare_case, Prepared as Prepared
 from ._progress import Progress as Progress
 from ._run import run_case as run_case, versions as versions
 from ._schema import Case as Case

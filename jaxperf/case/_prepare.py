@@ -134,7 +134,7 @@ def build_regions(
     return terminal_regions(heart.mesh, site, owner, width, len(terminal))
 
 
-def prepare(case: Case, data: str | os.PathLike, progress: Progress) -> Prepared:
+def prepare_case(case: Case, data: str | os.PathLike, progress: Progress) -> Prepared:
     """Read, build and grow everything a solve needs."""
     data = Path(data)
     with progress.stage("read"):

@@ -25,7 +25,7 @@ from ..io import write_csv, write_json, write_nifti, write_perfusion, write_tree
 from ._build import voxels_in_patient
 from ._check import geometry_findings, refuse_errors
 from ._forest_facts import segment_arrays, write_morphometry
-from ._prepare import prepare, Prepared
+from ._prepare import prepare_case, Prepared
 from ._progress import Progress, stages
 from ._pulsatile import pulsation_summary, solve_pulsation, waveform_rows
 from ._results import branch_rows, collect, labels, Results, segment_rows, summary
@@ -66,7 +66,7 @@ def run_case(
         begin = time.perf_counter()
         is_pulsatile = case.flow == "pulsatile"
         heartbeat = heartbeat_of_case(case, Path(data)) if is_pulsatile else None
-        prepared = prepare(case, data, progress)
+        prepared = prepare_case(case, data, progress)
         findings = geometry_findings(case, prepared.tree, prepared.heart)
         refuse_errors(findings)
         setup = time.perf_counter() - begin

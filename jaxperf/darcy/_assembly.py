@@ -64,7 +64,8 @@ class TetDarcyMesh(AbstractDarcyMesh):
         # Sums over the axes are written out: XLA:CPU is slow at many products of small matrices.
         along = [second[..., i] for i in range(3)]
         if permeability.ndim == 3:
-            k = permeability[:, None]
+            # symmetric, so that the gradient in its entries is, too
+            k = 0.5 * (permeability + permeability.mT)[:, None]
             along = [sum(k[..., i, j] * second[..., j] for j in range(3)) for i in range(3)]
         stiffness = sum(first[..., i] * along[i] for i in range(3))
         scale = self.tet_volume if permeability.ndim != 1 else self.tet_volume * permeability

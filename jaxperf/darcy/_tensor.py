@@ -120,7 +120,9 @@ class VoxelTensorDarcyMesh(AbstractDarcyMesh):
             field = jnp.broadcast_to(permeability, (self.n_elements,))
             tensor = field[:, None, None] * jnp.eye(3, dtype=field.dtype)[None]
         else:
-            tensor = jnp.einsum("ai,kij,bj->kab", self.axes, permeability, self.axes)
+            # symmetric, so that the gradient in its entries is, too
+            symmetric = 0.5 * (permeability + permeability.mT)
+            tensor = jnp.einsum("ai,kij,bj->kab", self.axes, symmetric, self.axes)
         tensor = tensor * self.scale[None]
         padded = jnp.concatenate([tensor, jnp.zeros((1, 3, 3), tensor.dtype)])
         sign = jnp.asarray(_SIGN[:, :, None] * _SIGN[:, None, :], tensor.dtype)

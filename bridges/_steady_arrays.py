@@ -1,0 +1,168 @@
+"""The raw arrays of a steady network problem, as the torch reference takes them."""
+
+import jax.numpy as jnp
+import torch
+
+from jaxperf._misc import InputError
+from jaxperf.network import (
+    AbstractBoundary,
+    CoronaryOutletSvOneD,
+    CoronaryOutletSvZeroD,
+    FlowBoundary,
+    FlowWaveform,
+    PressureBoundary,
+    PressureWaveform,
+    ResistanceOutlet,
+    VascularNetwork,
+    Waveform,
+    WindkesselOutlet,
+)
+from jaxperf.steady import SteadyProblem
+from jaxperf.vessel import (
+    AbstractStiffness,
+    AbstractViscosity,
+    AbstractWall,
+    Blood,
+    ConstantStiffness,
+    ConstantViscosity,
+    OlufsenStiffness,
+    PriesViscosity,
+    RigidWall,
+    SqrtAreaWall,
+    SvOneDWall,
+)
+
+from ._dlpack import jax_to_torch
+from .reference import _laws as laws, _steady as steady
+
+
+def to_tensor(value) -> torch.Tensor:
+    """A tensor of an array; whole numbers as int64, which torch takes as indices."""
+    tensor = jax_to_torch(jnp.asarray(value))
+    return tensor if tensor.is_floating_point() else tensor.to(torch.int64)
+
+
+def reference_blood(blood: Blood) -> laws.Blood:
+    """Density, viscosity and profile for `bridges.reference`."""
+    momentum = blood.momentum_coefficient
+    return laws.Blood(
+        density=to_tensor(blood.density),
+        viscosity=_viscosity(blood.viscosity),
+        profile_exponent=to_tensor(blood.profile_exponent),
+        momentum_coefficient=None if momentum is None else to_tensor(momentum),
+    )
+
+
+def _viscosity(law: AbstractViscosity) -> laws.Viscosity:
+    if isinstance(law, ConstantViscosity):
+        return laws.ConstantViscosity(to_tensor(law.viscosity))
+    if isinstance(law, PriesViscosity):
+        return laws.PriesViscosity(to_tensor(law.haematocrit), to_tensor(law.plasma_viscosity))
+    raise _unknown(law, "ConstantViscosity or PriesViscosity")
+
+
+def reference_wall(wall: AbstractWall) -> laws.Wall:
+    """The wall law for `bridges.reference`."""
+    if isinstance(wall, RigidWall):
+        return laws.RigidWall()
+    if isinstance(wall, SqrtAreaWall):
+        return laws.SqrtAreaWall(
+            _stiffness(wall.stiffness),
+            to_tensor(wall.pressure_reference),
+            to_tensor(wall.pressure_external),
+        )
+    if isinstance(wall, SvOneDWall):
+        return laws.SvOneDWall(_stiffness(wall.stiffness))
+    raise _unknown(wall, "RigidWall, SqrtAreaWall or SvOneDWall")
+
+
+def _stiffness(law: AbstractStiffness) -> laws.Stiffness:
+    if isinstance(law, ConstantStiffness):
+        return laws.ConstantStiffness(to_tensor(law.Eh_over_r))
+    if isinstance(law, OlufsenStiffness):
+        return laws.OlufsenStiffness(*(to_tensor(k) for k in (law.k1, law.k2, law.k3)))
+    raise _unknown(law, "ConstantStiffness or OlufsenStiffness")
+
+
+def _unknown(given, expected: str) -> InputError:
+    return InputError(
+        f"the torch reference does not know {type(given).__name__}",
+        where="bridges",
+        expected=expected,
+        fix="Describe the case with one of these",
+    )
+
+
+def reference_network(network: VascularNetwork) -> steady.Network:
+    """Connectivity, radii, lengths and lesions for `bridges.reference`."""
+    lesion = network.lesion
+    names = ("diameter_reduction", "length", "segment", "lesion", "fraction")
+    return steady.Network(
+        segment_node=to_tensor(network.segment_node),
+        radius=to_tensor(network.radius),
+        length=to_tensor(network.length),
+        n_nodes=network.n_nodes,
+        lesion=steady.Lesions(**{name: to_tensor(getattr(lesion, name)) for name in names}),
+    )
+
+
+def reference_boundary(boundary: tuple[AbstractBoundary, ...]) -> steady.SteadyBoundary:
+    """Boundary conditions for steady flow in `bridges.reference`: cycle means, outlets in series.
+
+    Of several conditions of one kind the entries follow each other in their order.
+    """
+    held: list[tuple[torch.Tensor, ...]] = []
+    fed: list[tuple[torch.Tensor, ...]] = []
+    outlet: list[tuple[torch.Tensor, ...]] = []
+    for condition in boundary:
+        node = to_tensor(condition.node)
+        if isinstance(condition, PressureBoundary | PressureWaveform):
+            held.append((node, _mean(condition.pressure)))
+        elif isinstance(condition, FlowBoundary | FlowWaveform):
+            fed.append((node, _mean(condition.flow)))
+        else:
+            outlet.append((node, *_in_series(condition)))
+    merged = [
+        [torch.cat(part) for part in zip(*group, strict=True)] if group else [None] * width
+        for group, width in ((held, 2), (fed, 2), (outlet, 3))
+    ]
+    return steady.SteadyBoundary(*merged[0], *merged[1], *merged[2])
+
+
+def _mean(value) -> torch.Tensor:
+    if not isinstance(value, Waveform):
+        return to_tensor(value)
+    return steady.cycle_mean(*(to_tensor(v) for v in (value.time, value.value, value.period)))
+
+
+def _in_series(outlet: AbstractBoundary) -> tuple[torch.Tensor, torch.Tensor]:
+    """Resistance of an outlet whose compartments are filled, and the pressure it drains to."""
+    if isinstance(outlet, ResistanceOutlet):
+        return to_tensor(outlet.resistance), to_tensor(outlet.pressure_ref)
+    if isinstance(outlet, WindkesselOutlet):
+        return _sum(outlet.R1, outlet.R2), to_tensor(outlet.pressure_ref)
+    if isinstance(outlet, CoronaryOutletSvOneD):
+        # That solver adds P_ref to the pressure at the outlet.
+        return _sum(outlet.Ra, outlet.Ra_micro, outlet.Rv), -to_tensor(outlet.P_ref)
+    if isinstance(outlet, CoronaryOutletSvZeroD):
+        return _sum(outlet.Ra1, outlet.Ra2, outlet.Rv1), to_tensor(outlet.P_v)
+    raise _unknown(outlet, "a boundary condition of steady flow")
+
+
+def _sum(*values) -> torch.Tensor:
+    return torch.stack([to_tensor(v) for v in values]).sum(dim=0)
+
+
+def reference_steady(problem: SteadyProblem) -> steady.SteadyProblem:
+    """A steady problem as tensors, for `bridges.reference.solve_steady`.
+
+    **Returns:** raw arrays and laws; nothing that jaxperf has computed.
+
+    **Errors:** `InputError` for a law or a boundary condition that the reference does not know.
+    """
+    return steady.SteadyProblem(
+        network=reference_network(problem.network),
+        boundary=reference_boundary(problem.boundary),
+        blood=reference_blood(problem.blood),
+        wall=reference_wall(problem.wall),
+    )

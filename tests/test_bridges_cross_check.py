@@ -1,0 +1,111 @@
+"""The cross-check finds what is right and what is wrong, and says so."""
+
+import json
+import math
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxperf._misc import InputError
+
+torch = pytest.importorskip("torch", reason="the extra `torch` is not installed")
+
+from bridges import cross_check  # noqa: E402
+from bridges._cases import steady_case  # noqa: E402
+
+LIMITS = {"value": 1e-12, "reference": 1e-9, "differences": 1e-7}
+GIVEN = {"x": np.linspace(0.2, 1.0, 5), "k": np.array(3e-9), "none": np.zeros(2)}
+
+
+def _right(p, factor):
+    return p["k"] * jnp.sum(jnp.sin(factor * p["x"]) ** 2) + jnp.sum(p["none"]) * 1e-9
+
+
+def _torch(p):
+    return p["k"] * (torch.sin(2.0 * p["x"]) ** 2).sum() + p["none"].sum() * 1e-9
+
+
+@jax.custom_vjp
+def _with_wrong_adjoint(x):
+    return x**2
+
+
+_with_wrong_adjoint.defvjp(lambda x: (x**2, x), lambda x, g: (2.001 * x * g,))
+
+
+def test_four_ways_agree_where_all_are_right():
+    found = cross_check(_right, GIVEN, 2.0, reference=_torch, name="sines", directions=4)
+    assert [way.name for way in found.ways] == [
+        "adjoint", "forward mode", "torch", "differences"
+    ]  # fmt: skip
+    assert not found.disagreements(**LIMITS)
+    slope = 2.0 * GIVEN["k"] * np.sin(4.0 * GIVEN["x"]) * GIVEN["x"]
+    np.testing.assert_allclose(found.ways[0].gradient["x"], slope, rtol=1e-12)
+    assert all(c.cosine > 1.0 - 1e-12 for c in found.comparisons)
+    assert found.ways[-1].error < 1e-9
+
+
+def test_a_wrong_adjoint_is_found_by_reference_and_by_differences():
+    found = cross_check(
+        lambda p, _: jnp.sum(_with_wrong_adjoint(p["x"])),
+        {"x": GIVEN["x"]},
+        reference=lambda p: (p["x"] ** 2).sum(),
+        forward=lambda p, _: jnp.sum(p["x"] ** 2),
+    )
+    told = found.disagreements(**LIMITS)
+    assert [sentence.split(":")[0] for sentence in told] == ["forward mode", "torch", "differences"]
+    assert found.comparisons[1].gradient["x"] == pytest.approx(5e-4, rel=1e-2)
+
+
+def test_values_that_differ_are_found():
+    found = cross_check(_right, GIVEN, 2.0, reference=lambda p: 1.000001 * _torch(p))
+    assert any("the value differs" in sentence for sentence in found.disagreements(**LIMITS))
+
+
+def test_what_is_no_number_disagrees():
+    found = cross_check(lambda p, _: jnp.sum(p["x"]) / 0.0, {"x": GIVEN["x"]})
+    assert found.disagreements(**LIMITS)
+
+
+def test_differences_know_how_far_they_can_be_trusted():
+    """A quantity of few digits: the differences are off, and say by how much."""
+    coarse = lambda p, _: jnp.round(jnp.sum(jnp.exp(p["x"])), 6)
+    smooth = lambda p, _: jnp.sum(jnp.exp(p["x"]))
+    found = cross_check(coarse, {"x": GIVEN["x"]}, forward=smooth)
+    exact = np.array(found.ways[1].directional)
+    off = np.linalg.norm(np.array(found.ways[-1].directional) - exact) / np.linalg.norm(exact)
+    assert 1e-9 < off < 10.0 * found.ways[-1].error
+
+
+def test_single_precision_is_refused():
+    with pytest.raises(InputError, match="x is float32"):
+        cross_check(_right, {"x": np.ones(2, np.float32)})
+
+
+def test_ffr_of_the_demonstration_and_its_files(tmp_path):
+    found = steady_case().check(directions=2)
+    assert not found.disagreements(**LIMITS)
+    path = tmp_path / "new" / "check.json"
+    found.save(path)
+    told = json.loads(path.read_text())
+    assert told["versions"]["jax"]
+    assert told["ways"][2]["name"] == "torch"
+    assert math.isclose(told["ways"][0]["value"], told["ways"][2]["value"], rel_tol=1e-12)
+    assert len(told["ways"][0]["gradient"]["diameter reduction"]) == 1
+    assert path.with_suffix(".png").stat().st_size > 10_000
+
+
+def test_the_command_names_the_case_that_is_missing(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "bridges", "cross-check", "none.yaml"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert "none.yaml: there is no such case" in " ".join(done.stderr.split())
