@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxperf._units import M_PER_MM
-from jaxperf.case import Progress
-from jaxperf.case._prepare import prepare, Prepared
+from jaxperf.case import prepare_case, Prepared, Progress
 from jaxperf.case._pulsatile import Pulsation, pulsation_summary, solve_pulsation
 from jaxperf.case._results import collect
 from jaxperf.case._solve import solve_case
@@ -33,7 +32,7 @@ def measure_bed(report: Report, data: Path, *, quick: bool, log) -> None:
             flow="pulsatile",
             pulsatile={"state": "rest" if quick else "both"},
         )
-        prepared = prepare(case, data, Progress())
+        prepared = prepare_case(case, data, Progress())
         solved = solve_case(prepared, _stage, lambda _: None)
         heartbeat = heartbeat_of_case(case, data)
         pulsation = solve_pulsation(prepared, solved, heartbeat, lambda _: None)

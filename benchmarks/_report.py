@@ -47,9 +47,19 @@ class Report:
     rows: list[Row] = field(default_factory=list)
     tables: dict[str, list[dict[str, float | str]]] = field(default_factory=dict)
 
-    def add(self, id: str, value: float, unit: str, **more: Any) -> None:
-        """Append a row."""
-        self.rows.append(Row(id, float(value), unit, **more))
+    def add(
+        self,
+        id: str,
+        value: float,
+        unit: str,
+        *,
+        reference: str | None = None,
+        ratio: float | None = None,
+        error: float | None = None,
+    ) -> None:
+        """Append a row; numbers may be arrays of one entry."""
+        plain = lambda number: None if number is None else float(number)
+        self.rows.append(Row(id, float(value), unit, reference, plain(ratio), plain(error)))
 
     def leave_out(self, rows: str, missing: str, log: Callable[[str], None]) -> None:
         """Say which rows are not there, and what they would need."""

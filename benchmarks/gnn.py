@@ -348,7 +348,7 @@ def _coupled(report: Report, data: Path, size: tuple[int, float], log) -> None:
     ratio = taken["jaxperf multigrid"][2] / repeat
     report.add("gnn.coupled.mbf_error", error, "1", reference=told, ratio=ratio, error=error)
     for mode, cycles in (("few", _FEW), ("surrogate", _LINEAR)):
-        error = _surrogate_error(problem, reference, _with_mode(learned, mode, cycles))
+        error = float(_surrogate_error(problem, reference, _with_mode(learned, mode, cycles)))
         told = f"{cycles} cycles with the terminals' pressures of the coupled solution"
         report.add(f"gnn.coupled.{mode}_mbf_error", error, "1", reference=told, error=error)
         log(f"coupled, {mode}: MBF within {error:.1e}")
@@ -356,7 +356,7 @@ def _coupled(report: Report, data: Path, size: tuple[int, float], log) -> None:
     ending = RESULTS[solution.result] or "solved"
     told = f"message passing, 10 outer iterations a step, {repeat:.1f} s: {ending}"
     report.add("gnn.coupled.baseline_mbf_error", error, "1", reference=told)
-    error = _surrogate_error(problem, reference, message_passing(mesh))
+    error = float(_surrogate_error(problem, reference, message_passing(mesh)))
     told = "message passing once with the terminals' pressures of the coupled solution"
     report.add("gnn.coupled.baseline_once_mbf_error", error, "1", reference=told)
 

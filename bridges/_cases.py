@@ -15,7 +15,15 @@ import torch
 from jaxtyping import Array, Float
 
 from jaxperf._units import M3_S_KG_PER_ML_MIN_G, PA_PER_MMHG
-from jaxperf.case import Case, demo_case, demo_tree, prepare_case, Progress, solve_case
+from jaxperf.case import (
+    Case,
+    darcy_method,
+    demo_case,
+    demo_tree,
+    prepare_case,
+    Progress,
+    solve_case,
+)
 from jaxperf.coupling import solve_perfusion
 from jaxperf.darcy import darcy_mesh, darcy_operator, DarcyProblem, multigrid, solve_darcy
 from jaxperf.flow1d import flow1d_problem, Flow1DProblem, SavePoints, solve_flow1d
@@ -62,7 +70,6 @@ class CheckCase:
       arrays and as tensors.
     - `bound`: all that `solve` needs besides.
     - `weight`: the quantity is Σ weight · field, in `unit`.
-    - `forward`: `solve` for forward mode, where that needs another adjoint.
     - `is_batched`: the reference takes parameters with an axis of cases in front.
     """
 
@@ -73,18 +80,11 @@ class CheckCase:
     parameters: dict[str, Array]
     reference: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
     weight: dict[str, np.ndarray]
-    forward: Callable[[dict[str, Array], Any], Fields] | None = None
     is_batched: bool = True
 
     def quantity(self, parameters: dict[str, Array], bound: Any) -> Float[Array, ""]:
-        """By jaxperf, with its own derivatives."""
-        return self._weighed(self.solve(parameters, bound))
-
-    def forward_quantity(self, parameters: dict[str, Array], bound: Any) -> Float[Array, ""]:
-        """By jaxperf, for forward mode."""
-        return self._weighed((self.forward or self.solve)(parameters, bound))
-
-    def _weighed(self, fields: Fields) -> Float[Array, ""]:
+        """By jaxperf."""
+        fields = self.solve(parameters, bound)
         return sum(
             (jnp.vdot(jnp.asarray(w), fields[key]) for key, w in self.weight.items()),
             start=jnp.zeros(()),
@@ -105,7 +105,6 @@ class CheckCase:
             self.parameters,
             self.bound,
             reference=self.reference_quantity,
-            forward=self.forward_quantity,
             name=self.name,
             unit=self.unit,
             **settings,
@@ -407,7 +406,7 @@ def coupled_case(case: Case | None = None, folder: Path = Path()) -> CheckCase:
 
     volume = np.asarray(problem.tissue.volume)
     weight = {"mbf": volume / volume.sum() / M3_S_KG_PER_ML_MIN_G}
-    bound = (problem, multigrid(problem.tissue.mesh))
+    bound = (problem, darcy_method(case.darcy.solver, problem))
     name = f"{case.title}, hyperemia"
     return CheckCase(
         name, "ml/min/g", solve, bound, parameters, reference, weight, is_batched=False

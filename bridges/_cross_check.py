@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 import tempfile
 import time
@@ -29,6 +30,11 @@ ADJOINT, FORWARD, TORCH, DIFFERENCES = "adjoint", "forward mode", "torch", "diff
 # and of its third derivative meet near 1e-4; a value of fewer digits asks for a larger step, a
 # front that passes for a smaller one, so that all are tried.
 _STEPS = tuple(1e-2 * 4.0**-k for k in range(8))
+
+# Differences of a larger error than this judge nothing.
+_TRUST = 1e-3
+# Of the whole gradient's norm: what counts as none for one parameter's.
+_NOTHING = 1e-14
 
 Parameters = Mapping[str, Array | np.ndarray]
 
@@ -88,9 +94,15 @@ class CrossCheck:
 
     def disagreements(self, *, value: float, reference: float, differences: float) -> list[str]:
         """Sentences on what differs by more than it may: values; derivatives by the reference and
-        by forward mode; derivatives by differences, beyond three times their own error."""
+        by forward mode; derivatives by differences, beyond three times their own error, which must
+        be small itself."""
         trust = {way.name: way.error or 0.0 for way in self.ways}
         told = []
+        if not trust[DIFFERENCES] <= _TRUST:
+            told.append(
+                f"{DIFFERENCES}: they are good for {trust[DIFFERENCES]:.1e} only and judge "
+                "nothing: the quantity has too few digits, or leaves its domain"
+            )
         for other in self.comparisons:
             allowed = max(differences, 3.0 * trust[other.name])
             allowed = allowed if other.name == DIFFERENCES else reference
@@ -140,11 +152,22 @@ class CrossCheck:
         }
 
     def save(self, path: Path) -> None:
-        """Write JSON, whole or not at all, and a figure beside it."""
+        """Write JSON, whole or not at all, and a figure beside it; what is no number becomes null.
+
+        **Errors:** `InputError` for a path that does not end in .json.
+        """
+        if path.suffix != ".json":
+            raise InputError(
+                f"it ends in {path.suffix!r}",
+                where=str(path),
+                expected="a file that ends in .json; a figure .png is written beside it",
+                fix="Name another file",
+            )
+        text = json.dumps(_finite(self.as_json()), indent=1, allow_nan=False) + "\n"
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(self.as_json(), file, indent=1)
+            file.write(text)
         Path(name).chmod(0o644)
         Path(name).replace(path)
         self._draw(path.with_suffix(".png"))
@@ -182,6 +205,14 @@ class CrossCheck:
         plt.close(figure)
 
 
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def cross_check(
     quantity: Callable[..., Float[Array, ""]],
     parameters: Parameters,
@@ -198,8 +229,9 @@ def cross_check(
     reference, and (4) central differences.
 
     Derivatives are by relative changes, x ∂/∂x (for entries of 0, of the largest entry of their
-    array), so that parameters of any unit weigh alike. Every way is compared in random directions;
-    adjoint and torch in all entries besides. Differences are extrapolated from two steps, for
+    array), so that parameters of any unit weigh alike. Every way is compared in random directions,
+    in which entries of 0 stay what they are; adjoint and torch in all entries besides. The
+    reference runs on the CPU. Differences are extrapolated from two steps, for
     every pair of neighbouring steps from 1e-2 to 6e-7; what differs least from its neighbours is
     taken, and how much it does is the error they are good for.
 
@@ -225,7 +257,7 @@ def cross_check(
             )
     rng = np.random.default_rng(seed)
     scale = {key: _scale(np.asarray(value)) for key, value in given.items()}
-    each = _directions(rng, {key: value.shape for key, value in given.items()}, directions)
+    each = _directions(rng, {key: np.asarray(value) for key, value in given.items()}, directions)
     tangents = [{key: jnp.asarray(d[key] * scale[key]) for key in given} for d in each]
     value_of, seconds_value, _ = _compiled(quantity, given, bound)
     # What is no number is found in the comparison, and needs no warning before.
@@ -245,26 +277,35 @@ def _scale(value: np.ndarray) -> np.ndarray:
     return np.where(value != 0, value, largest if largest > 0 else 1.0)
 
 
-def _directions(rng, shapes: dict[str, tuple[int, ...]], number: int) -> list[dict[str, Any]]:
-    """Orthonormal, so that no two say the same."""
-    size = sum(int(np.prod(shape)) for shape in shapes.values())
-    number = min(number, size)
-    columns = np.linalg.qr(rng.standard_normal((size, number)))[0]
-    # of entries near one: a derivative is then a sum over all, and no small part of the gradient
-    columns *= np.sqrt(size)
+def _directions(rng, given: dict[str, np.ndarray], number: int) -> list[dict[str, Any]]:
+    """Orthonormal, so that no two say the same; times √n, so that entries are near one."""
+    # A conductance of zero moved to both sides would be negative on one.
+    moves = np.concatenate([value.ravel() != 0 for value in given.values()])
+    size = int(moves.sum())
+    if size == 0:
+        raise InputError(
+            "all parameters are zero",
+            where="cross_check",
+            expected="a parameter to move by a part of itself",
+            fix="Add an offset to the quantity's argument",
+        )
+    columns = np.zeros((moves.size, min(number, size)))
+    columns[moves] = np.linalg.qr(rng.standard_normal((size, columns.shape[1])))[0] * np.sqrt(size)
+    ends = np.cumsum([value.size for value in given.values()])[:-1]
     out = []
     for column in columns.T:
-        parts = np.split(column, np.cumsum([int(np.prod(s)) for s in shapes.values()])[:-1])
-        out.append({k: p.reshape(s) for (k, s), p in zip(shapes.items(), parts, strict=True)})
+        parts = np.split(column, ends)
+        named = zip(given.items(), parts, strict=True)
+        out.append({key: part.reshape(value.shape) for (key, value), part in named})
     return out
 
 
 def _compiled(function: Callable, *arguments: Any) -> tuple[Callable, float, float]:
-    """A program, its seconds (the least of three) and its temporary memory in MB."""
+    """A program, its seconds (the least of two) and its temporary memory in MB."""
     program: Any = eqx.filter_jit(function).lower(*arguments).compile()
     run = lambda *a: jax.block_until_ready(program(*a))
     taken = []
-    for _ in range(4):
+    for _ in range(3):
         start = time.perf_counter()
         run(*arguments)
         taken.append(time.perf_counter() - start)
@@ -279,7 +320,7 @@ def _along(gradient: dict[str, np.ndarray], each: list[dict[str, Any]]) -> list[
 def _adjoint(quantity, given, bound, scale, each, seconds_value) -> Way:
     run, seconds, megabytes = _compiled(jax.value_and_grad(quantity), given, bound)
     value, gradient = run(given, bound)
-    relative = {key: np.asarray(gradient[key]) * scale[key] for key in given}
+    relative = {key: np.asarray(np.asarray(gradient[key]) * scale[key]) for key in given}
     return Way(
         ADJOINT, float(value), _along(relative, each), relative, seconds_value, seconds, megabytes
     )
@@ -301,7 +342,7 @@ def _forward(quantity, given, bound, tangents, seconds_value) -> Way:
 
 
 def _torch(reference, given, scale, each) -> Way:
-    tensors = {key: jax_to_torch(value).requires_grad_() for key, value in given.items()}
+    tensors = {key: jax_to_torch(value).cpu().requires_grad_() for key, value in given.items()}
     with torch.no_grad():
         seconds_value = _least(lambda: reference(tensors))
     held: dict[int, int] = {}
@@ -320,7 +361,8 @@ def _torch(reference, given, scale, each) -> Way:
     found = differentiate(value)
     seconds = _least(lambda: differentiate(reference(tensors)))
     relative = {
-        key: part.detach().numpy() * scale[key] for key, part in zip(given, found, strict=True)
+        key: np.asarray(part.detach().numpy() * scale[key])
+        for key, part in zip(given, found, strict=True)
     }
     return Way(
         TORCH, float(value.detach()), _along(relative, each), relative, seconds_value, seconds,
@@ -362,6 +404,8 @@ def extrapolated(central: Float[np.ndarray, "n h"]) -> tuple[np.ndarray, np.ndar
     """
     fourth = np.stack([(16.0 * b - a) / 15.0 for a, b in itertools.pairwise(central.T)])
     gap = np.abs(np.diff(fourth, axis=0))
+    # A step that leaves the domain is no step.
+    gap = np.where(np.isfinite(gap), gap, np.inf)
     either = np.maximum(gap[1:], gap[:-1])
     best = np.argmin(either, axis=0)[None]
     take = lambda x: np.take_along_axis(x, best, axis=0)[0]
@@ -375,15 +419,18 @@ def _compared(adjoint: Way, other: Way) -> Comparison:
     cosine = min(float(a @ b / lengths), 1.0) if lengths > 0 else float(np.array_equal(a, b))
     by_parameter = {}
     if adjoint.gradient is not None and other.gradient is not None:
+        # Beside the whole gradient a parameter's own may be nothing but rounding.
+        whole = np.sqrt(sum(np.sum(own**2) for own in adjoint.gradient.values()))
         by_parameter = {
-            key: _apart(np.atleast_1d(other.gradient[key]), np.atleast_1d(own))
+            key: _apart(np.atleast_1d(other.gradient[key]), np.atleast_1d(own), _NOTHING * whole)
             for key, own in adjoint.gradient.items()
         }
     value = _apart(np.atleast_1d(other.value), np.atleast_1d(adjoint.value))
     return Comparison(other.name, value, _apart(b, a), cosine, by_parameter)
 
 
-def _apart(found: np.ndarray, expected: np.ndarray) -> float:
-    """‖found − expected‖ over ‖expected‖; 0 where both are 0."""
-    difference, size = np.linalg.norm(found - expected), np.linalg.norm(expected)
-    return float(difference / size) if size != 0 else (0.0 if difference == 0 else float("inf"))
+def _apart(found: np.ndarray, expected: np.ndarray, floor: float = 0.0) -> float:
+    """‖found − expected‖ over ‖expected‖, or over `floor`; 0 where both are 0."""
+    difference = float(np.linalg.norm(found - expected))
+    size = max(float(np.linalg.norm(expected)), float(floor))
+    return difference / size if size != 0 else (0.0 if difference == 0 else math.inf)

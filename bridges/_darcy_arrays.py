@@ -10,7 +10,7 @@ from jaxperf._misc import InputError
 from jaxperf.darcy import DirichletFaces, NeumannFaces, RobinFaces
 from jaxperf.geometry import boundary_triangles, TetMesh, VoxelMesh
 
-from ._dlpack import jax_to_torch
+from ._steady_arrays import to_tensor
 from .reference import _darcy as reference
 
 
@@ -43,12 +43,12 @@ def reference_darcy(
     **Errors:** [`InputError`][] for faces that the surface does not have.
     """
     faces = _named_faces(mesh)
-    zero = torch.zeros(mesh.n_cells, dtype=jax_to_torch(permeability).dtype)
+    zero = torch.zeros(mesh.n_cells, dtype=to_tensor(permeability).dtype)
     return reference.DarcyProblem(
         mesh=reference_mesh(mesh, full_tensor=full_tensor),
-        permeability=jax_to_torch(permeability),
-        sink=zero if sink is None else jax_to_torch(sink),
-        source=zero if source is None else jax_to_torch(source),
+        permeability=to_tensor(permeability),
+        sink=zero if sink is None else to_tensor(sink),
+        source=zero if source is None else to_tensor(source),
         conditions=tuple(_condition(condition, faces) for condition in conditions),
     )
 
@@ -78,9 +78,9 @@ def _condition(
         )
     face = torch.tensor(faces[index], dtype=torch.int64)
     if isinstance(condition, DirichletFaces):
-        return reference.DirichletFaces(face, jax_to_torch(condition.pressure))
+        return reference.DirichletFaces(face, to_tensor(condition.pressure))
     if isinstance(condition, NeumannFaces):
-        return reference.NeumannFaces(face, jax_to_torch(condition.inflow))
+        return reference.NeumannFaces(face, to_tensor(condition.inflow))
     return reference.RobinFaces(
-        face, jax_to_torch(condition.coefficient), jax_to_torch(condition.pressure)
+        face, to_tensor(condition.coefficient), to_tensor(condition.pressure)
     )

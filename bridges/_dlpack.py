@@ -33,7 +33,7 @@ def _alias(array: jax.Array) -> torch.Tensor:
             "the array is a tracer",
             where="jax_to_torch",
             expected="an array with a value",
-            fix="Convert outside of jit, grad and vmap",
+            fix="Convert outside of jit, grad and vmap; a module in torch_as_jax may not call JAX",
         )
     if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         raise InputError(
@@ -75,7 +75,16 @@ def jax_to_torch(array: jax.Array) -> torch.Tensor:
 
     **Errors:** `InputError` for tracers and random keys.
     """
-    return _alias(array).clone(memory_format=torch.contiguous_format)
+    alias = _alias(array)
+    copied = alias.clone(memory_format=torch.contiguous_format)
+    _wait(alias)
+    return copied
+
+
+def _wait(tensor: torch.Tensor) -> None:
+    """Until torch has read memory that JAX may use again once the tensor is gone."""
+    if tensor.is_cuda:
+        torch.cuda.current_stream(tensor.device).synchronize()
 
 
 @contextmanager
@@ -101,6 +110,7 @@ def borrowed_by_torch(array: jax.Array) -> Iterator[torch.Tensor]:
     tensor = _alias(array)
     version = tensor._version
     yield tensor
+    _wait(tensor)
     _found_unwritten(tensor, version, "jax_to_torch")
 
 
@@ -179,7 +189,16 @@ def tree_to_torch(tree: Any) -> Any:
 def _leaf_to_torch(leaf: Any) -> Any:
     if isinstance(leaf, jax.Array):
         return jax_to_torch(leaf)
-    return torch.tensor(leaf) if isinstance(leaf, np.ndarray) else leaf
+    if not isinstance(leaf, np.ndarray):
+        return leaf
+    if leaf.dtype.kind not in "biufc":
+        raise InputError(
+            f"an array has the type {leaf.dtype}",
+            where="tree_to_torch",
+            expected="numbers or booleans",
+            fix="Leave it out of the tree",
+        )
+    return torch.tensor(leaf)
 
 
 def tree_to_jax(tree: Any) -> Any:

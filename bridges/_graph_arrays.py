@@ -11,7 +11,7 @@ from gnn_darcy import FluxMultigrid, FluxNetwork, MessagePassingNetwork
 from jaxperf._misc import InputError
 from jaxperf.darcy import DarcyProblem
 
-from ._dlpack import jax_to_torch
+from ._steady_arrays import to_tensor
 from .reference import graph
 
 _Network = TypeVar("_Network", graph.FluxNetwork, graph.FiniteVolumeNetwork)
@@ -57,11 +57,11 @@ def reference_flux_problem(solver: FluxMultigrid, problem: DarcyProblem) -> grap
     )
     return graph.FluxProblem(
         edge=torch.tensor(edge, dtype=torch.int64),
-        transmissibility=jax_to_torch(operator.transmissibility),
-        sink=jax_to_torch(operator.sink),
-        source=jax_to_torch(problem.source),
+        transmissibility=to_tensor(operator.transmissibility),
+        sink=to_tensor(operator.sink),
+        source=to_tensor(problem.source),
         aggregations=(finest, next_one),
-        start=jax_to_torch(plan.start).to(jax_to_torch(operator.sink).dtype),
+        start=to_tensor(plan.start).to(to_tensor(operator.sink).dtype),
     )
 
 

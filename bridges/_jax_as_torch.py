@@ -64,7 +64,7 @@ class _Apply(torch.autograd.Function):
 
     @staticmethod
     def forward(program: _Program, *tensors: torch.Tensor):
-        arrays = [torch_to_jax(t.detach().contiguous()) for t in tensors]
+        arrays = [torch_to_jax(t.detach().resolve_conj().contiguous()) for t in tensors]
         return tuple(jax_to_torch(a) for a in program(arrays))
 
     @staticmethod
@@ -81,15 +81,21 @@ class _Apply(torch.autograd.Function):
     def backward(ctx, *cotangents):
         tensors = ctx.saved_tensors
         moves = ctx.needs_input_grad[1:]
-        given = [c for c, real in zip(cotangents, ctx.answers, strict=True) if real]
+        # torch's gradients by complex numbers are the conjugates of JAX's.
+        given = [c.conj() for c, real in zip(cotangents, ctx.answers, strict=True) if real]
         found = iter(_Apply.apply(ctx.program.pullback(moves, ctx.answers), *tensors, *given))
-        return None, *(next(found) if moving else None for moving in moves)
+        return None, *(next(found).conj() if moving else None for moving in moves)
 
     @staticmethod
     def vmap(info, in_dims, program, *tensors):
         del info
         found = _Apply.apply(program.batched(tuple(in_dims[1:])), *tensors)
         return found, tuple(0 for _ in found)
+
+
+def _kinds(parts: Sequence[Any]) -> tuple[tuple[tuple[int, ...], str], ...]:
+    """Shape and name of the type of arrays or tensors."""
+    return tuple((tuple(p.shape), str(p.dtype).removeprefix("torch.")) for p in parts)
 
 
 def jax_as_torch(function: Callable[..., Any], *bound: Any) -> Callable[..., Any]:
@@ -107,7 +113,7 @@ def jax_as_torch(function: Callable[..., Any], *bound: Any) -> Callable[..., Any
     The function is compiled once for each set of shapes, and so is its pullback, which evaluates
     the function again: nothing is held between forward and backward pass but the inputs. The
     second derivative is the pullback's pullback; where JAX refuses it, so does this. Goes under
-    `torch.func.vmap`, which becomes JAX's.
+    `torch.func.vmap`, which becomes JAX's. Make it once: JAX keeps what it compiled for each.
 
     **Arguments:**
 
@@ -128,7 +134,7 @@ def jax_as_torch(function: Callable[..., Any], *bound: Any) -> Callable[..., Any
     def program(inputs: Any) -> _Program:
         def flat(bound, *arrays):
             found = function(*bound, *jax.tree.unflatten(inputs, arrays))
-            leaves, answered[inputs] = jax.tree.flatten(found)
+            leaves, answered[inputs, _kinds(arrays)] = jax.tree.flatten(found)
             return tuple(jnp.asarray(leaf) for leaf in leaves)
 
         return _Program(flat, bound)
@@ -144,6 +150,6 @@ def jax_as_torch(function: Callable[..., Any], *bound: Any) -> Callable[..., Any
                     fix="Make it a tensor, or give it to jax_as_torch as bound",
                 )
         found = _Apply.apply(program(structure), *leaves)
-        return jax.tree.unflatten(answered[structure], found)
+        return jax.tree.unflatten(answered[structure, _kinds(leaves)], found)
 
     return call

@@ -37,8 +37,8 @@ from .reference import _laws as laws, _steady as steady
 
 
 def to_tensor(value) -> torch.Tensor:
-    """A tensor of an array; whole numbers as int64, which torch takes as indices."""
-    tensor = jax_to_torch(jnp.asarray(value))
+    """A tensor of an array, on the CPU; whole numbers as int64, which torch takes as indices."""
+    tensor = jax_to_torch(jnp.asarray(value)).cpu()
     return tensor if tensor.is_floating_point() else tensor.to(torch.int64)
 
 

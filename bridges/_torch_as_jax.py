@@ -1,6 +1,7 @@
 """A torch module as a function of JAX."""
 
 import contextlib
+import copy
 import functools
 import threading
 from collections.abc import Callable, Sequence
@@ -19,6 +20,8 @@ from jaxperf._misc import InputError
 from ._dlpack import check_type, torch_to_jax
 
 _Tensors = Sequence[torch.Tensor]
+# Flat tensors, and the containers that they come in.
+_Answer = tuple[_Tensors, Any]
 # Shape and name of the type of each argument.
 _Kinds = tuple[tuple[tuple[int, ...], str], ...]
 
@@ -32,41 +35,64 @@ class _Call:
     """
 
     def __init__(
-        self, function: Callable[..., _Tensors], lock: threading.Lock, device: torch.device
+        self, function: Callable[..., _Answer], lock: threading.Lock, device: torch.device
     ):
         self.function, self.lock, self.device = function, lock, device
         self.results = functools.cache(self._results)
         self.host = functools.cache(self._host)
         self.pullback = functools.cache(self._pullback)
 
-    def _results(self, kinds: _Kinds) -> tuple[jax.ShapeDtypeStruct, ...]:
-        """Shapes and types of what comes back, found by a call with zeros."""
+    def _results(self, kinds: _Kinds) -> tuple[tuple[jax.ShapeDtypeStruct, ...], Any]:
+        """Shapes and types of what comes back and its containers, found by a call with zeros."""
         zeros = [
             torch.zeros(shape, dtype=getattr(torch, kind), device=self.device)
             for shape, kind in kinds
         ]
-        with self.lock, torch.no_grad():
-            found = self.function(*zeros)
+        with self._alone():
+            found, structure = self.function(*zeros)
         for tensor in found:
+            if not isinstance(tensor, torch.Tensor):
+                raise InputError(
+                    f"the module answers with {tensor!r}",
+                    where="torch_as_jax",
+                    expected="tensors, in tuples, lists or dicts",
+                    fix="Return torch.as_tensor(value)",
+                )
             check_type(tensor, "torch_as_jax")
+            if tensor.numel() == 0 and all(zero.numel() for zero in zeros):
+                # XLA would not even call: it knows an array without entries.
+                raise InputError(
+                    f"the module answers zeros with an empty tensor {tuple(tensor.shape)}",
+                    where="torch_as_jax",
+                    expected="shapes that follow from those of the inputs, not from their values",
+                    fix="Return a mask in place of a selection",
+                )
         name = lambda tensor: str(tensor.dtype).removeprefix("torch.")
-        return tuple(jax.ShapeDtypeStruct(tuple(t.shape), jnp.dtype(name(t))) for t in found)
+        kind = lambda t: jax.ShapeDtypeStruct(tuple(t.shape), jnp.dtype(name(t)))
+        return tuple(kind(t) for t in found), structure
+
+    @contextlib.contextmanager
+    def _alone(self):
+        """One thread at a time, as the module is written: autocast would change its types."""
+        with self.lock, torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            yield
 
     def _host(self, kinds: _Kinds) -> Callable[..., None]:
         """What XLA calls with its buffers. Nothing in it may call JAX, which can wait for the
         thread that it runs on."""
+        promised, structure = self.results(kinds)
 
         def host(context, out, *buffers):
             into = [torch.from_dlpack(buffer) for buffer in out]
             given = [torch.from_dlpack(buffer) for buffer in buffers]
             # Axes that vmap put in front: of one, or as many as cases.
-            batch = given[0].shape[: given[0].dim() - len(kinds[0][0])] if given else ()
-            ahead = len(batch)
-            shape = into[0].shape[:ahead]
-            with self.lock, torch.no_grad(), _stream(context, into):
+            ahead = given[0].dim() - len(kinds[0][0]) if given else 0
+            shape = into[0].shape[:ahead] if into else ()
+            with self._alone(), _stream(context, into):
                 for case in np.ndindex(*shape):
                     # Copies: the function may write to what it gets.
-                    found = self.function(*(_case(t, case).clone() for t in given))
+                    found, containers = self.function(*(_case(t, case).clone() for t in given))
+                    _check(found, containers, promised, structure)
                     for target, tensor in zip(into, found, strict=True):
                         target[case].copy_(tensor)
 
@@ -83,13 +109,14 @@ class _Call:
                     t if not moving or t.requires_grad else t.detach().requires_grad_()
                     for t, moving in zip(tensors[:n], moves, strict=True)
                 ]
-                found = self.function(*given)
+                # Copies here too, which an in-place operation may change.
+                found, _ = self.function(*(t.clone() for t in given))
                 found = [t for t, real in zip(found, answers, strict=True) if real]
                 wanted = [t for t, moving in zip(given, moves, strict=True) if moving]
                 reached = [k for k, t in enumerate(found) if t.requires_grad]
                 if not reached:
-                    return [torch.zeros_like(t) for t in wanted]
-                return torch.autograd.grad(
+                    return [torch.zeros_like(t) for t in wanted], None
+                gradient = torch.autograd.grad(
                     [found[k] for k in reached],
                     wanted,
                     [tensors[n + k] for k in reached],
@@ -97,6 +124,7 @@ class _Call:
                     allow_unused=True,
                     materialize_grads=True,
                 )
+                return gradient, None
 
         return _Call(pullback, self.lock, self.device)
 
@@ -105,9 +133,19 @@ def _case(tensor: torch.Tensor, case: tuple[int, ...]) -> torch.Tensor:
     return tensor[tuple(k if size > 1 else 0 for k, size in zip(case, tensor.shape, strict=False))]
 
 
+def _check(found: _Tensors, containers: Any, promised, structure) -> None:
+    """What a module answers must follow from shapes and types: XLA has made room for it."""
+    kinds = lambda parts: [(tuple(p.shape), str(p.dtype).removeprefix("torch.")) for p in parts]
+    if containers != structure or kinds(found) != kinds(promised):
+        raise ValueError(
+            f"the module answers with {kinds(found)}, and on zeros it did with {kinds(promised)}; "
+            "expected shapes, types and containers that follow from those of its inputs"
+        )
+
+
 def _stream(context: Any, tensors: _Tensors) -> contextlib.AbstractContextManager:
     """XLA's own stream on CUDA, so that nothing runs before its inputs are there."""
-    if not tensors[0].is_cuda:
+    if not tensors or not tensors[0].is_cuda:
         return contextlib.nullcontext()
     return torch.cuda.stream(torch.cuda.ExternalStream(context.stream, tensors[0].device))
 
@@ -124,7 +162,7 @@ def _is_real(array: Any) -> bool:
 def _apply(call: _Call, *arguments: Array) -> tuple[Array, ...]:
     kinds = _kinds(arguments)
     host = call.host(kinds)
-    return buffer_callback(host, call.results(kinds), vmap_method="expand_dims")(*arguments)
+    return buffer_callback(host, call.results(kinds)[0], vmap_method="expand_dims")(*arguments)
 
 
 def _forward(call: _Call, *arguments: Array):
@@ -133,12 +171,13 @@ def _forward(call: _Call, *arguments: Array):
 
 def _backward(call: _Call, arguments, cotangents):
     moves = tuple(_is_real(a) for a in arguments)
-    answers = tuple(_is_real(r) for r in call.results(_kinds(arguments)))
-    given = [c for c, real in zip(cotangents, answers, strict=True) if real]
+    answers = tuple(_is_real(r) for r in call.results(_kinds(arguments))[0])
+    # torch's gradients by complex numbers are the conjugates of JAX's.
+    given = [jnp.conj(c) for c, real in zip(cotangents, answers, strict=True) if real]
     if not any(moves) or not given:
         return tuple(None for _ in arguments)
     found = iter(_apply(call.pullback(len(arguments), moves, answers), *arguments, *given))
-    return tuple(next(found) if moving else None for moving in moves)
+    return tuple(jnp.conj(next(found)) if moving else None for moving in moves)
 
 
 _apply.defvjp(_forward, _backward)
@@ -148,16 +187,16 @@ class _Wrapped:
     """A module, and the calls of it by the structure of their inputs; equal to itself only."""
 
     def __init__(self, module: Callable, names: tuple[str, ...]):
-        self.module, self.names = module, names
-        self.lock = threading.Lock()
         is_module = isinstance(module, torch.nn.Module)
+        # A copy of its own: parameters are replaced for the length of a call.
+        self.module, self.names = copy.deepcopy(module) if is_module else module, names
+        self.lock = threading.Lock()
         self.buffers = (
             {n: b.detach().clone() for n, b in module.named_buffers()} if is_module else {}
         )
         held = [*module.parameters(), *module.buffers()] if is_module else []
         self.device = held[0].device if held else torch.device("cpu")
         self.call = functools.cache(self._call)
-        self.structure: dict[Any, Any] = {}
 
     def _call(self, inputs: Any) -> _Call:
         def function(*flat):
@@ -169,8 +208,7 @@ class _Wrapped:
                 found = torch.func.functional_call(self.module, (parameters, buffers), given)
             else:
                 found = self.module(*given)
-            leaves, self.structure[inputs] = jax.tree.flatten(found)
-            return leaves
+            return jax.tree.flatten(found)
 
         return _Call(function, self.lock, self.device)
 
@@ -197,18 +235,32 @@ class TorchFunction(eqx.Module):
         """What the module answers. **Arguments:** trees of arrays. **Returns:** a tree of arrays,
         as the module's containers are."""
         leaves, structure = jax.tree.flatten(inputs)
-        for leaf in leaves:
-            if not hasattr(leaf, "dtype"):
-                raise InputError(
-                    f"an input is {leaf!r}",
-                    where="torch_as_jax",
-                    expected="arrays",
-                    fix="Make it an array, or bind it before wrapping (functools.partial)",
-                )
         call = self._wrapped.call(structure)
         arguments = [self.parameters[name] for name in self._wrapped.names]
-        found: Any = _apply(call, *arguments, *(jnp.asarray(leaf) for leaf in leaves))
-        return jax.tree.unflatten(self._wrapped.structure[structure], found)
+        arguments += [_as_array(leaf) for leaf in leaves]
+        found: Any = _apply(call, *arguments)
+        return jax.tree.unflatten(call.results(_kinds(arguments))[1], found)
+
+
+def _as_array(leaf: Any) -> Array:
+    """**Errors:** `InputError` for what is no array of numbers, or would become narrower."""
+    kind = getattr(leaf, "dtype", None)
+    if kind is None or not (jnp.issubdtype(kind, jnp.number) or jnp.issubdtype(kind, jnp.bool_)):
+        raise InputError(
+            f"an input is {leaf!r}",
+            where="torch_as_jax",
+            expected="arrays of numbers or booleans",
+            fix="Make it an array, or bind it before wrapping (functools.partial)",
+        )
+    array = jnp.asarray(leaf)
+    if array.dtype != kind:
+        raise InputError(
+            f"an input is {kind} and jax_enable_x64 is off",
+            where="torch_as_jax",
+            expected="a 32-bit type, as JAX would narrow it silently",
+            fix="Convert it, or set jax.config.update('jax_enable_x64', True)",
+        )
+    return array
 
 
 def torch_as_jax(module: Callable[..., Any]) -> TorchFunction:
@@ -226,16 +278,19 @@ def torch_as_jax(module: Callable[..., Any]) -> TorchFunction:
 
     **Arguments:**
 
-    - `module`: takes and returns tensors in tuples, lists or dicts, with shapes that follow from
-      those of its inputs; it is run once on zeros for each set of shapes. Parameters are copied
-      when it is wrapped, buffers too: what a call changes in them is gone after it, so put a module
-      in `eval` mode. It must be a function: JAX may call it more or fewer times than written.
+    - `module`: takes and returns tensors in tuples, lists or dicts, with shapes, types and
+      containers that follow from those of its inputs; it is run once on zeros for each set of
+      them. It may not call JAX. A module is copied when it is wrapped, with its parameters and
+      buffers: what a call changes in a buffer is gone after it, so put a module in `eval` mode. It
+      must be a function: JAX may call it more or fewer times than written. Wrap it once: JAX keeps
+      what it compiled for each wrapper.
 
     **Returns:** [`bridges.TorchFunction`][].
 
-    **Errors:** `InputError` for inputs that are no arrays, and results of a type that JAX does not
-    have (64-bit ones while `jax_enable_x64` is off). What the module raises at run time arrives as
-    JAX's runtime error with its text.
+    **Errors:** `InputError` for inputs that are no arrays, results that are no tensors, and either
+    of a type that JAX does not have (64-bit ones while `jax_enable_x64` is off). What the module
+    raises at run time arrives as JAX's runtime error with its text, as does an answer of another
+    shape, type or container than on zeros; what it raises on zeros goes through.
     """
     parameters = (
         {name: torch_to_jax(p.detach().contiguous()) for name, p in module.named_parameters()}

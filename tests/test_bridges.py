@@ -116,6 +116,11 @@ def test_memory_that_jax_cannot_take_is_refused_and_copied():
     np.testing.assert_array_equal(torch_to_jax(view), np.arange(1.0, 9.0))
 
 
+def test_a_tree_with_text_in_arrays_is_refused():
+    with pytest.raises(InputError, match="numbers or booleans"):
+        tree_to_torch({"a": np.array(["a"])})
+
+
 def test_trees_keep_their_containers():
     tree = {"a": (jnp.arange(3.0), None, "text"), "b": [np.ones((2, 2)), 4]}
     there = tree_to_torch(tree)

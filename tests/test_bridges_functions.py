@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import threading
+import time
 
 import equinox as eqx
 import jax
@@ -112,6 +114,102 @@ def test_a_model_that_writes_to_its_input_changes_no_jax_array():
     np.testing.assert_array_equal(x, X)
 
 
+def test_a_model_in_place_has_gradients():
+    slope = jax.grad(lambda x: torch_as_jax(torch.nn.ReLU(inplace=True))(x).sum())(jnp.asarray(X))
+    np.testing.assert_array_equal(slope, (X > 0).astype(float))
+
+
+class _Times(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))
+
+    def forward(self, x):
+        time.sleep(1e-4)
+        return self.w * x
+
+
+def test_two_wrappers_of_one_module_are_two():
+    """Parameters are replaced for the length of a call, on a copy of each wrapper's own."""
+    module = _Times()
+    weights, found = (10.0, 20.0), {}
+    made = [
+        eqx.tree_at(lambda f: f.parameters["w"], torch_as_jax(module), jnp.asarray([w]))
+        for w in weights
+    ]
+
+    def work(k):
+        found[k] = [float(made[k](jnp.ones(1))[0]) for _ in range(40)]
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [set(found[k]) for k in (0, 1)] == [{10.0}, {20.0}]
+    assert isinstance(module.w, torch.nn.Parameter)
+    assert float(module.w.detach()) == 1.0
+
+
+COMPLEX = {
+    "re": (lambda z: (z**2).real.sum(), lambda z: jnp.sum(jnp.real(z**2))),
+    "im": (lambda z: (z**2).imag.sum(), lambda z: jnp.sum(jnp.imag(z**2))),
+}
+
+
+@pytest.mark.parametrize("part", COMPLEX)
+def test_gradients_by_complex_numbers_are_in_the_conventions_of_either(part):
+    """torch's are the conjugates of JAX's."""
+    in_torch, in_jax = COMPLEX[part]
+    z = np.array([1.0 + 2.0j, -0.5 + 0.3j])
+    expected = jax.grad(in_jax)(jnp.asarray(z))
+    np.testing.assert_allclose(jax.grad(torch_as_jax(in_torch))(jnp.asarray(z)), expected)
+    tensor = torch.tensor(z, requires_grad=True)
+    (found,) = torch.autograd.grad(jax_as_torch(in_jax)(tensor), tensor)
+    (wanted,) = torch.autograd.grad(in_torch(tensor), tensor)
+    np.testing.assert_allclose(found.resolve_conj(), wanted.resolve_conj())
+    assert torch.autograd.gradcheck(jax_as_torch(in_jax), (tensor,))
+    assert torch.autograd.gradgradcheck(jax_as_torch(in_jax), (tensor,))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda x: x if bool((x == 0).all()) else x.mean(),
+        lambda x: x[x >= 0],
+        lambda x: x.int() if bool((x == 0).all()) else x + 0.7,
+        lambda x: (x,) if bool((x == 0).all()) else [x],
+    ],
+    ids=["shape", "selection", "type", "container"],
+)
+def test_an_answer_that_does_not_follow_from_shapes_is_refused(model):
+    with pytest.raises(jax.errors.JaxRuntimeError, match="and on zeros it did with"):
+        jax.block_until_ready(jax.jit(torch_as_jax(model))(jnp.asarray([1.0, -2.0, 3.0])))
+
+
+def test_autocast_changes_nothing():
+    function = torch_as_jax(torch.nn.Linear(3, 2))
+    x = jnp.asarray(X, jnp.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        first = function(x)
+    assert first.dtype == jnp.float32
+    np.testing.assert_array_equal(first, function(x))
+
+
+def test_containers_follow_shapes():
+    """One function, two shapes, other names: and back to the first."""
+    two = lambda x: {"a": x, "b": 2 * x} if x.shape[0] == 2 else {"c": x, "d": 2 * x}
+    for function, make in (
+        (jax.jit(torch_as_jax(two)), jnp.ones),
+        (jax_as_torch(two), torch.ones),
+    ):
+        assert [sorted(function(make(n))) for n in (2, 3, 2)] == [
+            list("ab"),
+            list("cd"),
+            list("ab"),
+        ]
+
+
 def test_buffers_of_a_module_stay_as_they_were():
     module = torch.nn.BatchNorm1d(3).double().train()
     before = module.running_mean.clone()
@@ -128,6 +226,14 @@ def test_refusals_of_torch_as_jax(module):
         torch_as_jax(module)(jnp.ones(3, jnp.float32))
     with jax.enable_x64(False), pytest.raises(InputError, match="jax_enable_x64 is off"):
         torch_as_jax(lambda x: x.double())(jnp.ones(3))
+    with jax.enable_x64(False), pytest.raises(InputError, match="an input is float64"):
+        torch_as_jax(lambda x: x)(np.ones(3))
+    with pytest.raises(InputError, match="answers with 3"):
+        torch_as_jax(lambda x: 3.0)(jnp.ones(3))
+    with pytest.raises(InputError, match="answers zeros with an empty tensor"):
+        torch_as_jax(lambda x: x[x > 0])(jnp.ones(3))
+    with pytest.raises(InputError, match="arrays of numbers or booleans"):
+        torch_as_jax(lambda x: x)(jax.random.key(0))
     with pytest.raises(TypeError, match="forward-mode"):
         jax.jvp(torch_as_jax(module), (jnp.asarray(X),), (jnp.asarray(X),))
 

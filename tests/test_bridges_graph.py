@@ -94,7 +94,9 @@ def _difference(found, expected):
     return np.linalg.norm(found - np.asarray(expected)) / np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize("case", ["tet", "voxel"], indirect=True)
+@pytest.mark.parametrize(
+    "case", ["tet", pytest.param("voxel", marks=pytest.mark.slow)], indirect=True
+)
 def test_flux_multigrid_has_the_values_and_gradients_of_gnn_darcy(case):
     ours = eqx.filter_jit(_ours, **QUICK)
     operator = case.problem.operator

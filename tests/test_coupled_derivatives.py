@@ -46,7 +46,8 @@ def states(case):
     return {"rest": at_rest(problem, bed), "hyperemia": unregulated(problem, bed.hyperemia)}
 
 
-@pytest.mark.parametrize("state", ["hyperemia", pytest.param("rest", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("state", ["hyperemia", "rest"])
 def test_forward_reverse_and_hessian(case, state):
     value = functional(states(case)[state])
     theta = jnp.ones(4)

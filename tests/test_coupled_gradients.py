@@ -33,7 +33,12 @@ def unrolled():
 
 @pytest.fixture(
     scope="module",
-    params=[(False, False), (True, False), (False, True), (True, True)],
+    params=[
+        (False, False),
+        pytest.param((True, False), marks=pytest.mark.slow),
+        pytest.param((False, True), marks=pytest.mark.slow),
+        (True, True),
+    ],
     ids=["dilated-rigid", "regulated-rigid", "dilated-elastic", "regulated-elastic"],
 )
 def case(request, base):

@@ -318,9 +318,8 @@ def _functional(h, solver, operator, source, direction):
     return jnp.sum(operator.graph.volume * solver.solve(state, f).pressure ** 2)
 
 
-@pytest.mark.parametrize(
-    "mode", ["exact", *(pytest.param(m, marks=pytest.mark.slow) for m in ("few", "surrogate"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["exact", "few", "surrogate"])
 def test_gradients(wall, mode):
     """In K, β and the source, reverse and forward, against differences."""
     network = _random_weights(build_network("flux_multigrid", 4, 1))

@@ -26,6 +26,24 @@ from ._darcy import (
     VoxelMesh as VoxelMesh,
 )
 from ._darcy_solve import DarcySolution as DarcySolution, solve_darcy as solve_darcy
+from ._flow1d import (
+    Flow1DSolution as Flow1DSolution,
+    Flow1DState as Flow1DState,
+    initial_state as initial_state,
+    SavePoints as SavePoints,
+    solve_flow1d as solve_flow1d,
+)
+from ._flow1d_problem import (
+    CoronaryOutlet as CoronaryOutlet,
+    ExternalPressure as ExternalPressure,
+    flow1d_problem as flow1d_problem,
+    Flow1DProblem as Flow1DProblem,
+    FlowWaveform as FlowWaveform,
+    PressureWaveform as PressureWaveform,
+    ResistanceOutlet as ResistanceOutlet,
+    Waveform as Waveform,
+    WindkesselOutlet as WindkesselOutlet,
+)
 from ._laws import (
     Blood as Blood,
     ConstantStiffness as ConstantStiffness,

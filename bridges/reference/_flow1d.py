@@ -12,7 +12,7 @@ import torch
 
 from ._flow1d_equations import between, Equations
 from ._flow1d_grid import beside_points
-from ._flow1d_problem import Flow1DProblem, joined_last, steady_boundary
+from ._flow1d_problem import check_boundary, Flow1DProblem, joined_last, steady_boundary
 from ._laws import ElasticWall
 from ._steady import solve_steady, SteadyProblem
 
@@ -197,12 +197,14 @@ def solve_flow1d(
     **Returns:** a `Flow1DSolution`, differentiable to any order in all floating-point tensors of
     the problem and the initial state. The grid, the points, the period and the steps are fixed.
 
-    **Errors:** `ValueError` for points off the network; `RuntimeError` naming vessel and time where
-    a number is not finite, a vessel closes, the flow is faster than its waves or the step is too
-    long for them; those of `solve_steady`.
+    **Errors:** `ValueError` for points off the network and for conditions that `flow1d_problem`
+    refuses; `RuntimeError` naming the vessel, and the saved moment by which it is seen, where a
+    number is not finite, a vessel closes, the flow is faster than its waves or the step is too long
+    for them; those of `solve_steady`.
     """
     if samples < 1 or n_cycles < 1:
         raise ValueError(f"samples is {samples} and n_cycles {n_cycles}; expected at least one")
+    check_boundary(problem.network, problem.boundary, problem.period)
     equations = Equations(problem)
     if initial is None:
         initial = _steady_start(problem, equations)

@@ -21,7 +21,7 @@ from ._flow1d_problem import (
     ResistanceOutlet,
     WindkesselOutlet,
 )
-from ._laws import ElasticWall, stenosis_coefficients, taper_integral
+from ._laws import ElasticWall, taper_integral
 from ._steady import added
 
 # Differences of pressure (Pa) and flow (m³/s) below these are taken without limiting.
@@ -111,28 +111,27 @@ class Conditions:
         steady = self.like.new_zeros(self.n_nodes)
         for c in self.resistance:
             steady = added(steady, self.number[c.node], c.pressure_ref / c.resistance)
+        n_times = time.shape[0]
         per_time = lambda rows: torch.movedim(rows, -1, 0)
-        source = steady.expand(time.shape[0], *steady.shape)
-        for c in self.fed:
-            value = per_time(c.flow.at(time, self.period))
-            source = added(source, self.number[c.node], value)
-        held = self.like.new_zeros(time.shape[0], self.n_nodes)
+        parts = [steady.expand(n_times, *steady.shape)]
+        parts += [self._at_nodes(c.node, per_time(c.flow.at(time, self.period))) for c in self.fed]
+        source = _sum_of_series(parts)
+        parts = [self.like.new_zeros(n_times, self.n_nodes)]
         for c in self.held:
-            value = per_time(c.pressure.at(time, self.period))
-            lead = held.reshape(held.shape[0], *[1] * (value.ndim - held.ndim), *held.shape[1:])
-            held = added(lead, self.number[c.node], value)
-        parts = [source, held]
+            parts.append(self._at_nodes(c.node, per_time(c.pressure.at(time, self.period))))
+        held = _sum_of_series(parts)
+        squeezed = []
         for c in self.ladder:
             if c.pressure_im is None:
-                parts.append(self.like.new_zeros(time.shape[0], c.node.shape[0]))
+                squeezed.append(self.like.new_zeros(n_times, c.node.shape[0]))
             else:
-                parts.append(per_time(c.pressure_im.at(time, self.period)))
-        if external is not None:
-            parts.append(per_time(external))
-        rank = max(part.ndim for part in parts)
-        return joined_last(
-            [p.reshape(p.shape[0], *[1] * (rank - p.ndim), *p.shape[1:]) for p in parts]
-        )
+                squeezed.append(per_time(c.pressure_im.at(time, self.period)))
+        around = [] if external is None else [per_time(external)]
+        return joined_last(_aligned([source, held, *squeezed, *around]))
+
+    def _at_nodes(self, node: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Values of nodes of the network (..., b) as (..., n)."""
+        return added(value.new_zeros(self.n_nodes), self.number[node], value)
 
     def source(self, source: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
         """J (..., n) with what first compartments add to it, m³/s."""
@@ -167,6 +166,17 @@ class Conditions:
             mean = 0.0 if c.pressure_im is None else c.pressure_im.mean(self.period)
             second.append(inner - mean)
         return joined_last(first), joined_last(second)
+
+
+def _aligned(series: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Series (t, ..., k) with as many axes of cases as the one that has most."""
+    rank = max(part.ndim for part in series)
+    return [p.reshape(p.shape[0], *[1] * (rank - p.ndim), *p.shape[1:]) for p in series]
+
+
+def _sum_of_series(series: list[torch.Tensor]) -> torch.Tensor:
+    first, *others = _aligned(series)
+    return sum(others, start=first)
 
 
 class Layout:
@@ -241,7 +251,7 @@ class Equations:
         self.density, self.alpha, self.p0 = blood.density, blood.alpha, _unloaded(wall, like)
         self.is_cell, self.sign = cast(layout.is_cell), cast(layout.sign)
         self._is_first, self._is_last = cast(layout.is_first), cast(layout.is_last)
-        floor = torch.tensor(_FLOORS).to(like).unsqueeze(-1)
+        floor = torch.tensor(_FLOORS, dtype=torch.float64).to(like).unsqueeze(-1)
         self._half_floor, self._scaled = 0.5 * floor, cast(layout.is_inside) / floor
         self._flow_floor = _FLOORS[1]
         fraction = cast(grid.cell_fraction)
@@ -338,19 +348,9 @@ class Equations:
 
     def _losses(self, problem: Flow1DProblem) -> tuple[torch.Tensor, torch.Tensor]:
         """R and S of the lesions, at the ends that carry one."""
-        network, blood, lesion = problem.network, problem.blood, problem.network.lesion
-        assert lesion is not None
-        mean = network.radius.mean(dim=-1)[..., lesion.segment] * lesion.fraction
-        reference = added(mean.new_zeros(lesion.length.shape[0]), lesion.lesion, mean)
-        both = stenosis_coefficients(
-            reference,
-            lesion.diameter_reduction,
-            lesion.length,
-            blood.viscosity(reference),
-            blood.density,
-        )
+        both = problem.network.lesion_coefficients(problem.blood)
         entry = self.layout.lesion_entry
-        none = reference.new_zeros(1)
+        none = both[0].new_zeros(1)
         return tuple(joined_last([none, c])[..., entry] for c in both)  # pyright: ignore[reportReturnType]
 
     def _set_surroundings(self, problem: Flow1DProblem) -> None:

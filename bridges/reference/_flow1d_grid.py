@@ -130,7 +130,7 @@ def _vessels(network: Network, condition_node: torch.Tensor, admittance: np.ndar
         if node in conditioned or len(before) != 1 or len(after) != 1:
             return False
         ratio = admittance[before[0], 1] / admittance[after[0], 0]
-        return max(ratio, 1.0 / ratio) <= _STEP
+        return bool(max(ratio, 1.0 / ratio) <= _STEP)
 
     middles = _middles_of_lesions(network)
     node_network = [node for node in range(network.n_nodes) if not is_passed(node)]

@@ -119,8 +119,8 @@ class ExternalPressure:
 class Flow1DProblem:
     """Transient flow in a network of elastic vessels; `flow1d_problem` makes one.
 
-    Axes before those named are cases on one grid. Numbers of the blood then have the shape (..., 1)
-    and those of the wall (..., 1, 1).
+    Axes before those named are cases on one grid, with lengths (s,) in common. Numbers of the blood
+    then have the shape (..., 1) and those of the wall (..., 1, 1).
 
     **Attributes:** `period`, s; `time_step`, the longest, s; `wall_viscosity` Γ (..., s), Pa s m;
     `junction_pressure` and `boundary_pressure`, "total" or "static": which pressure the ends at a
@@ -170,7 +170,7 @@ def flow1d_problem(
     for name in (junction_pressure, boundary_pressure):
         if name not in ("total", "static"):
             raise ValueError(f'a pressure is {name!r}; expected "total" or "static"')
-    _check_boundary(network, boundary, period)
+    check_boundary(network, boundary, period)
     nodes = torch.cat([condition.node for condition in boundary])
     grid = make_grid(network, nodes, blood, wall, cell_time)
     time_step = cfl * cell_time
@@ -203,7 +203,8 @@ def _diffusion_time(
     return float((spread / wall_viscosity[grid.cell_segment]).min())
 
 
-def _check_boundary(network: Network, boundary: tuple[Condition, ...], period: float) -> None:
+def check_boundary(network: Network, boundary: tuple[Condition, ...], period: float) -> None:
+    """Refuse conditions that do not fit the network, each other or the period."""
     if not boundary:
         raise ValueError("there is no boundary condition; expected at least an inlet")
     held: list[int] = []

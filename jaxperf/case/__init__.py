@@ -10,7 +10,12 @@ from ._prepare import prepare_case as prepare_case, Prepared as Prepared
 from ._progress import Progress as Progress
 from ._run import run_case as run_case, versions as versions
 from ._schema import Case as Case
-from ._solve import solve_case as solve_case, Solved as Solved, SolveError as SolveError
+from ._solve import (
+    darcy_method as darcy_method,
+    solve_case as solve_case,
+    Solved as Solved,
+    SolveError as SolveError,
+)
 from ._starter import (
     case_schema as case_schema,
     demo_case as demo_case,
