@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -125,8 +126,8 @@ def _measured(
 ) -> tuple[CrossCheck, dict[str, float]]:
     """Rows of values, gradients, times and memory of a case."""
     name = f"gradients.{id}"
-    fields = {key: np.asarray(v) for key, v in jax.jit(case.solve)(
-        case.parameters, case.bound).items()}  # fmt: skip
+    found = eqx.filter_jit(case.solve)(case.parameters, case.bound)
+    fields = {key: np.asarray(value) for key, value in found.items()}
     with torch.no_grad():
         given = {key: jax_to_torch(value).cpu() for key, value in case.parameters.items()}
         other = {key: value.cpu().numpy() for key, value in case.reference(given).items()}
@@ -140,9 +141,8 @@ def _measured(
     by_torch = beside["torch"].gradient
     worst = _worst(by_torch)
     told = f"adjoint beside torch's autograd; worst parameter {worst} of {', '.join(by_torch)}"
-    report.add(
-        f"{name}.gradient_error", by_torch[worst], "1", reference=told, error=by_torch[worst]
-    )
+    error = by_torch[worst]
+    report.add(f"{name}.gradient_error", error, "1", reference=told, error=error)
     for way, key in (("forward mode", "forward_error"), ("differences", "differences_error")):
         own = ways[way].error
         told = f"{len(ways[way].directional)} directions" + (
@@ -193,13 +193,14 @@ def _batched(report: Report, name: str, case: CheckCase, number: int) -> float:
         parts = zip(*(g for _, g in found), strict=True)
         return sum(t for t, _ in found), [torch.stack(part) for part in parts]
 
+    total: Any
     total, found = theirs()
     apart = [
         float(np.linalg.norm(f.numpy() - gradient[key]) / np.linalg.norm(gradient[key]))
         for key, f in zip(many, found, strict=True)
     ]
     # np.max keeps what is no number
-    error = float(np.max([*apart, abs(float(total) / float(jnp.sum(value)) - 1.0)]))
+    error = float(np.max([*apart, abs(float(total.detach()) / float(jnp.sum(value)) - 1.0)]))
     spent = _least(theirs)
     how = "an axis in front" if case.is_batched else "a loop"
     told = f"{number} cases, values and gradients: ours {ours:.3g} s, torch, {how}, {spent:.3g} s"
