@@ -23,7 +23,16 @@ from bridges import (
     jax_to_torch,
     torch_as_jax,
 )
-from bridges._cases import CheckCase, coupled_case, darcy_case, flow1d_case, gnn_case, steady_case
+from bridges._cases import (
+    CheckCase,
+    coupled_case,
+    darcy_case,
+    flow1d_case,
+    gnn_case,
+    steady_case,
+    transient_case,
+)
+from jaxperf.flow1d import SavePoints
 
 from ._flow1d_cases import LEFT_CORONARY, left_coronary
 from ._measure import compiled
@@ -113,7 +122,10 @@ def _left_coronary(report: Report, data: Path, quick: bool, measure, log) -> Non
         report.leave_out("flow1d_left_coronary", f"{data / LEFT_CORONARY} is not there", log)
         return
     problem = left_coronary(data, 2e-3 if quick else 5e-4)[1]
-    case = flow1d_case(problem, name="flow, left coronary")
+    # In the inlet, and at the last outlet.
+    points = SavePoints([0, problem.network.n_segments - 1], [0.5, 0.5])
+    samples = 20 if quick else 100
+    case = transient_case(problem, points, name="flow, left coronary", samples=samples)
     # A batch of 32 holds more steps of the reference than memory.
     measure("flow1d_left_coronary", case, batched=False)
 

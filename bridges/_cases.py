@@ -179,22 +179,20 @@ def steady_case() -> CheckCase:
     )
 
 
-def flow1d_case(
-    problem: Flow1DProblem | None = None,
-    points: SavePoints | None = None,
-    *,
-    name: str = "flow in a bifurcation",
-    samples: int = 100,
-    cell_time: float = 5e-4,
+def flow1d_case(*, samples: int = 100, cell_time: float = 5e-4) -> CheckCase:
+    """Pressure and flow over one cycle in a bifurcation with a lesion."""
+    return transient_case(*_bifurcation(cell_time), name="flow in a bifurcation", samples=samples)
+
+
+def transient_case(
+    problem: Flow1DProblem, points: SavePoints, *, name: str, samples: int = 100
 ) -> CheckCase:
-    """Pressure and flow over one cycle from the steady start; of a bifurcation with a lesion.
+    """Pressure and flow over one cycle from the steady start.
 
     The quantity is the mean over points and moments of p/10 kPa and of Q/(10 ml/s).
 
-    **Arguments:** `problem` and `points`, of another problem; an inlet and one kind of outlets.
+    **Arguments:** `problem`, of an inlet and one kind of outlets, with one viscosity.
     """
-    if problem is None or points is None:
-        problem, points = _bifurcation(cell_time)
     is_coronary = isinstance(problem.boundary[1], CoronaryOutletSvOneD)
     is_table = isinstance(problem.wall.stiffness, OlufsenStiffness)
     inlet = "pressure" if hasattr(problem.boundary[0], "pressure") else "flow"
