@@ -393,6 +393,7 @@ def test_blocks_and_progress(case):
     assert blocked.relative_error <= 1e-9
 
 
+@pytest.mark.slow
 def test_derivatives_reach_the_bed(case):
     problem, _, solution = case
     chosen = part(problem.network, *FIXED)
@@ -450,6 +451,7 @@ def test_refusals_of_the_part(case):
     refused(twins, part(network, *ALL), "node .* feed the same tissue", solution=solution)
 
 
+@pytest.mark.slow
 def test_a_loop_stays_among_the_1d_vessels():
     """A collateral between the ends of two vessels, each with a terminal below it."""
     wall = small_wall(5.0, 0.5)

@@ -396,7 +396,10 @@ print(resident() - before)
 
 
 def _grown(wrapper, calls, seconds):
-    """Megabytes by which a process grows in so many calls from four threads; a hang runs out."""
+    """Megabytes by which a process grows in so many calls from four threads; a hang runs out.
+
+    Weights kept by every call would be 300 in a thousand, inputs 600 in a hundred thousand.
+    """
     done = subprocess.run(
         [sys.executable, "-c", _LOAD, wrapper, str(calls)],
         capture_output=True,
@@ -409,13 +412,13 @@ def _grown(wrapper, calls, seconds):
 
 @pytest.mark.parametrize("wrapper", ["torch_as_jax", "jax_as_torch"])
 def test_calls_from_four_threads_end_and_leave_nothing(wrapper):
-    assert _grown(wrapper, 1_000, 120) < 20.0
+    assert _grown(wrapper, 1_000, 120) < 64.0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("wrapper", ["torch_as_jax", "jax_as_torch"])
 def test_a_hundred_thousand_calls_from_four_threads(wrapper):
-    assert _grown(wrapper, 100_000, 900) < 20.0
+    assert _grown(wrapper, 100_000, 900) < 64.0
 
 
 def test_arrays_of_a_wrapped_call_are_copies():

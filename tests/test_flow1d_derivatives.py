@@ -132,6 +132,7 @@ def compare_modes(run, problem):
     assert (np.abs(by_differences).max(axis=0) > 1e-5).all()
 
 
+@pytest.mark.slow
 def test_transient_flow():
     compare_modes(run_transient(1), carotid_and_fork(2e-3))
 

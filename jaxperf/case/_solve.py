@@ -138,7 +138,7 @@ def _loaded(entry: EntryPoint) -> Callable[..., AbstractDarcySolver]:
         raise InputError(
             f"the Darcy solver {entry.name!r} cannot be imported: {error}",
             where="darcy.solver",
-            expected=f"all that {entry.value} needs",
+            expected=f"all that {entry.module}:{entry.attr} needs",
             fix=f"Install it (pip install {package}{extra}), or use conjugate_gradient",
         ) from error
 
