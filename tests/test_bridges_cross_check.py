@@ -156,10 +156,7 @@ def test_the_cases_of_the_command_agree(make):
 
 @pytest.mark.slow
 def test_the_command_checks_a_case_file(tmp_path):
-    write_starter(tmp_path / "case")
-    path = tmp_path / "case" / "case.yaml"
-    text = path.read_text().replace("spacing_mm: 2.5", "spacing_mm: 4")
-    path.write_text(text)
+    path = write_starter(tmp_path / "case", spacing_mm=4.0)
     out = tmp_path / "check.json"
     command = [sys.executable, "-m", "bridges", "cross-check", str(path), "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
