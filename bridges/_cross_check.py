@@ -1,10 +1,7 @@
 """One quantity and its gradient by four ways, and how far they agree."""
 
 import itertools
-import json
 import math
-import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -22,6 +19,7 @@ from rich.table import Table
 
 from jaxperf._misc import InputError
 from jaxperf.case import versions
+from jaxperf.io import write_json
 
 from ._dlpack import jax_to_torch
 
@@ -137,17 +135,13 @@ class CrossCheck:
         console.print(table)
 
     def as_json(self) -> dict[str, Any]:
-        def plain(way: Way) -> dict[str, Any]:
-            gradient = way.gradient and {k: v.tolist() for k, v in way.gradient.items()}
-            return asdict(way) | {"gradient": gradient}
-
         return {
             "name": self.name,
             "unit": self.unit,
             "seed": self.seed,
             "parameters": self.parameters,
             "versions": versions(),
-            "ways": [plain(way) for way in self.ways],
+            "ways": [asdict(way) for way in self.ways],
             "comparisons": [asdict(other) for other in self.comparisons],
         }
 
@@ -163,13 +157,8 @@ class CrossCheck:
                 expected="a file that ends in .json; a figure .png is written beside it",
                 fix="Name another file",
             )
-        text = json.dumps(_finite(self.as_json()), indent=1, allow_nan=False) + "\n"
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
+        write_json(path, self.as_json())
         self._draw(path.with_suffix(".png"))
 
     def _draw(self, path: Path) -> None:
@@ -203,14 +192,6 @@ class CrossCheck:
         figure.tight_layout()
         figure.savefig(path, dpi=150)
         plt.close(figure)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def cross_check(
