@@ -1,12 +1,9 @@
 """What a benchmark returns: rows, tables and a figure; the machine and the versions beside them."""
 
-import json
-import math
 import os
 import platform
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -17,6 +14,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
+from jaxperf import io
 from jaxperf.case import versions
 
 
@@ -100,21 +98,8 @@ def _text(value: Any) -> str:
 
 def write_json(report: Report, path: Path) -> None:
     """Write the report, whole or not at all; a figure that is not finite becomes null."""
-    text = json.dumps(_finite(report.as_json()), indent=1, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    Path(name).chmod(0o644)
-    Path(name).replace(path)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    io.write_json(path, report.as_json())
 
 
 def machine() -> dict[str, Any]:
