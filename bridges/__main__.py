@@ -10,8 +10,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from jaxperf import enable_compilation_cache, SolveError
 from jaxperf._misc import InputError
-from jaxperf.case import load_case, SolveError
+from jaxperf.case import load_case
 
 from ._cases import CheckCase, coupled_case, darcy_case, flow1d_case, gnn_case, steady_case
 
@@ -51,6 +52,7 @@ def cross_check_command(
     console = Console(stderr=True)
     # Differences need the digits, and the process is the user's own here.
     jax.config.update("jax_enable_x64", True)
+    enable_compilation_cache(lambda line: console.print(line, markup=False))
     try:
         with console.status(f"{case}: building"):
             checked = _case(case)

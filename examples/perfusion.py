@@ -12,6 +12,7 @@ import jaxperf as jp
 from jaxperf.geometry import ellipsoid_ventricle, terminal_regions
 
 jax.config.update("jax_enable_x64", True)
+jp.enable_compilation_cache()  # a second run need not compile again
 
 PA_PER_MMHG = 133.322
 ML_MIN_G = 1e-3 / 60  # m³/(s·kg)

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from jaxperf import enable_compilation_cache
 from jaxperf._misc import InputError
 
 from ._config import read_config
@@ -25,6 +26,7 @@ def _main() -> None:
 def train_command(config: Path) -> None:
     """Train a network as CONFIG says, or go on with it where it was stopped."""
     console = Console()
+    enable_compilation_cache(lambda line: console.print(line, markup=False))
     try:
         asked = read_config(config)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())

@@ -1,8 +1,9 @@
 """Differentiable coronary flow and myocardial perfusion."""
 
+from ._cache import enable_compilation_cache as enable_compilation_cache
 from ._citation import citation as citation
 from ._misc import InputError as InputError
-from ._results import RESULTS as RESULTS
+from ._results import RESULTS as RESULTS, SolveError as SolveError
 from .coupling import (
     Autoregulation as Autoregulation,
     calibrate as calibrate,

@@ -1,6 +1,14 @@
-"""How a solve ended, as sentences."""
+"""How a solve ended, as sentences, and the one place where a failed solve is made known."""
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
+
+from ._misc import is_traced
 
 
 class RESULTS(eqx.Enumeration):
@@ -54,3 +62,62 @@ class RESULTS(eqx.Enumeration):
         "A pressure or flow is not finite. Check that a pressure is prescribed somewhere, and "
         "that no input is NaN or zero."
     )
+
+
+class SolveError(RuntimeError):
+    """A solve that found no solution: the sentence of its result, then where it went wrong.
+
+    **Arguments:** `result`, of [`RESULTS`][]; `where`, a sentence that names the vessel or place.
+    """
+
+    def __init__(self, result: Any, where: str):
+        self.result, self.where = result, where
+        super().__init__(f"{RESULTS[result]} {where}".rstrip())
+
+
+class _Outcome(Protocol):
+    @property
+    def result(self) -> RESULTS: ...
+
+
+_Solution = TypeVar("_Solution", bound=_Outcome)
+_Tree = TypeVar("_Tree")
+
+
+def conclude(solution: _Solution, *, throw: bool, where: Callable[[_Solution], str]) -> _Solution:
+    """What a verb returns: the solution, unless it failed and that is to be noticed.
+
+    A check inside the compiled program would be a callback to the host, and JAX keeps no program
+    with one in its persistent cache. So the check comes after the program has run. Where values
+    are known, a failed solve raises. Under a transformation (`jit`, `grad`, `vmap`) they are not:
+    there the floating-point leaves of a failed solve are NaN, values and derivatives alike.
+
+    **Arguments:** `throw`, as in the verbs: with False the solution is returned as it is;
+    `where`, makes the sentence that names the vessel of a failed solve.
+
+    **Errors:** [`SolveError`][].
+    """
+    if not throw:
+        return solution
+    if any(is_traced(leaf) for leaf in jax.tree.leaves(solution)):
+        return nan_unless(solution.result == RESULTS.successful, solution)
+    if not ended_as(solution.result, RESULTS.successful):
+        raise SolveError(solution.result, where(solution))
+    return solution
+
+
+def ended_as(result: Any, expected: Any) -> bool:
+    """Whether a known result is this one; to compare them as arrays would compile a program."""
+    (found,), (wanted,) = jax.tree.leaves(result), jax.tree.leaves(expected)
+    return int(found) == int(wanted)
+
+
+@eqx.filter_jit
+def nan_unless(holds: Bool[Array, ""], tree: _Tree) -> _Tree:
+    """The tree, its floating-point leaves NaN where the condition does not hold.
+
+    A product with NaN, and no selection: a selection would pass a derivative of zero.
+    """
+    factor = jnp.where(holds, 1.0, jnp.nan)
+    floats, rest = eqx.partition(tree, eqx.is_inexact_array)
+    return eqx.combine(jax.tree.map(lambda x: x * factor.astype(x.dtype), floats), rest)

@@ -11,7 +11,9 @@ import typer
 from rich.console import Console
 
 from . import case as cases
+from ._cache import enable_compilation_cache
 from ._misc import InputError
+from ._results import SolveError
 
 app = typer.Typer(
     add_completion=False,
@@ -38,11 +40,12 @@ def _fail(sentence: str, code: int) -> typer.Exit:
     return typer.Exit(code)
 
 
-def _enable_x64() -> None:
+def _prepare_jax() -> None:
     # the process is the user's own here, which a library may not assume
     import jax
 
     jax.config.update("jax_enable_x64", True)
+    enable_compilation_cache(lambda line: typer.echo(line, err=True))
 
 
 def _carry_out(
@@ -52,12 +55,12 @@ def _carry_out(
     quiet: bool,
 ) -> None:
     """Do the work of a command, and say what came of it or why it could not be done."""
-    _enable_x64()
+    _prepare_jax()
     try:
         said = work(cases.Progress(None if quiet or as_json else Console(stderr=True)))
     except InputError as error:
         raise _fail(str(error), BAD_INPUT) from None
-    except cases.SolveError as error:
+    except SolveError as error:
         raise _fail(str(error), FAILED_SOLVE) from None
     if as_json:
         typer.echo(cases.json_text(said))
@@ -127,7 +130,7 @@ def check(
     case_file: _CaseFile, data: _Data = None, as_json: _Json = False, quiet: _Quiet = False
 ) -> None:
     """List every finding about a case: schema, units, frames, vessels, distances."""
-    _enable_x64()
+    _prepare_jax()
     findings = cases.check_case(case_file, data or case_file.parent)
     errors = sum(f.severity == "error" for f in findings)
     if as_json:

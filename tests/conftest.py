@@ -19,3 +19,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 _CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 
 install_import_hook(["jaxperf", "gnn_darcy", "bridges"], _CHECKER)
+
+from jaxperf import enable_compilation_cache
+
+enable_compilation_cache()

@@ -25,10 +25,11 @@ from jaxperf.case import (
 )
 from jaxperf.case._build import build_heart, build_tree
 from jaxperf.case._run import on_grid
-from jaxperf.case._solve import darcy_method, solve_case, worst_vessel
+from jaxperf.case._solve import darcy_method, solve_case
 from jaxperf.coupling import solve_perfusion
 from jaxperf.darcy import ConjugateGradient
 from jaxperf.geometry import ellipsoid_ventricle, TetMesh
+from jaxperf.steady import worst_vessel
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 COMPOSITE = REPOSITORY / "examples" / "composite.yaml"

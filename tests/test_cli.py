@@ -10,7 +10,7 @@ import pyvista
 import yaml
 from typer.testing import CliRunner
 
-from jaxperf import case as cases, InputError
+from jaxperf import case as cases, InputError, RESULTS, SolveError
 from jaxperf.case import Case, write_starter
 from jaxperf.cli import app, BAD_INPUT, FAILED_SOLVE
 
@@ -178,7 +178,7 @@ def test_a_run_refuses_a_tree_off_its_ventricle(tmp_path):
 
 def test_a_failed_solve_is_exit_code_one(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
-        raise cases.SolveError("hyperemia: no. The worst vessel is LAD (vessel 1, segment 4).")
+        raise SolveError(RESULTS.nonfinite, "The worst vessel is LAD (vessel 1, segment 4).")
 
     monkeypatch.setattr(cases, "run_case", fail)
     result = runner.invoke(app, ["demo", "--out", str(tmp_path / "out")])

@@ -9,12 +9,12 @@ import yaml
 from sample_texts import Y_CASE, Y_TREE
 from typer.testing import CliRunner
 
-from jaxperf import case as cases
+from jaxperf import case as cases, RESULTS, SolveError
 from jaxperf._misc import InputError
-from jaxperf.case import Progress, run_flow1d, SolveError
+from jaxperf.case import Progress, run_flow1d
 from jaxperf.case._flow1d_run import openbf_problem, read_foreign, svoned_problem
 from jaxperf.cli import app, BAD_INPUT, FAILED_SOLVE
-from jaxperf.flow1d import FlowError, initial_state
+from jaxperf.flow1d import initial_state
 from jaxperf.io import read_openbf, read_svoned
 from jaxperf.vessel import SqrtAreaWall
 
@@ -199,10 +199,12 @@ def test_a_folder_is_no_case(tmp_path):
 
 def test_a_vessel_that_collapses_is_named(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
-        raise FlowError("left (vessel 1) at t = 0.1 s: no.")
+        raise SolveError(RESULTS.vessel_collapsed, "It was seen first in left (vessel 1).")
 
     monkeypatch.setattr("jaxperf.case._flow1d_run.solve_flow1d", fail)
-    with pytest.raises(SolveError, match="fork, cycle 1 of 1: left"):
+    with pytest.raises(
+        SolveError, match=r"no open lumen.*in left \(vessel 1\)\. This was fork, cycle 1 of 1\."
+    ):
         run_flow1d(write_openbf(tmp_path), out=tmp_path / "out", cycles=1)
     assert not (tmp_path / "out").exists()
 
@@ -211,18 +213,20 @@ def test_no_steady_flow_to_start_from(tmp_path):
     """The inlet draws so much that the vessels close."""
     path = write_openbf(tmp_path)
     (tmp_path / "beat.dat").write_text("0 -1e-3\n0.4 -2e-3\n0.8 -1e-3\n", encoding="utf-8")
-    with pytest.raises(SolveError, match="fork: No steady flow was found to start from"):
+    with pytest.raises(
+        SolveError, match=r"No steady flow was found to start from.*This was fork\."
+    ):
         run_flow1d(path, out=tmp_path / "out", cell_time=2e-3)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_failed_run_is_exit_code_one(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
-        raise SolveError("fork: left at t = 0.1 s: no.")
+        raise SolveError(RESULTS.vessel_collapsed, "It was seen first in left.")
 
     monkeypatch.setattr(cases, "run_flow1d", fail)
     result = CliRunner().invoke(app, ["flow1d", "x", "--out", str(tmp_path / "out")])
-    assert result.exit_code == FAILED_SOLVE and "left at t" in result.stderr
+    assert result.exit_code == FAILED_SOLVE and "first in left" in result.stderr
 
 
 def test_options_out_of_range_are_refused(tmp_path):

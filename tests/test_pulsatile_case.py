@@ -10,9 +10,10 @@ import yaml
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
+from jaxperf import RESULTS, SolveError
 from jaxperf._misc import InputError
 from jaxperf._units import PA_PER_MMHG
-from jaxperf.case import Case, check_case, load_case, prepare_case, Progress, SolveError
+from jaxperf.case import Case, check_case, load_case, prepare_case, Progress
 from jaxperf.case._figures import write_waveform_figure
 from jaxperf.case._places import branch_places, Series
 from jaxperf.case._pulsatile import (
@@ -27,7 +28,6 @@ from jaxperf.case._results import collect
 from jaxperf.case._solve import solve_case
 from jaxperf.case._waveforms import heartbeat_of_case
 from jaxperf.cli import app
-from jaxperf.flow1d import FlowError
 from jaxperf.network import branch_course
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -375,10 +375,12 @@ def test_a_flow_that_fails_is_a_failed_solve(solved, monkeypatch):
     results, pulsation, _ = solved
 
     def fail(*args, **kwargs):
-        raise FlowError("LAD (vessel 2) at t = 0.1 s: no.")
+        raise SolveError(RESULTS.vessel_collapsed, "It was seen first in LAD (vessel 2).")
 
     monkeypatch.setattr("jaxperf.case._pulsatile.solve_periodic", fail)
-    with pytest.raises(SolveError, match="pulsatile flow at rest: LAD"):
+    with pytest.raises(
+        SolveError, match=r"in LAD \(vessel 2\)\. This was pulsatile flow at rest\."
+    ):
         solve_pulsation(results.prepared, results.solved, pulsation.heartbeat, lambda text: None)
 
 

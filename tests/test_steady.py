@@ -26,6 +26,7 @@ from jaxperf import (
     ResistanceOutlet,
     RESULTS,
     solve_steady,
+    SolveError,
     SqrtAreaWall,
     SteadyProblem,
     UnrolledAdjoint,
@@ -333,7 +334,7 @@ def test_results_are_named(bifurcation):
     assert "no open lumen" in RESULTS[solve_steady(soft, throw=False).result]
     floating = eqx.tree_at(lambda p: p.boundary, problem, (FlowBoundary(*at([0], [1e-6])),))
     assert "not finite" in RESULTS[solve_steady(floating, throw=False).result]
-    with pytest.raises(eqx.EquinoxRuntimeError, match="largest number of steps"):
+    with pytest.raises(SolveError, match="largest number of steps"):
         solve_steady(problem, max_steps=1)
 
 

@@ -14,7 +14,6 @@ from ._solve import (
     darcy_method as darcy_method,
     solve_case as solve_case,
     Solved as Solved,
-    SolveError as SolveError,
 )
 from ._starter import (
     case_schema as case_schema,

@@ -14,12 +14,12 @@ import yaml
 from jaxtyping import Float
 
 from .._misc import InputError
+from .._results import SolveError
 from .._units import M_PER_MM
 from ..flow1d import (
     ExternalPressure,
     flow1d_problem,
     Flow1DProblem,
-    FlowError,
     solve_flow1d,
     solve_periodic,
 )
@@ -45,7 +45,6 @@ from ..vessel import (
 from ._places import Place, save_points, Series, series_of
 from ._progress import Progress
 from ._run import run_folder, versions
-from ._solve import SolveError
 
 DEFAULT_CELL_TIME = 3e-4
 _SAMPLES = 100
@@ -275,9 +274,9 @@ def _solve(case: Foreign, cycles: int | None, note) -> tuple[Series, int]:
                 note(f"{size}, cycle {took} of {cycles}")
                 found = solve_flow1d(problem, points=points, samples=_SAMPLES, initial=state)
                 state = found.state
-    except FlowError as error:
-        where = case.name if cycles is None else f"{case.name}, cycle {took} of {cycles}"
-        raise SolveError(f"{where}: {error}") from error
+    except SolveError as error:
+        which = "" if cycles is None else f", cycle {took} of {cycles}"
+        raise SolveError(error.result, f"{error.where} This was {case.name}{which}.") from error
     found = jax.block_until_ready(found)
     pressure, flow = np.asarray(found.pressure), np.asarray(found.flow)
     return series_of(places, problem.period, pressure, flow), took

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from .._misc import InputError
+from .._results import SolveError
 from .._units import M3_S_PER_ML_MIN, M_PER_MM, PA_PER_MMHG
 from ..coupling import (
     condense_bed,
@@ -24,7 +25,6 @@ from ..coupling import (
 from ..flow1d import (
     flow1d_problem,
     Flow1DProblem,
-    FlowError,
     initial_state,
     PeriodicSolution,
     solve_periodic,
@@ -34,7 +34,7 @@ from ..vessel import AbstractElasticWall, RigidWall
 from ._places import branch_places, Place, save_points, Series, series_of
 from ._prepare import Prepared
 from ._results import lesion_end, Results, STATES
-from ._solve import darcy_method, Solved, SolveError
+from ._solve import darcy_method, Solved
 from ._waveforms import Heartbeat
 
 _SAMPLES = 100
@@ -210,8 +210,9 @@ def _periodic(
             tolerance=tolerance,
             max_cycles=cycles_max,
         )
-    except FlowError as error:
-        raise SolveError(f"pulsatile flow at {state}: {error}") from error
+    except SolveError as error:
+        where = f"{error.where} This was pulsatile flow at {state}."
+        raise SolveError(error.result, where) from error
     return jax.block_until_ready(found)
 
 

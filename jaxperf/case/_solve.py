@@ -1,6 +1,5 @@
 """Calibration, rest and hyperemia of a prepared case."""
 
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,12 +8,10 @@ from importlib.metadata import entry_points, EntryPoint
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Float
 
 from .._misc import InputError
-from .._results import RESULTS
-from .._units import M3_S_KG_PER_ML_MIN_G, M_PER_MM
+from .._results import SolveError
+from .._units import M3_S_KG_PER_ML_MIN_G
 from ..coupling import (
     Autoregulation,
     calibrate,
@@ -24,15 +21,10 @@ from ..coupling import (
     solve_perfusion,
 )
 from ..darcy import AbstractDarcySolver, ConjugateGradient, multigrid
-from ..network import VascularNetwork, vessel_label
 from ._prepare import Prepared
 
 DEFAULT_HYPEREMIA_FACTOR = 3.75
 _SOLVER_GROUP = "jaxperf.darcy_solvers"
-
-
-class SolveError(RuntimeError):
-    """A solve that ended without a solution, as a sentence that names the worst vessel."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +78,8 @@ def solve_case(prepared: Prepared, stage, note) -> Solved:
                 method=method,
                 report=note,
             )
-        except RuntimeError as error:
-            raise SolveError(_explain(problem, method, "calibration")) from error
+        except SolveError as error:
+            raise SolveError(error.result, f"{error.where} This was the calibration.") from error
     with stage("rest"):
         at_rest = eqx.tree_at(lambda p: p.microcirculation, problem, found.rest)
         if regulation.enabled:
@@ -154,8 +146,7 @@ def _first_call(problem: PerfusionProblem, method: AbstractDarcySolver) -> float
     the same, and the solves that count come later.
     """
     begin = time.perf_counter()
-    with contextlib.suppress(RuntimeError):
-        jax.block_until_ready(solve_perfusion(problem, method))
+    jax.block_until_ready(solve_perfusion(problem, method, throw=False))
     return time.perf_counter() - begin
 
 
@@ -165,36 +156,7 @@ def _timed(
     begin = time.perf_counter()
     try:
         solution = jax.block_until_ready(solve_perfusion(problem, method))
-    except RuntimeError as error:
-        raise SolveError(_explain(problem, method, name)) from error
+    except SolveError as error:
+        raise SolveError(error.result, f"{error.where} This was the flow at {name}.") from error
     took[name] = time.perf_counter() - begin
     return solution
-
-
-def _explain(problem: PerfusionProblem, method: AbstractDarcySolver, name: str) -> str:
-    """Solve again without raising, and say how it ended and which vessel is worst."""
-    solution = solve_perfusion(problem, method, throw=False)
-    sentence = RESULTS[solution.result] or "The solve failed."
-    worst = worst_vessel(problem.network, np.asarray(solution.pressure), np.asarray(solution.flow))
-    return f"{name}: {sentence} The worst vessel is {worst}."
-
-
-def worst_vessel(
-    network: VascularNetwork,
-    pressure: Float[np.ndarray, " n"],
-    flow: Float[np.ndarray, " s"],
-) -> str:
-    """The vessel a failed solve points at: not finite, else of the steepest fall of pressure."""
-    node = np.asarray(network.segment_node)
-    lost = ~(np.isfinite(flow) & np.isfinite(pressure[node]).all(axis=1))
-    if lost.any() and not lost.all():
-        return vessel_label(network, int(np.flatnonzero(lost)[0]))
-    if lost.all():
-        narrow = np.asarray(network.radius).min(axis=1)
-        i = int(np.argmin(narrow))
-        return (
-            f"unknown, as no pressure is finite; the narrowest is {vessel_label(network, i)} "
-            f"with a radius of {narrow[i] / M_PER_MM:.3g} mm"
-        )
-    fall = np.abs(pressure[node[:, 0]] - pressure[node[:, 1]]) / np.asarray(network.length)
-    return vessel_label(network, int(np.argmax(fall)))

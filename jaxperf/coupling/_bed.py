@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .._misc import by_precision, InputError, is_traced
-from .._results import RESULTS
+from .._results import RESULTS, SolveError
 from .._units import PA_PER_MMHG
 from ..darcy import (
     AbstractDarcySolver,
@@ -211,7 +211,8 @@ def condense_bed(
     **Errors:** [`InputError`][] naming the vessel or the node: an elastic wall in the problem, a
     1-D part that is not closed towards the roots, a loop, a lesion or a boundary condition in the
     bed, an outlet that feeds no tissue, two outlets that the mesh cannot tell apart, a vessel
-    without lumen, a pressure waveform without depth.
+    without lumen, a pressure waveform without depth. [`SolveError`][] naming the vessel or the
+    outlet where a solve fails; under a transformation the bed is NaN then.
 
     **Source:** abstracts of J. A. E. Spaan, N. P. W. Breuls, J. D. Laird, Circ Res 49:584 (1981);
     W. M. Chilian, M. L. Marcus, Am J Physiol 247:H984 (1984); J. A. E. Spaan, Circ Res 56:293
@@ -229,7 +230,7 @@ def condense_bed(
         rtol = by_precision(solution.pressure, float64=1e-6, float32=1e-4)
     tolerance = jnp.asarray(rtol, solution.pressure.dtype)
     interaction = _interaction(
-        linear, method, outlets, cut, tolerance, max_linear_steps, chunk, progress
+        problem.network, linear, method, outlets, cut, tolerance, max_linear_steps, chunk, progress
     )
     _refuse_twins(problem.network, cut, interaction)
     bed = _perfused_bed(
@@ -380,8 +381,9 @@ def _responses(
     number: Int[Array, " m"],
     rtol: Float[Array, ""],
     max_linear_steps: int,
-) -> tuple[Float[Array, "m c"], Float[Array, "m c"]]:
-    """z = S⁻¹ φ of some outlets, and the residuals φ − S z.
+) -> tuple[Float[Array, "m c"], Float[Array, "m c"], Bool[Array, " m"]]:
+    """z = S⁻¹ φ of some outlets (NaN where none was found), the residuals φ − S z, and whether
+    each was found.
 
     Nothing here depends on the number of outlets: another cut is the same program.
     """
@@ -398,12 +400,11 @@ def _responses(
         )
         return found.value, share - linear.schur(found.value), found.converged
 
-    value, residual, converged = jax.vmap(one)(number)
-    return RESULTS.linear_solver_failed.error_if(value, ~converged.all()), residual
+    return jax.vmap(one)(number)
 
 
 def _interaction(
-    linear, method, outlets, cut, rtol, max_linear_steps, chunk, progress
+    network, linear, method, outlets, cut, rtol, max_linear_steps, chunk, progress
 ) -> Float[Array, "b b"]:
     r"""X = Φᵀ S⁻¹ Φ, in blocks of columns of one size so that they share one program.
 
@@ -414,7 +415,7 @@ def _interaction(
     solutions, residuals = [], []
     for first in range(0, n_outlets, chunk):
         number = np.minimum(np.arange(first, first + chunk), n_outlets - 1)
-        value, residual = _responses(
+        value, residual, converged = _responses(
             linear,
             method,
             outlets.outlet,
@@ -423,6 +424,11 @@ def _interaction(
             rtol,
             max_linear_steps,
         )
+        if not is_traced(converged) and not np.asarray(converged).all():
+            bad = int(cut.outlet[number[np.argmin(np.asarray(converged))]])
+            raise SolveError(
+                RESULTS.linear_solver_failed, f"The outlet is {node_label(network, bad)}."
+            )
         solutions.append(value[: n_outlets - first])
         residuals.append(residual[: n_outlets - first])
         if progress is not None:

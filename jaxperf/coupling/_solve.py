@@ -2,20 +2,23 @@
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._results import RESULTS
+from .._results import conclude, RESULTS
 from ..darcy import AbstractDarcySolver, ConjugateGradient, darcy_operator
 from ..steady import (
     AbstractAdjoint,
     find_root,
     ImplicitAdjoint,
     NetworkLaw,
+    NetworkState,
     Newton,
     node_closure,
+    worst_vessel,
 )
 from ._problem import PerfusionProblem
-from ._system import initial_perfusion, PerfusionSystem
+from ._system import initial_perfusion, PerfusionState, PerfusionSystem
 
 
 class PerfusionSolution(eqx.Module):
@@ -78,6 +81,7 @@ def solve_perfusion(
     adjoint: AbstractAdjoint = ImplicitAdjoint(),
     max_steps: int = 50,
     max_linear_steps: int = 20_000,
+    initial: PerfusionSolution | None = None,
     throw: bool = True,
 ) -> PerfusionSolution:
     """Solve network and tissue as one system.
@@ -93,14 +97,37 @@ def solve_perfusion(
       `solve` play no part.
     - `newton`, `adjoint`, `max_steps`, `throw`: as in `solve_steady`.
     - `max_linear_steps`: products with the matrix in one Newton step at most.
+    - `initial`: a solution to start from, of a problem with the same network and mesh: in a fit, a
+      sweep or a lesion that narrows step by step. Nothing is differentiated with respect to it.
+      Blood at rest where left out.
 
     **Returns:** a [`PerfusionSolution`][], differentiable in the parameters that `problem` holds as
     floating-point arrays, to any order. Held fixed are the mesh, the regions and the course of
     the vessels: their length is `network.length`, whatever `network.node_position` says.
+
+    **Errors:** [`SolveError`][] naming the vessel where no solution is found, as in
+    `solve_steady`; `ValueError` for an `initial` of other sizes.
     """
+    start = None if initial is None else _state_of(problem, initial)
     # One jitted function with every argument in its place: a default left out and the same value
     # passed would be two programs.
-    return _solve(problem, method, newton, adjoint, max_steps, max_linear_steps, throw)
+    solution = _solve(problem, method, newton, adjoint, max_steps, max_linear_steps, start)
+    where = lambda s: worst_vessel(problem.network, np.asarray(s.pressure), np.asarray(s.flow))
+    return conclude(solution, throw=throw, where=where)
+
+
+def _state_of(problem: PerfusionProblem, solution: PerfusionSolution) -> PerfusionState:
+    """The unknowns of a solution, if it fits the problem."""
+    network = problem.network
+    expected = (network.n_nodes, network.n_segments, problem.tissue.n_cells)
+    parts = (solution.pressure, solution.flow, solution.pressure_tissue)
+    found = tuple(part.shape[0] for part in parts)
+    if found != expected:
+        raise ValueError(
+            f"initial has {found} nodes, segments and control volumes; expected {expected}, those "
+            "of the problem"
+        )
+    return PerfusionState(NetworkState(solution.pressure, solution.flow), solution.pressure_tissue)
 
 
 @eqx.filter_jit
@@ -111,13 +138,14 @@ def _solve(
     adjoint: AbstractAdjoint,
     max_steps: int,
     max_linear_steps: int,
-    throw: bool,
+    start: PerfusionState | None,
 ) -> PerfusionSolution:
     system = perfusion_system(problem, method, max_linear_steps)
-    start = initial_perfusion(
-        problem.network, system.closure, problem.tissue, problem.microcirculation
-    )
-    root = find_root(system, start, newton, adjoint=adjoint, max_steps=max_steps, throw=throw)
+    if start is None:
+        start = initial_perfusion(
+            problem.network, system.closure, problem.tissue, problem.microcirculation
+        )
+    root = find_root(system, start, newton, adjoint=adjoint, max_steps=max_steps)
     state, closure = root.value, system.closure
     terminal_pressure = state.network.pressure[problem.tissue.terminal_node]
     flow = system.exchange(terminal_pressure, state.tissue)

@@ -6,10 +6,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .._misc import by_precision
-from .._results import RESULTS
+from .._results import conclude, ended_as, RESULTS
 from ._krylov import KrylovSolution, solve_krylov
 from ._operator import darcy_operator, DarcyOperator
 
@@ -215,22 +216,42 @@ def solve_darcy(
     to any order. A connected piece of the mesh without a sink or a prescribed pressure is refused.
 
     **Arguments:** `method`, an [`AbstractDarcySolver`][]; `max_steps` overrides its own limit;
-    `throw`, whether to raise where no solution is found.
+    `throw`, whether to raise where no solution is found; under a transformation nothing is
+    raised, and values and derivatives of a failed solve are NaN, as in `solve_steady`.
 
     **Returns:** a [`DarcySolution`][].
+
+    **Errors:** [`SolveError`][] naming a control volume where no solution is found.
     """
     # A default left out and the same value passed would be two programs: see `solve_perfusion`.
-    return _solve(problem, method, max_steps, throw)
+    solution = _solve(problem, method, max_steps)
+    return conclude(solution, throw=throw, where=lambda s: _worst_cell(problem, s))
 
 
 @eqx.filter_jit
 def _solve(
-    problem: DarcyProblem, method: AbstractDarcySolver, max_steps: int | None, throw: bool
+    problem: DarcyProblem, method: AbstractDarcySolver, max_steps: int | None
 ) -> DarcySolution:
     operator, source = _eliminated(problem)
-    solution = method.solve(method.init(operator), source, max_steps=max_steps)
-    if throw:
-        failed = solution.result != RESULTS.successful
-        pressure = solution.result.error_if(solution.pressure, failed)
-        solution = eqx.tree_at(lambda s: s.pressure, solution, pressure)
-    return solution
+    return method.solve(method.init(operator), source, max_steps=max_steps)
+
+
+def _worst_cell(problem: DarcyProblem, solution: DarcySolution) -> str:
+    """The control volume a failed solve points at: of a piece without a level, else of a diagonal
+    that is not positive, else of the largest imbalance."""
+    operator, graph = problem.operator, problem.operator.graph
+    if ended_as(solution.result, RESULTS.no_pressure_level):
+        held = np.asarray(operator.sink) != 0
+        held = held if problem.fixed is None else held | np.asarray(problem.fixed)
+        piece = np.asarray(graph.piece)
+        bare = ~np.isin(piece, piece[held])
+        return f"Control volume {int(np.argmax(bare))} lies in such a piece."
+    diagonal = np.asarray(operator.diagonal)
+    bad = ~(diagonal > 0)
+    if bad.any():
+        i = int(np.argmax(bad))
+        return f"The diagonal of control volume {i} is {diagonal[i]:.3g} m3/(s Pa)."
+    missing = np.abs(np.asarray(solution.balance))
+    if not np.isfinite(missing).any():
+        return "No pressure is finite."
+    return f"The largest imbalance is in control volume {int(np.nanargmax(missing))}."

@@ -2,7 +2,7 @@
 
 from ._controller import CourantLimit as CourantLimit
 from ._grid import Grid as Grid, grid_vessel_label as grid_vessel_label, make_grid as make_grid
-from ._initial import FlowError as FlowError, initial_state as initial_state
+from ._initial import initial_state as initial_state
 from ._periodic import PeriodicSolution as PeriodicSolution, solve_periodic as solve_periodic
 from ._points import SavePoints as SavePoints
 from ._problem import (

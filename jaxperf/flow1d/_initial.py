@@ -8,16 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .._misc import InputError, is_traced
-from .._results import RESULTS
+from .._results import nan_unless, RESULTS, SolveError
 from ..network import PerfusedBed
 from ..steady import NetworkLaw, NetworkState, solve_steady, SteadyProblem
 from ._outlets import outlet_start
 from ._problem import Flow1DProblem
 from ._semidiscretisation import FlowState, interpolate, semidiscretise
-
-
-class FlowError(RuntimeError):
-    """A run that could not start or go on: what happened, in which vessel and when."""
 
 
 def initial_state(problem: Flow1DProblem, network_state: NetworkState | None = None) -> FlowState:
@@ -30,18 +26,16 @@ def initial_state(problem: Flow1DProblem, network_state: NetworkState | None = N
 
     **Returns:** a [`FlowState`][], differentiable in the problem.
 
-    **Errors:** [`InputError`][] for a perfused bed without `network_state`; [`FlowError`][] where
-    no steady flow is found.
+    **Errors:** [`InputError`][] for a perfused bed without `network_state`; [`SolveError`][] where
+    no steady flow is found; under a transformation the state is NaN then.
     """
     if network_state is not None:
         return _state_of(problem, network_state)
     state, found = steady_start(problem)
-    text = RESULTS[RESULTS.no_steady_start]
-    if is_traced(found):
-        arrays, rest = eqx.partition(state, eqx.is_inexact_array)
-        return eqx.combine(eqx.error_if(arrays, ~found, text), rest)
+    if any(is_traced(leaf) for leaf in jax.tree.leaves((state, found))):
+        return nan_unless(found, state)
     if not found:
-        raise FlowError(text)
+        raise SolveError(RESULTS.no_steady_start, "")
     return state
 
 

@@ -18,7 +18,7 @@ from ._outlets import outlet_conductance, outlet_rate, outlet_source
 from ._points import sample_points, SavePoints
 from ._problem import Flow1DProblem
 from ._semidiscretisation import FlowState, Semidiscretisation, semidiscretise
-from ._solve import check_solution, flow_result
+from ._solve import concluded, flow_result
 
 # Of the exponential of the slow rates over a cycle.
 _IMPLICIT_STEPS = 64
@@ -88,7 +88,7 @@ def solve_periodic(
 
     **Returns:** a [`PeriodicSolution`][].
 
-    **Errors:** [`FlowError`][] as in `solve_flow1d`; a periodic state that was not reached within
+    **Errors:** [`SolveError`][] as in `solve_flow1d`; a periodic state that was not reached within
     `max_cycles` has the result `cycles_exhausted`, which raises too.
     """
     if samples < 1 or max_cycles < 1 or adjoint not in ("reverse", "forward"):
@@ -110,7 +110,7 @@ def solve_periodic(
     if initial is None:
         initial, started = steady_start(problem)
     solution = _solve(problem, march, initial, started, tolerance, max_cycles, adjoint)
-    return check_solution(problem, march, solution) if throw else solution
+    return concluded(problem, march, solution, throw)
 
 
 @eqx.filter_jit

@@ -7,10 +7,10 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from .._misc import InputError, is_traced
-from .._results import RESULTS
+from .._misc import InputError
+from .._results import conclude, ended_as, RESULTS
 from ._grid import grid_vessel_label
-from ._initial import FlowError, steady_start
+from ._initial import steady_start
 from ._march import find_fault, March, run_cycles
 from ._points import sample_points, SavePoints
 from ._problem import Flow1DProblem
@@ -89,15 +89,17 @@ def solve_flow1d(
       `controller_gave_up`: it keeps the state at the sample before, which all later rows repeat,
       and `failed_at` counts the samples reached. Equal steps are counted beforehand and ask for
       no limit. Recursive checkpointing holds about √(2 `max_steps`) states.
-    - `throw`: raise where the run fails, naming vessel and time; otherwise look at `result`,
+    - `throw`: raise where the run fails, naming vessel and time; under a transformation nothing is
+      raised, and values and derivatives of a failed run are NaN. With False look at `result`,
       which is `no_steady_start` where there is no steady flow to start from.
 
     **Returns:** a [`Flow1DSolution`][], differentiable forwards and backwards in the parameters
     that `problem` and `initial` hold as floating-point arrays (with a controller in the mode its
     adjoint has). The grid, the period and the steps are held fixed.
 
-    **Errors:** [`FlowError`][] where a vessel closes, the flow becomes faster than its waves, the
-    step is too long for them, the controller gives up, or there is no steady flow to start from.
+    **Errors:** [`SolveError`][] naming vessel and time where a vessel closes, the flow becomes
+    faster than its waves, the step is too long for them or the controller gives up, and where
+    there is no steady flow to start from.
     """
     if samples < 1 or n_cycles < 1:
         raise InputError(
@@ -120,7 +122,7 @@ def solve_flow1d(
     if initial is None:
         initial, started = steady_start(problem)
     solution = _solve(problem, march, initial, started, n_cycles)
-    return check_solution(problem, march, solution) if throw else solution
+    return concluded(problem, march, solution, throw)
 
 
 @eqx.filter_jit
@@ -158,28 +160,21 @@ def flow_result(fault: Int[Array, ""]) -> RESULTS:
     return result
 
 
-def check_solution(problem: Flow1DProblem, march: March, solution: Solution) -> Solution:
-    """Return a sound solution; raise for one that failed."""
-    failed = solution.result != RESULTS.successful
-    if is_traced(solution.flow):
-        # Inside a transformation no vessel can be named: the values are not known.
-        arrays, rest = eqx.partition(solution, eqx.is_inexact_array)
-        text = "The transient flow failed; with throw=False its `result` says how."
-        return eqx.combine(eqx.error_if(arrays, failed, text), rest)
+def concluded(problem: Flow1DProblem, march: March, solution: Solution, throw: bool) -> Solution:
+    """What the verbs of this room return: see [`conclude`][]."""
+    return conclude(solution, throw=throw, where=lambda s: _place_of_fault(problem, march, s))
+
+
+def _place_of_fault(problem: Flow1DProblem, march: March, solution: Outcome) -> str:
+    """The vessel and the time of a fault; nothing where the whole network is at fault."""
     for nowhere in (RESULTS.no_steady_start, RESULTS.cycles_exhausted):
-        if bool(solution.result == nowhere):
-            raise FlowError(RESULTS[nowhere])
-    if bool(failed):
-        raise FlowError(_fault_message(problem, march, solution))
-    return solution
-
-
-def _fault_message(problem: Flow1DProblem, march: March, solution) -> str:
+        if ended_as(solution.result, nowhere):
+            return ""
     fault, time, slot = find_fault(
         problem, semidiscretise(problem), march, solution.state, solution.failed_at
     )
-    # Step by step a cause shows that the end of the interval may have swallowed.
-    found = flow_result(fault)
-    sentence = RESULTS[solution.result if int(fault) == 0 else found]
     where = grid_vessel_label(problem.network, problem.grid, int(slot))
-    return f"{where} at t = {float(time):.4f} s: {sentence}"
+    seen = flow_result(fault)
+    # Step by step a cause shows that the end of the interval may have swallowed.
+    cause = "" if int(fault) == 0 or ended_as(seen, solution.result) else f" {RESULTS[seen]}"
+    return f"It was seen first in {where} at t = {float(time):.4f} s.{cause}"

@@ -19,6 +19,7 @@ from ._solve import (
     solve_steady as solve_steady,
     SteadyProblem as SteadyProblem,
     SteadySolution as SteadySolution,
+    worst_vessel as worst_vessel,
 )
 from ._system import (
     Boundary as Boundary,

@@ -249,13 +249,11 @@ def find_root(
     *,
     adjoint: AbstractAdjoint,
     max_steps: int,
-    throw: bool,
 ) -> Root:
     """Solve F(x) = 0.
 
     **Arguments:** `x0`, a guess, by which nothing is differentiated; `max_steps`, for
-    `ImplicitAdjoint`; `throw`, whether to raise when no root is found (set it to `False` under
-    `vmap` and for export).
+    `ImplicitAdjoint`.
 
     A derivative of a solve that found no root, or whose own linear system was not solved, is NaN.
 
@@ -272,7 +270,4 @@ def find_root(
         raise ValueError(
             f"adjoint is {adjoint!r}; expected ImplicitAdjoint() or UnrolledAdjoint(steps)"
         )
-    if throw:
-        failed = root.result != RESULTS.successful
-        root = eqx.tree_at(lambda r: r.value, root, root.result.error_if(root.value, failed))
     return root

@@ -1,10 +1,12 @@
 """Steady flow in a network."""
 
 import equinox as eqx
+import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._results import RESULTS
-from ..network import check_boundary, VascularNetwork
+from .._results import conclude, RESULTS
+from .._units import M_PER_MM
+from ..network import check_boundary, VascularNetwork, vessel_label
 from ..vessel import AbstractWall, Blood, RigidWall
 from ._newton import AbstractAdjoint, find_root, ImplicitAdjoint, Newton
 from ._system import Boundary, initial_state, NetworkLaw, node_closure, SteadySystem
@@ -62,17 +64,23 @@ def solve_steady(
     - `method`: [`Newton`][] with its tolerance.
     - `adjoint`: [`ImplicitAdjoint`][] or [`UnrolledAdjoint`][].
     - `max_steps`: Newton steps at most.
-    - `throw`: raise if no solution is found; otherwise look at `result`.
+    - `throw`: raise if no solution is found; under a transformation (`jit`, `grad`, `vmap`)
+      nothing is raised, and values and derivatives of a failed solve are NaN. With False the last
+      iterate is returned as it is; look at `result`.
 
     **Returns:** a [`SteadySolution`][].
+
+    **Errors:** [`SolveError`][] naming the vessel where no solution is found.
     """
     # A default left out and the same value passed would be two programs: see `solve_perfusion`.
-    return _solve(problem, method, adjoint, max_steps, throw)
+    solution = _solve(problem, method, adjoint, max_steps)
+    where = lambda s: worst_vessel(problem.network, np.asarray(s.pressure), np.asarray(s.flow))
+    return conclude(solution, throw=throw, where=where)
 
 
 @eqx.filter_jit
 def _solve(
-    problem: SteadyProblem, method: Newton, adjoint: AbstractAdjoint, max_steps: int, throw: bool
+    problem: SteadyProblem, method: Newton, adjoint: AbstractAdjoint, max_steps: int
 ) -> SteadySolution:
     closure = node_closure(problem.network, problem.boundary)
     law = NetworkLaw(problem.network, problem.blood, problem.wall)
@@ -82,7 +90,6 @@ def _solve(
         method,
         adjoint=adjoint,
         max_steps=max_steps,
-        throw=throw,
     )
     state = root.value
     return SteadySolution(
@@ -94,3 +101,28 @@ def _solve(
         newton_iterations=root.steps,
         residual=root.residual,
     )
+
+
+def worst_vessel(
+    network: VascularNetwork,
+    pressure: Float[np.ndarray, " n"],
+    flow: Float[np.ndarray, " s"],
+) -> str:
+    """The vessel a failed solve points at: not finite, else of the steepest fall of pressure.
+
+    **Arguments:** `pressure`, total, Pa, and `flow`, m³/s, as the solve left them; host only.
+
+    **Returns:** a sentence that names it.
+    """
+    node = np.asarray(network.segment_node)
+    lost = ~(np.isfinite(flow) & np.isfinite(pressure[node]).all(axis=1))
+    if lost.all():
+        narrow = np.asarray(network.radius).min(axis=1)
+        i = int(np.argmin(narrow))
+        return (
+            "The worst vessel is unknown, as no pressure is finite; the narrowest is "
+            f"{vessel_label(network, i)} with a radius of {narrow[i] / M_PER_MM:.3g} mm."
+        )
+    fall = np.abs(pressure[node[:, 0]] - pressure[node[:, 1]]) / np.asarray(network.length)
+    i = int(np.argmax(lost if lost.any() else fall))
+    return f"The worst vessel is {vessel_label(network, i)}."
