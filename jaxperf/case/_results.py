@@ -68,7 +68,8 @@ def collect(prepared: Prepared, solved: Solved) -> Results:
         name: np.asarray(solution.mbf) / M3_S_KG_PER_ML_MIN_G
         for name, solution in zip(STATES, (solved.rest, solved.hyperemia), strict=True)
     }
-    means = {k: np.asarray(segment_means(jax.device_put(v), volume, segment)) for k, v in mbf.items()}
+    mean = lambda v: np.asarray(segment_means(jax.device_put(v), volume, segment))
+    means = {name: mean(values) for name, values in mbf.items()}
     inlet = prepared.case.boundary.pressure_inlet_mmHg * PA_PER_MMHG
     reserve = coronary_flow_reserve(*jax.device_put((means["rest"], means["hyperemia"])))
     return Results(
