@@ -1,5 +1,8 @@
 """The command line: arguments in, exit code out; the work is done in `jaxperf.case`."""
 
+# annotations stay text, so that `--help` loads none of the rooms they name
+from __future__ import annotations
+
 import json
 import signal
 from collections.abc import Callable
@@ -11,7 +14,6 @@ import typer
 from rich.console import Console
 
 from . import case as cases
-from ._misc import InputError
 
 app = typer.Typer(
     add_completion=False,
@@ -52,6 +54,8 @@ def _carry_out(
     quiet: bool,
 ) -> None:
     """Do the work of a command, and say what came of it or why it could not be done."""
+    from ._misc import InputError
+
     _enable_x64()
     try:
         said = work(cases.Progress(None if quiet or as_json else Console(stderr=True)))
@@ -114,6 +118,8 @@ def init(
     quiet: _Quiet = False,
 ) -> None:
     """Write a commented case file and demonstration inputs to start from."""
+    from ._misc import InputError
+
     try:
         path = cases.write_starter(folder, overwrite=overwrite)
     except InputError as error:
