@@ -176,5 +176,8 @@ def render(
         )
         if surface.opacity >= 1.0:
             depth = reached
-    picture = image.reshape(size[1], oversample, size[0], oversample, 3).mean(axis=(1, 3))
+    fine = image.reshape(size[1], oversample, size[0], oversample, 3)
+    # NumPy's mean takes three times as long over axes as short as these
+    part = range(oversample)
+    picture = sum(fine[:, i, :, j] for i in part for j in part) / oversample**2
     return np.clip(picture, 0.0, 1.0)
