@@ -21,7 +21,7 @@ def lazy_names(
     """
     tree = ast.parse(Path(file).read_text(encoding="utf-8"))
     where = {
-        alias.name: node.module
+        alias.name: "." * node.level + (node.module or alias.name)
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
@@ -33,9 +33,8 @@ def lazy_names(
             raise AttributeError(
                 f"module {package!r} has no attribute {name!r}", name=name, obj=sys.modules[package]
             )
-        if where[name] is None:
-            return import_module(f"{package}.{name}")
-        value = getattr(import_module(f"{package}.{where[name]}"), name)
+        source = import_module(where[name], package)
+        value = source if where[name] == f".{name}" else getattr(source, name)
         setattr(sys.modules[package], name, value)
         return value
 

@@ -51,7 +51,7 @@ static void cover(int64_t number, const int64_t *corner, const double (*xy)[2], 
  *
  * - triangle (n, 3). xy (p, 2): pixels, y downwards. z (p,): towards the viewer. shade (p, 3).
  * - depth (height, width): behind it nothing shows; the surface's own, where it shows, replaces it.
- * - owner (height, width), -1 throughout, and weight (height, width, 2): room to work in.
+ * - owner (height, width), -1 throughout before and after, weight (height, width, 2): room to work.
  * - image (height, width, 3).
  */
 KERNEL void raster_lay(int64_t n, const int64_t (*triangle)[3], const double (*xy)[2],
@@ -70,5 +70,6 @@ KERNEL void raster_lay(int64_t n, const int64_t (*triangle)[3], const double (*x
                             w_c * shade[corner[2]][i];
             image[pixel][i] += opacity * (colour - image[pixel][i]);
         }
+        owner[pixel] = -1;
     }
 }

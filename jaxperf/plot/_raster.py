@@ -155,6 +155,7 @@ def render(
     width, height = (oversample * n for n in size)
     image = np.ones((height * width, 3))
     depth = np.full(height * width, -np.inf)
+    owner, weight = np.full(len(depth), -1), np.empty((len(depth), 2))
     scale = 0.5 * width / half_width
     reach = [((s.point - centre) @ view[2]) for s in surfaces]
     front, back = max(float(z.max()) for z in reach), min(float(z.min()) for z in reach)
@@ -168,14 +169,12 @@ def render(
         shade = shade + white * (1.0 - shade)
         triangle = np.ascontiguousarray(surface.triangle, np.int64)
         xy, z, shade = map(np.ascontiguousarray, (xy, local[:, 2], shade))
-        reached, owner = depth.copy(), np.full(len(depth), -1)
-        weight = np.empty((len(depth), 2))
+        # one translucent surface does not hide another
+        reached = depth if surface.opacity >= 1.0 else depth.copy()
         _lay(
             *(len(triangle), triangle, xy, z, shade, surface.opacity),
             *(width, height, reached, owner, weight, image),
         )
-        if surface.opacity >= 1.0:
-            depth = reached
     fine = image.reshape(size[1], oversample, size[0], oversample, 3)
     # NumPy's mean takes three times as long over axes as short as these
     part = range(oversample)
