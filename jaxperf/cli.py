@@ -1,5 +1,8 @@
 """The command line: arguments in, exit code out; the work is done in `jaxperf.case`."""
 
+# annotations stay text, so that `--help` loads none of the rooms they name
+from __future__ import annotations
+
 import json
 import signal
 from collections.abc import Callable
@@ -11,9 +14,6 @@ import typer
 from rich.console import Console
 
 from . import case as cases
-from ._cache import enable_compilation_cache
-from ._misc import InputError
-from ._results import SolveError
 
 app = typer.Typer(
     add_completion=False,
@@ -44,6 +44,8 @@ def _prepare_jax() -> None:
     # the process is the user's own here, which a library may not assume
     import jax
 
+    from ._cache import enable_compilation_cache
+
     jax.config.update("jax_enable_x64", True)
     enable_compilation_cache(lambda line: typer.echo(line, err=True))
 
@@ -55,6 +57,9 @@ def _carry_out(
     quiet: bool,
 ) -> None:
     """Do the work of a command, and say what came of it or why it could not be done."""
+    from ._misc import InputError
+    from ._results import SolveError
+
     _prepare_jax()
     try:
         said = work(cases.Progress(None if quiet or as_json else Console(stderr=True)))
@@ -117,6 +122,8 @@ def init(
     quiet: _Quiet = False,
 ) -> None:
     """Write a commented case file and demonstration inputs to start from."""
+    from ._misc import InputError
+
     try:
         path = cases.write_starter(folder, overwrite=overwrite)
     except InputError as error:

@@ -42,11 +42,11 @@ from ..vessel import (
     SqrtAreaWall,
     SvOneDWall,
 )
+from ._defaults import DEFAULT_CELL_TIME
 from ._places import Place, save_points, Series, series_of
 from ._progress import Progress
 from ._run import run_folder, versions
 
-DEFAULT_CELL_TIME = 3e-4
 _SAMPLES = 100
 _CYCLES_MAX = 100
 _TOLERANCE = 1e-5
