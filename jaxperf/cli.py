@@ -328,7 +328,11 @@ def _end(signal_number: int, _frame: object) -> None:
 
 def main() -> None:
     """Entry point of the `jaxperf` command."""
-    signal.signal(signal.SIGTERM, _end)
+    # Windows knows no SIGHUP; under nohup it is ignored, and stays so
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _end)
     app()
 
 

@@ -42,9 +42,10 @@ from ..vessel import (
     SqrtAreaWall,
     SvOneDWall,
 )
+from ._folder import run_folder
 from ._places import Place, save_points, Series, series_of
 from ._progress import Progress
-from ._run import run_folder, versions
+from ._run import versions
 from ._solve import SolveError
 
 DEFAULT_CELL_TIME = 3e-4

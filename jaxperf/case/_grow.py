@@ -14,11 +14,11 @@ from ..io import write_tree
 from ..network import VascularNetwork
 from ._build import build_heart, healthy_tree, Heart
 from ._check import geometry_findings, refuse_errors
+from ._folder import run_folder
 from ._forest_facts import forest_facts, segment_arrays, spread, write_morphometry
 from ._growth import forest_path, Grown, growth_problem, joined_forest, read_forest
 from ._progress import Progress
 from ._results import anatomy_labels
-from ._run import run_folder
 from ._schema import Case
 
 
