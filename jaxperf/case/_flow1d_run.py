@@ -1,5 +1,6 @@
 """Cases of other 1-D solvers, run as they are: openBF and svOneDSolver."""
 
+import functools
 import os
 import re
 import time
@@ -98,7 +99,7 @@ def run_flow1d(
             setup = time.perf_counter() - begin
         with progress.stage("solve"):
             begin = time.perf_counter()
-            series, took = _solve(case, cycles, progress.note)
+            series, took = _solve(case, cycles, progress)
             solve = time.perf_counter() - begin
         said = {
             **_summary(case, series),
@@ -252,30 +253,32 @@ def vessel_places(network: VascularNetwork, names: tuple[str, ...]) -> list[Plac
     ]
 
 
-def _solve(case: Foreign, cycles: int | None, note) -> tuple[Series, int]:
+def _solve(case: Foreign, cycles: int | None, progress: Progress) -> tuple[Series, int]:
     """The last cycle, and how many were run."""
     problem = case.problem
     places = vessel_places(problem.network, case.vessel_name)
     points = save_points(places)
-    size = f"solve: {problem.grid.n_vessels} vessels, {problem.grid.n_cells} cells"
+    size = f"cycles, {problem.grid.n_vessels} vessels, {problem.grid.n_cells} cells"
+    # without a count: the first cycle compiles, which says nothing of the pace
+    progress.tell(size)
     took = 0
     try:
         if cycles is None:
-            note(f"{size}, to the periodic state")
             found = solve_periodic(
                 problem,
                 points=points,
                 samples=_SAMPLES,
                 max_cycles=_CYCLES_MAX,
                 tolerance=_TOLERANCE,
+                progress=functools.partial(progress.tell, size, at_most=True),
             )
             took = int(found.cycles)
         else:
             state = None
             for took in range(1, cycles + 1):
-                note(f"{size}, cycle {took} of {cycles}")
                 found = solve_flow1d(problem, points=points, samples=_SAMPLES, initial=state)
                 state = found.state
+                progress.tell(size, took, cycles)
     except FlowError as error:
         where = case.name if cycles is None else f"{case.name}, cycle {took} of {cycles}"
         raise SolveError(f"{where}: {error}") from error

@@ -1,5 +1,6 @@
 """Growing the forest of a case into a file, and reporting what it is like."""
 
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,8 @@ def grow_case(
         progress.say(f"  going on from {partial}")
     else:
         progress.say(f"  checkpoints: {partial}; if stopped, the same command goes on from there")
-    with progress.bar("forest", "terminals") as count:
+    with progress.stage("forest"):
+        count = functools.partial(progress.tell, "terminals")
         forest = grow_forest(problem, checkpoint=partial, progress=count)
     with progress.stage("write"):
         grown = joined_forest(tree, forest)

@@ -66,12 +66,12 @@ def run_case(
         findings = geometry_findings(case, prepared.tree, prepared.heart)
         refuse_errors(findings)
         setup = time.perf_counter() - begin
-        solved = solve_case(prepared, progress.stage, progress.note)
+        solved = solve_case(prepared, progress)
         results = collect(prepared, solved)
         pulsation = None
         if heartbeat is not None:
             with progress.stage("pulsatile"):
-                pulsation = solve_pulsation(prepared, solved, heartbeat, progress.note)
+                pulsation = solve_pulsation(prepared, solved, heartbeat, progress)
         with progress.stage("write"):
             said = summary(results, setup)
             said["warnings"] += [f"{f.where}: {f.message}." for f in findings]
