@@ -59,9 +59,9 @@ def test_done_of_how_much_and_time_left(monkeypatch, is_terminal):
         said("60 s, 0 of at most 20 cycles [at rest]")
         now[0] += 60.0
         progress.tell("cycles [at rest]", 1, 20, at_most=True)
-        said("2 min, at most 19 min left, 1 of at most 20 cycles [at rest]")
+        said("2 min 0 s, at most 19 min 0 s left, 1 of at most 20 cycles [at rest]")
         progress.tell("closing [the file]")
-        said("2 min, closing [the file]")
+        said("2 min 0 s, closing [the file]")
     assert "forest        120.0 s" in lines(shown)[-1]
     assert ("━" in shown.file.getvalue()) == is_terminal
 

@@ -90,7 +90,8 @@ class _Stage:
 
 
 def _span(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100.0 else f"{seconds / 60.0:.0f} min"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{seconds:.0f} s" if seconds < 100.0 else f"{minutes} min {rest} s"
 
 
 class Progress:
