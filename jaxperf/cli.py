@@ -1,6 +1,7 @@
 """The command line: arguments in, exit code out; the work is done in `jaxperf.case`."""
 
 import json
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -322,6 +323,11 @@ def schema() -> None:
 
 
 def _end(signal_number: int, _frame: object) -> None:
+    if signal_number != signal.SIGTERM:
+        # the terminal is gone: to write to it would fail, and hide why the run has ended
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
     # as an exception, so that a half-written run folder is removed
     raise SystemExit(128 + signal_number)
 

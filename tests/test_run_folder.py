@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -16,9 +17,10 @@ from jaxperf.case._folder import run_folder
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 REPOSITORY = Path(__file__).resolve().parents[1]
-# The command line in a process for each folder; its runs write half a folder and wait.
+# The command line in a process for each folder; its runs write half a folder and wait. The
+# process of the folder "hang" has a terminal, whose number is the first argument.
 _WAITING = """
-import os, signal, sys, time
+import fcntl, os, signal, sys, termios, time
 from jaxperf import cli
 from jaxperf.case._folder import run_folder
 
@@ -26,16 +28,22 @@ def wait(case, *, out, data, overwrite, progress):
     with run_folder(out, overwrite) as folder:
         (folder / "half").write_text("half")
         os.write(1, f"begun {os.getpid()} {out}\\n".encode())
-        time.sleep(120.0)
+        with progress.stage("compile"):
+            time.sleep(120.0)
 
 cli.cases.run_case = wait
-for out in sys.argv[1:]:
+terminal, *outs = sys.argv[1:]
+for out in outs:
     if os.fork() == 0:
+        if "hang" in out:
+            os.setsid()
+            fcntl.ioctl(int(terminal), termios.TIOCSCTTY, 0)
+            os.dup2(int(terminal), 2)
         if "nohup" in out:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        sys.argv = ["jaxperf", "demo", "--quiet", "--out", out]
+        sys.argv = ["jaxperf", "demo", "--out", out]
         cli.main()
-for _ in sys.argv[1:]:
+for _ in outs:
     number, status = os.wait()
     os.write(1, f"ended {number} {os.waitstatus_to_exitcode(status)}\\n".encode())
 """
@@ -43,15 +51,22 @@ for _ in sys.argv[1:]:
 
 @dataclass
 class Waiting:
-    """A run that waits with half its folder written; `said` is what the runs print."""
+    """A run that waits with half its folder written.
+
+    `said` is what the runs print, `terminal` the other end of the terminal of the run in "hang".
+    """
 
     number: int
     out: Path
     said: IO[str]
+    terminal: int
 
-    def end(self, by: int) -> int:
+    def kill(self, by: int) -> int:
         """The exit code that a signal leads to."""
         os.kill(self.number, by)
+        return self.ended()
+
+    def ended(self) -> int:
         word, number, code = self.said.readline().split()
         assert (word, int(number)) == ("ended", self.number)
         return int(code)
@@ -75,27 +90,34 @@ def waiting(tmp_path_factory):
     """Waiting runs by the name of the folder that they are in."""
     names = ("kill", "term", "hang", "nohup")
     outs = [tmp_path_factory.mktemp(name) / "out" for name in names]
+    terminal, other = os.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", _WAITING, *map(str, outs)],
+        [sys.executable, "-c", _WAITING, str(other), *map(str, outs)],
+        pass_fds=[other],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TERM": "xterm"},
         start_new_session=True,
     )
-    assert process.stdout is not None
+    os.close(other)
+    said = process.stdout
+    assert said is not None
     runs = {}
     try:
         for _ in names:
-            word, number, out = process.stdout.readline().split()
+            word, number, out = said.readline().split()
             assert word == "begun"
-            runs[names[outs.index(Path(out))]] = Waiting(int(number), Path(out), process.stdout)
+            name = names[outs.index(Path(out))]
+            runs[name] = Waiting(int(number), Path(out), said, terminal)
         yield runs
     finally:
-        # those that a failed test has left, too
-        os.killpg(process.pid, signal.SIGKILL)
+        # those that a failed test has left, too; what has a terminal is in a group of its own
+        for group in (process.pid, *(run.number for name, run in runs.items() if name == "hang")):
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
         process.wait()
-        process.stdout.close()
+        said.close()
 
 
 @posix
@@ -105,7 +127,7 @@ def test_the_folder_of_a_killed_run_is_removed_and_one_in_use_is_not(waiting):
     with pytest.raises(InputError, match="another run is writing it"):
         write(run.out, "second")
     assert (folder / "half").exists()
-    assert run.end(signal.SIGKILL) == -signal.SIGKILL
+    assert run.kill(signal.SIGKILL) == -signal.SIGKILL
     assert (folder / "half").exists()
     neighbour = folder.with_name(f"{folder.name}-more")
     neighbour.mkdir()
@@ -115,10 +137,18 @@ def test_the_folder_of_a_killed_run_is_removed_and_one_in_use_is_not(waiting):
 
 
 @posix
-@pytest.mark.parametrize(("name", "number"), [("term", "SIGTERM"), ("hang", "SIGHUP")])
-def test_a_signal_ends_a_run_without_a_trace(waiting, name, number):
-    run, number = waiting[name], getattr(signal, number)
-    assert run.end(number) == 128 + number
+def test_a_signal_ends_a_run_without_a_trace(waiting):
+    run = waiting["term"]
+    assert run.kill(signal.SIGTERM) == 128 + signal.SIGTERM
+    assert list(run.out.parent.iterdir()) == []
+
+
+@posix
+def test_a_terminal_that_is_closed_ends_a_run_without_a_trace(waiting):
+    run = waiting["hang"]
+    assert "compile" in os.read(run.terminal, 4096).decode()
+    os.close(run.terminal)
+    assert run.ended() == 128 + signal.SIGHUP
     assert list(run.out.parent.iterdir()) == []
 
 
@@ -128,7 +158,7 @@ def test_a_run_under_nohup_outlives_its_terminal(waiting):
     os.kill(run.number, signal.SIGHUP)
     time.sleep(0.2)
     assert len(run.hidden) == 2
-    assert run.end(signal.SIGTERM) == 128 + signal.SIGTERM
+    assert run.kill(signal.SIGTERM) == 128 + signal.SIGTERM
     assert run.hidden == []
 
 

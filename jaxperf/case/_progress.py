@@ -115,7 +115,7 @@ class Progress:
         self._stage = stage = _Stage(name)
         if self.console is None:
             yield
-        elif self.console.is_terminal:
+        elif self.console.is_terminal and not self.console.is_dumb_terminal:
             spinner = Spinner("dots")
             row = lambda: _row(stage, spinner)
             with Live(
