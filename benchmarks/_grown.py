@@ -287,7 +287,7 @@ class SolvedForest:
     unregulated: PerfusionSolution
 
 
-def solve_on(at: Anatomy, n: int, exponent: float, forest: Forest, note) -> SolvedForest:
+def solve_on(at: Anatomy, n: int, exponent: float, forest: Forest) -> SolvedForest:
     """Calibrate and solve the case as `jaxperf run` does, on the forest from its file."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "forest.npz"
@@ -296,7 +296,7 @@ def solve_on(at: Anatomy, n: int, exponent: float, forest: Forest, note) -> Solv
         progress = Progress()
         prepared = prepare_case(case, at.data, progress)
     assert prepared.grown is not None and same_forest(prepared.grown.forest, forest)
-    solved = solve_case(prepared, progress.stage, note)
+    solved = solve_case(prepared, progress)
     bare = eqx.tree_at(lambda p: p.microcirculation, prepared.problem, solved.calibration.rest)
     return SolvedForest(prepared, solved, solve_perfusion(bare))
 

@@ -413,7 +413,7 @@ def _coupled(report: Report, chosen: list[_Grown], log) -> None:
         log("no forest to solve on")
         return
     for g in chosen:
-        found = measure.solve_on(g.at, g.n_terminals, g.exponent, g.forest, lambda _: None)
+        found = measure.solve_on(g.at, g.n_terminals, g.exponent, g.forest)
         states = {
             "rest": found.solved.rest,
             "rest, not regulated": found.unregulated,

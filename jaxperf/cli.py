@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -332,13 +333,22 @@ def schema() -> None:
 
 
 def _end(signal_number: int, _frame: object) -> None:
+    if signal_number != signal.SIGTERM:
+        # the terminal is gone: to write to it would fail, and hide why the run has ended
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
     # as an exception, so that a half-written run folder is removed
     raise SystemExit(128 + signal_number)
 
 
 def main() -> None:
     """Entry point of the `jaxperf` command."""
-    signal.signal(signal.SIGTERM, _end)
+    # Windows knows no SIGHUP; under nohup it is ignored, and stays so
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _end)
     app()
 
 

@@ -22,6 +22,7 @@ from ..coupling import (
 )
 from ..darcy import AbstractDarcySolver, ConjugateGradient, multigrid
 from ._prepare import Prepared
+from ._progress import Progress
 
 DEFAULT_HYPEREMIA_FACTOR = 3.75
 _SOLVER_GROUP = "jaxperf.darcy_solvers"
@@ -38,15 +39,12 @@ class Solved:
     seconds_solve: float
 
 
-def solve_case(prepared: Prepared, stage, note) -> Solved:
+def solve_case(prepared: Prepared, progress: Progress) -> Solved:
     """Calibrate in the lesion-free heart, then solve rest and hyperemia with the lesions.
 
     Rest regulates itself where the case says so; hyperemia takes the calibrated dilation. Two
     programs are compiled, with and without autoregulation; the second also serves the
     calibration.
-
-    **Arguments:** `stage(name)`, a context for progress; `note(text)`, called with progress inside
-    a stage.
 
     **Errors:** [`SolveError`][] where a solve fails.
     """
@@ -56,7 +54,7 @@ def solve_case(prepared: Prepared, stage, note) -> Solved:
     factor = bed.hyperemia_factor
     if factor is None and bed.mbf_hyperemia_ml_min_g is None:
         factor = DEFAULT_HYPEREMIA_FACTOR
-    with stage("compile"):
+    with progress.stage("compile"):
         first = {"hyperemia": _first_call(problem, method)}
         if regulation.enabled:
             target = bed.mbf_rest_ml_min_g * M3_S_KG_PER_ML_MIN_G * problem.tissue.density
@@ -66,7 +64,7 @@ def solve_case(prepared: Prepared, stage, note) -> Solved:
             first["rest"] = _first_call(_regulated(problem, held), method)
     begin = time.perf_counter()
     took: dict[str, float] = {}
-    with stage("calibrate"):
+    with progress.stage("calibrate"):
         try:
             found = calibrate(
                 problem,
@@ -76,11 +74,11 @@ def solve_case(prepared: Prepared, stage, note) -> Solved:
                 pressure_capillary_mmHg=bed.pressure_capillary_mmHg,
                 rtol=case.solver.calibration_rtol,
                 method=method,
-                report=note,
+                report=progress.tell,
             )
         except SolveError as error:
             raise SolveError(error.result, f"{error.where} This was the calibration.") from error
-    with stage("rest"):
+    with progress.stage("rest"):
         at_rest = eqx.tree_at(lambda p: p.microcirculation, problem, found.rest)
         if regulation.enabled:
             held = eqx.tree_at(
@@ -90,7 +88,7 @@ def solve_case(prepared: Prepared, stage, note) -> Solved:
             )
             at_rest = _regulated(at_rest, held)
         rest = _timed(at_rest, method, "rest", took)
-    with stage("hyperemia"):
+    with progress.stage("hyperemia"):
         stressed = eqx.tree_at(lambda p: p.microcirculation, problem, found.hyperemia)
         hyperemia = _timed(stressed, method, "hyperemia", took)
     total = time.perf_counter() - begin

@@ -1,5 +1,6 @@
 """The periodic state: the fixed point of the map over one cycle."""
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import equinox as eqx
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
-from .._misc import InputError
+from .._misc import InputError, is_traced
 from .._results import RESULTS
 from ..network import PressureBoundary, PressureWaveform
 from ._flux import cell_pressure
@@ -62,6 +63,7 @@ def solve_periodic(
     max_cycles: int = 100,
     adjoint: Literal["reverse", "forward"] = "reverse",
     throw: bool = True,
+    progress: Callable[[int, int], None] | None = None,
 ) -> PeriodicSolution:
     r"""Find the flow that repeats itself every cycle.
 
@@ -85,6 +87,8 @@ def solve_periodic(
     - `tolerance`: change over a cycle, relative to the largest pressure and the largest flow.
     - `max_cycles`: cycles at most.
     - `adjoint`: the mode of differentiation that is to work, "reverse" or "forward".
+    - `progress`: called after every cycle with the cycles done and `max_cycles`. The host then goes
+      from cycle to cycle, which it cannot under a transformation.
 
     **Returns:** a [`PeriodicSolution`][].
 
@@ -109,30 +113,34 @@ def solve_periodic(
     started = jnp.ones((), bool)
     if initial is None:
         initial, started = steady_start(problem)
-    solution = _solve(problem, march, initial, started, tolerance, max_cycles, adjoint)
+    settings = _Settings(march, initial, started, tolerance, max_cycles)
+    if progress is None:
+        solution = _solve(problem, settings, adjoint)
+    else:
+        solution = _last_cycle(problem, settings, *_follow(problem, settings, progress))
     return concluded(problem, march, solution, throw)
 
 
 @eqx.filter_jit
-def _solve(
-    problem: Flow1DProblem,
-    march: March,
-    initial: FlowState,
-    started: Bool[Array, ""],
-    tolerance: float,
-    max_cycles: int,
-    adjoint: str,
-) -> PeriodicSolution:
-    settings = _Settings(march, jax.lax.stop_gradient(initial), started, tolerance, max_cycles)
+def _solve(problem: Flow1DProblem, settings: "_Settings", adjoint: str) -> PeriodicSolution:
+    settings = eqx.tree_at(lambda s: s.initial, settings, replace_fn=jax.lax.stop_gradient)
     fixed_point = {"reverse": _fixed_point_reverse, "forward": _fixed_point_forward}[adjoint]
-    vector, watch = fixed_point(problem, settings)
+    return _last_cycle(problem, settings, *fixed_point(problem, settings))
+
+
+@eqx.filter_jit
+def _last_cycle(
+    problem: Flow1DProblem, settings: "_Settings", vector: Float[Array, " y"], watch: "_Progress"
+) -> PeriodicSolution:
+    """The solution, from the cycle that begins at the fixed point."""
     state = settings.state_of(vector)
-    last, series, seen = run_cycles(problem, semidiscretise(problem), march, state, 1, started)
+    equations = semidiscretise(problem)
+    last, series, seen = run_cycles(problem, equations, settings.march, state, 1, settings.started)
     # A run that failed keeps the state it failed from, on the way or in this last cycle.
     early, late = watch.fault > 0, seen.fault > 0
     state = jax.tree.map(lambda x, y: jnp.where(late & ~early, y, x), state, last)
     result = flow_result(jnp.where(early, watch.fault, seen.fault))
-    missed = ~early & ~late & ~(watch.change <= _at_least_rounding(tolerance, vector))
+    missed = ~early & ~late & ~(watch.change <= _at_least_rounding(settings.tolerance, vector))
     return PeriodicSolution(
         **series,
         state=state,
@@ -157,6 +165,13 @@ class _Settings(eqx.Module):
     def vector(self) -> Float[Array, " y"]:
         """The initial state as one vector, the outlets' states last."""
         return self._ravelled[0]
+
+    @property
+    def start(self):
+        """The fixed point before its first cycle, and that nothing has been seen yet."""
+        vector, zero = self.vector, jnp.zeros((), jnp.int32)
+        limit = _at_least_rounding(self.tolerance, vector)
+        return vector, _Progress(zero, jnp.full_like(limit, jnp.inf), zero, zero)
 
     @property
     def _ravelled(self):
@@ -270,6 +285,39 @@ class _Progress(NamedTuple):
 
 def _iterate(problem: Flow1DProblem, settings: _Settings):
     """The fixed point, and what has been seen."""
+    return jax.lax.while_loop(*_iteration(problem, settings), settings.start)
+
+
+def _follow(problem: Flow1DProblem, settings: _Settings, progress: Callable[[int, int], None]):
+    """As `_iterate`, with the host between the cycles."""
+    carry, more = _begin(settings), True
+    while more:
+        carry, more = _one_cycle(problem, settings, carry)
+        if is_traced(more):
+            raise InputError(
+                "progress was given under a transformation",
+                where="solve_periodic",
+                expected="progress only where the host can go from cycle to cycle",
+                fix="Leave it out under jit, grad and vmap",
+            )
+        progress(int(carry[1].cycles), settings.max_cycles)
+    return carry
+
+
+@eqx.filter_jit
+def _begin(settings: _Settings):
+    return settings.start
+
+
+@eqx.filter_jit
+def _one_cycle(problem: Flow1DProblem, settings: _Settings, carry):
+    go_on, body = _iteration(problem, settings)
+    carry = body(carry)
+    return carry, go_on(carry)
+
+
+def _iteration(problem: Flow1DProblem, settings: _Settings):
+    """Of the iteration for the fixed point: whether it goes on, and one cycle."""
     problem = jax.lax.stop_gradient(problem)
     scale, chord = settings.scale(problem), settings.chord(problem)
     limit = _at_least_rounding(settings.tolerance, settings.vector)
@@ -286,9 +334,7 @@ def _iterate(problem: Flow1DProblem, settings: _Settings):
         corrected = jnp.where(watch.fault == 0, after + chord(gap), after)
         return corrected, _Progress(seen.cycles + 1, change, watch.fault, watch.interval)
 
-    zero = jnp.zeros((), jnp.int32)
-    seen = _Progress(zero, jnp.full_like(limit, jnp.inf), zero, zero)
-    return jax.lax.while_loop(go_on, body, (settings.vector, seen))
+    return go_on, body
 
 
 def _at_least_rounding(tolerance, like: Array) -> Array:
