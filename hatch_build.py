@@ -62,12 +62,14 @@ def compile_library() -> Path:
         # zig's own default is a folder in HOME, which need not be writable.
         caches = {f"ZIG_{which}_CACHE_DIR": folder for which in ("GLOBAL", "LOCAL")}
         try:
-            subprocess.run(command, check=True, env=os.environ | caches)
-        except (OSError, subprocess.CalledProcessError) as error:
+            code = subprocess.run(command, check=False, env=os.environ | caches).returncode
+        except OSError as error:
+            code = error.strerror
+        if code != 0:
             sys.exit(
-                f"{library}: it could not be compiled ({error}). Expected a C11 compiler: that of "
-                f"$CC, which gcc and clang can be, else of the package {ZIG}. Set CC, or install "
-                "that package."
+                f"{library}: it could not be compiled ({shlex.join(command[:3])} … ended with "
+                f"{code}). Expected a C11 compiler: that of $CC, which gcc and clang can be, else "
+                f"of the package {ZIG}. Set CC, or install that package."
             )
         os.replace(made, library)
     return library

@@ -234,7 +234,7 @@ def _forest_lines(said: dict[str, Any]) -> list[str]:
         f"  forest   {said['trees']} trees, {said['terminals']} terminals of "
         f"{said['terminal_diameter_um']:.0f} µm, {said['length_m']:.1f} m of vessels (synthetic)",
         f"  growth   {said['terminals_per_s']:.0f} terminals/s; {said['seconds']:.1f} s with "
-        "territories, sites and compilation",
+        "territories and sites",
         f"  stubs    median {said['stub_length_median_mm']:.1f} mm, "
         f"longest {said['stub_length_max_mm']:.1f} mm",
         f"  targets  {100 * said['projected_within_5_percent']:.0f} % of the trees within 5 %, "

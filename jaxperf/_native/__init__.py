@@ -15,8 +15,8 @@ import numpy as np
 from .._misc import InputError
 from ._sources import digest, library_file
 
-# Numbers.
-INT, REAL = ctypes.c_int64, ctypes.c_double
+# Numbers, truths, and structs by their address.
+INT, REAL, TRUTH, BY_ADDRESS = ctypes.c_int64, ctypes.c_double, ctypes.c_bool, ctypes.POINTER
 
 
 def array(dtype: Any, ndim: int = 1) -> Any:
@@ -40,17 +40,19 @@ def function(name: str, *arguments: Any, returns: Any = None) -> Callable[..., A
 
 
 def structure(name: str, arrays: Mapping[str, Any], *sizes: str) -> type[ctypes.Structure]:
-    """A C struct: pointers to arrays, then 64-bit sizes."""
+    """A C struct: pointers to arrays of these types, then 64-bit sizes."""
     fields = [(field, ctypes.c_void_p) for field in arrays] + [(size, INT) for size in sizes]
-    return type(name, (ctypes.Structure,), {"_fields_": fields, "_arrays_": dict(arrays)})
+    return type(name, (ctypes.Structure,), {"_fields_": fields, "arrays": dict(arrays)})
 
 
-def filled(kind: type[ctypes.Structure], values: Any, **sizes: int) -> Any:
-    """A struct that points into the arrays of a NamedTuple, for as long as it lives."""
-    made: Any = kind(**sizes)
-    for field, of_type in kind._arrays_.items():  # pyright: ignore
-        setattr(made, field, of_type.from_param(getattr(values, field)).data)
-    made.kept = values
+def filled(kind: type[ctypes.Structure], values: Mapping[str, Any], *sizes: int) -> Any:
+    """A struct that points into arrays, which live as long as it does."""
+    made: Any = kind()
+    for field, array_type in made.arrays.items():
+        setattr(made, field, array_type.from_param(values[field]).data)
+    for (field, _), size in zip(kind._fields_[len(made.arrays) :], sizes, strict=True):  # pyright: ignore
+        setattr(made, field, size)
+    made.kept = dict(values)
     return made
 
 

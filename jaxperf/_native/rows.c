@@ -10,7 +10,7 @@
  *   is near will do.
  */
 KERNEL void rows_fill(int64_t n, int64_t width, int64_t row_step, int64_t item_step,
-                      const int64_t *mine, const int32_t *first, const int32_t *column,
+                      const int64_t *mine, const int64_t *first, const int32_t *column,
                       const int32_t *entry, int32_t *columns, int32_t *entries) {
     for (int64_t r = 0; r < n; r++) {
         int64_t start = first[mine[r]], count = first[mine[r] + 1] - start, at = r * row_step;

@@ -24,7 +24,7 @@ _ORDERING = 12.0
 _OF_INT32 = array(np.int32)
 _fill = function(
     "rows_fill",
-    *(INT, INT, INT, INT, array(np.int64), _OF_INT32, _OF_INT32, _OF_INT32),
+    *(INT, INT, INT, INT, array(np.int64), array(np.int64), _OF_INT32, _OF_INT32),
     *(array(np.int32, 2), array(np.int32, 2)),
 )
 
@@ -148,7 +148,7 @@ def by_rows(row: Int[np.ndarray, " v"], n: int) -> tuple[np.ndarray, np.ndarray]
     number = np.arange(len(row))
     # SciPy's conversion counts; a sort would compare.
     sorted_ = sp.csr_array((number, (row, number)), shape=(n, len(row)))
-    return sorted_.indices.astype(np.int32), sorted_.indptr.astype(np.int32)
+    return sorted_.indices.astype(np.int32), sorted_.indptr.astype(np.int64)
 
 
 def _widths(count: Int[np.ndarray, " n"]) -> Int[np.ndarray, " b"]:
