@@ -15,10 +15,10 @@ static void cover(int64_t number, const int64_t *corner, const double (*xy)[2], 
     /* Rows count downwards, so triangles that face the viewer turn clockwise: negative area. */
     if (!(area < -1e-9))
         return;
-    double low_x = larger(ceil(smaller(smaller(a[0], b[0]), c[0]) - 0.5 - EDGE), 0.0);
-    double low_y = larger(ceil(smaller(smaller(a[1], b[1]), c[1]) - 0.5 - EDGE), 0.0);
-    double high_x = smaller(floor(larger(larger(a[0], b[0]), c[0]) - 0.5 + EDGE), (double)width - 1.0);
-    double high_y = smaller(floor(larger(larger(a[1], b[1]), c[1]) - 0.5 + EDGE), (double)height - 1.0);
+    double low_x = fmax(ceil(fmin(fmin(a[0], b[0]), c[0]) - 0.5 - EDGE), 0.0);
+    double low_y = fmax(ceil(fmin(fmin(a[1], b[1]), c[1]) - 0.5 - EDGE), 0.0);
+    double high_x = fmin(floor(fmax(fmax(a[0], b[0]), c[0]) - 0.5 + EDGE), (double)width - 1.0);
+    double high_y = fmin(floor(fmax(fmax(a[1], b[1]), c[1]) - 0.5 + EDGE), (double)height - 1.0);
     if (high_x < low_x || high_y < low_y)
         return;
     int64_t left = (int64_t)low_x, top = (int64_t)low_y;
