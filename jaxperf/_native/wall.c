@@ -107,20 +107,29 @@ KERNEL void wall_ways(const int32_t *cell, const int64_t *shape, const double *s
     }
 }
 
+/* Cells that are looked at together, so that memory is read in its order. */
+enum { TOGETHER = 512 };
+
 /* The tree of least distance − offset for each of c cells, the first one of equal ones.
  *
  * - distance (r, c), offset (r,): m.
  */
 KERNEL void wall_owners(int64_t r, int64_t c, const double *distance, const double *offset,
                         int64_t *owner) {
-    for (int64_t x = 0; x < c; x++) {
-        double best = INFINITY;
-        owner[x] = 0;
+    double best[TOGETHER];
+    for (int64_t begin = 0; begin < c; begin += TOGETHER) {
+        int64_t n = smaller_int(TOGETHER, c - begin), *own = owner + begin;
+        for (int64_t x = 0; x < n; x++) {
+            best[x] = INFINITY;
+            own[x] = 0;
+        }
         for (int64_t i = 0; i < r; i++) {
-            double value = distance[i * c + x] - offset[i];
-            if (value < best) {
-                best = value;
-                owner[x] = i;
+            const double *of = distance + i * c + begin;
+            for (int64_t x = 0; x < n; x++) {
+                double value = of[x] - offset[i];
+                bool nearer = value < best[x];
+                best[x] = nearer ? value : best[x];
+                own[x] = nearer ? i : own[x];
             }
         }
     }
