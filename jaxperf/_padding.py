@@ -9,7 +9,6 @@ its own types, and registers them here.
 import functools
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
