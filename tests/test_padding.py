@@ -7,23 +7,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from coupled_cases import at_rest, small_problem, small_wall
 from networks import random_tree
 
 from jaxperf import (
+    Autoregulation,
     build_network,
+    calibrate,
+    ConjugateGradient,
     cut_solution,
+    darcy_mesh,
+    darcy_operator,
+    DarcyProblem,
     declare_lesion,
     InputError,
     OlufsenStiffness,
     pad_problem,
     PressureBoundary,
     ResistanceOutlet,
+    solve_darcy,
+    solve_perfusion,
     solve_steady,
     SqrtAreaWall,
     SteadyProblem,
     without_lesions,
 )
 from jaxperf._padding import bucket_size
+from jaxperf.darcy import multigrid, pad_permeability
+from jaxperf.geometry import tetrahedra_from_voxels
 
 INLET = 93 * 133.322
 # Of solutions and derivatives; the solvers stop at 1e-12.
@@ -205,3 +216,108 @@ def test_padding_twice_is_refused():
     with pytest.raises(InputError, match="got VascularNetwork"):
         pad_problem(problem.network)
     assert pad_problem(SteadyProblem(without_lesions(problem.network), problem.boundary))
+
+
+MESHES = ("voxels", "tensor voxels", "tetrahedra")
+
+
+def wall_mesh(kind, scale=1.0):
+    wall = small_wall(5.0, scale)
+    if kind == "tetrahedra":
+        return darcy_mesh(tetrahedra_from_voxels(wall))
+    return darcy_mesh(wall, full_tensor=True) if kind == "tensor voxels" else darcy_mesh(wall)
+
+
+def random_tensor(n, seed):
+    """Permeabilities of ratio 4 in axes of their own, or scalars where voxels take no others."""
+    rng = np.random.default_rng(seed)
+    axes = np.linalg.qr(rng.standard_normal((n, 3, 3)))[0]
+    size = 2e-9 * rng.uniform(0.5, 2.0, (n, 1))
+    return jnp.asarray(np.einsum("kia,ka,kja->kij", axes, size * [[4.0, 2.0, 1.0]], axes))
+
+
+def darcy_values(mesh, kind, seed):
+    """Permeability, sink, source and where the pressure is prescribed."""
+    rng = np.random.default_rng(seed)
+    n = mesh.graph.n_cells
+    permeability = random_tensor(mesh.n_elements, seed)
+    if kind == "voxels":
+        permeability = permeability[:, 0, 0]
+    volume = np.asarray(mesh.graph.volume)
+    return {
+        "permeability": permeability,
+        "sink": jnp.asarray(volume * rng.uniform(1e-6, 1e-5, n)),
+        "source": jnp.asarray(volume * rng.uniform(0.0, 0.02, n)),
+        "fixed": jnp.asarray(rng.random(n) < 0.02),
+        "pressure": jnp.asarray(rng.uniform(1e3, 3e3, n)),
+    }
+
+
+def padded_values(mesh, values):
+    pad = lambda x, fill: np.concatenate(
+        [np.asarray(x), np.full(mesh.graph.n_cells - len(x), fill, x.dtype)]
+    )
+    cell = {k: jnp.asarray(pad(x, False if k == "fixed" else np.nan))
+            for k, x in values.items() if k != "permeability"}
+    return {"permeability": pad_permeability(values["permeability"], mesh), **cell}
+
+
+@eqx.filter_jit
+def darcy_result(mesh, values, weight, method):
+    """The solution and the slopes of a weighted sum of its pressure."""
+
+    def loss(given):
+        operator = darcy_operator(
+            mesh.graph, mesh.transmissibility(given["permeability"]), given["sink"]
+        )
+        problem = DarcyProblem(operator, given["source"], values["fixed"], given["pressure"])
+        solution = solve_darcy(problem, method, throw=False)
+        return jnp.sum(jnp.where(weight == 0, 0.0, weight * solution.pressure)), solution
+
+    given = {k: x for k, x in values.items() if k != "fixed"}
+    slopes, solution = jax.grad(loss, has_aux=True)(given)
+    return solution, slopes
+
+
+def first(tree, like):
+    """The entries that `like` has."""
+    return jax.tree.map(lambda x, y: x[: y.shape[0]] if y.ndim else x, tree, like)
+
+
+@pytest.mark.parametrize("kind", MESHES)
+def test_operators_are_the_same_padded(kind):
+    mesh = wall_mesh(kind)
+    padded = pad_problem(mesh)
+    values, x = darcy_values(mesh, kind, 0), np.random.default_rng(1).random(mesh.graph.n_cells)
+    n, n_edges = mesh.graph.n_cells, mesh.graph.edge.shape[0]
+    build = eqx.filter_jit(
+        lambda mesh, values: darcy_operator(
+            mesh.graph, mesh.transmissibility(values["permeability"]), values["sink"]
+        )
+    )
+    plain, wide = build(mesh, values), build(padded, padded_values(padded, values))
+    wide_x = np.append(x, np.full(padded.graph.n_cells - n, 7.0))
+    assert_close(wide.transmissibility[:n_edges], plain.transmissibility, 1e-14)
+    assert_close(wide(jnp.asarray(wide_x))[:n], plain(jnp.asarray(x)), 1e-14)
+    assert float(jnp.min(wide.diagonal)) > 0
+    assert float(jnp.abs(wide.flux(jnp.asarray(wide_x))[n_edges:]).max()) == 0
+    assert bool(wide.has_level()) and not bool(build(mesh, {**values, "sink": jnp.zeros(n)}).has_level())
+
+
+@pytest.mark.parametrize("method", ["conjugate gradient", "multigrid"])
+@pytest.mark.parametrize("kind", MESHES)
+def test_darcy_is_the_same_padded(kind, method):
+    mesh = wall_mesh(kind)
+    padded = pad_problem(mesh)
+    values = darcy_values(mesh, kind, 0)
+    weight = jnp.asarray(np.random.default_rng(2).random(mesh.graph.n_cells))
+    make = lambda mesh: ConjugateGradient() if method == "conjugate gradient" else multigrid(mesh)
+    expected, slopes = darcy_result(mesh, values, weight, make(mesh))
+    wide = padded_values(padded, values)
+    spoiled, where = poisoned(padded, mesh)
+    assert len(where) >= 1
+    wide_weight = jnp.asarray(np.append(weight, np.zeros(padded.graph.n_cells - len(weight))))
+    found, wide_slopes = darcy_result(spoiled, wide, wide_weight, make(padded))
+    assert int(found.iterations) == int(expected.iterations)
+    assert_close(found.pressure[: len(weight)], expected.pressure)
+    assert_close(first(wide_slopes, slopes), slopes)

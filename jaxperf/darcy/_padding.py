@@ -16,7 +16,7 @@ from .._padding import bucket_size, count_leaf, is_real, kept, pad_problem, padd
 from ._assembly import TetDarcyMesh, VoxelDarcyMesh
 from ._mesh import AbstractDarcyMesh
 from ._operator import DarcyGraph, RealGraph
-from ._rows import Pattern, Rows
+from ._rows import Pattern, Rows, Transfer
 from ._tensor import VoxelTensorDarcyMesh
 
 Mesh = TypeVar("Mesh", bound=AbstractDarcyMesh)
@@ -58,7 +58,7 @@ def _pad_place(rows: Rows, n: int, lengths: tuple[int, ...]) -> Array | None:
     return padded(moved.astype(np.int32), n, lengths[0] - 1)
 
 
-def _grown(x: Array, shape: tuple[int, int], fill: float | None) -> Array:
+def _grown(x: Array | np.ndarray, shape: tuple[int, int], fill: float | None) -> Array:
     """A block at a larger shape, filled with a value, or by repeating its edge: what is near."""
     known = np.asarray(x)
     more = [(0, n - m) for n, m in zip(shape, known.shape, strict=True)]
@@ -72,6 +72,13 @@ def pad_pattern(pattern: Pattern, n: int, n_values: int, n_padded: int) -> Patte
     rows, shapes = pad_rows(pattern.rows, n)
     entry = [np.where(np.asarray(e) == n_values, n_padded, np.asarray(e)) for e in pattern.entry]
     return Pattern(rows, tuple(_grown(e, s, n_padded) for e, s in zip(entry, shapes, strict=True)))
+
+
+def pad_transfer(transfer: Transfer, n: int) -> Transfer:
+    """A constant matrix padded to n rows; padded entries are 0."""
+    rows, shapes = pad_rows(transfer.rows, n)
+    weight = zip(transfer.weight, shapes, strict=True)
+    return Transfer(rows, tuple(_grown(w, s, 0.0) for w, s in weight))
 
 
 def pad_graph(graph: DarcyGraph) -> DarcyGraph:
