@@ -29,6 +29,12 @@ def bucket_size(n: int) -> int:
     return n if n <= _EXACT else size
 
 
+def coarse_size(n: int) -> int:
+    """The size of what is small beside the rest and many: a power of two, or one and a half."""
+    size = 1 << max(n - 1, 0).bit_length()
+    return 3 * size // 4 if size >= 4 and n <= 3 * size // 4 else size
+
+
 def padded(x: Array | np.ndarray, n: int, fill: float | Array | np.ndarray) -> Array:
     """x with its first axis at length n, further entries `fill`.
 

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from jaxtyping import Array, Float, Int
 
 from .._misc import InputError
-from .._padding import bucket_size, count_leaf, padded
+from .._padding import bucket_size, coarse_size, count_leaf, padded
 from ._galerkin import plan_first, plan_second
 from ._operator import DarcyGraph
 from ._padding import pad_pattern, pad_transfer
@@ -248,7 +248,7 @@ def _level(
     edge = np.stack([np.repeat(np.arange(n_coarse), np.diff(c_start)), c_column], axis=1)
     coarse = _Size(n_coarse, len(edge))
     if is_padded:
-        coarse = _Size(bucket_size(n_coarse + 1), bucket_size(len(edge) + 1))
+        coarse = _Size(coarse_size(n_coarse + 1), coarse_size(len(edge) + 1))
     source, coefficient, target = found
     target = np.where(target < len(edge), target, target + (coarse.edge - len(edge)))
     found = source, coefficient, target.astype(np.int32)

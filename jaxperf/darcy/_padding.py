@@ -12,7 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from .._padding import bucket_size, count_leaf, is_real, kept, pad_problem, padded, refuse_padded
+from .._padding import (
+    bucket_size,
+    coarse_size,
+    count_leaf,
+    is_real,
+    kept,
+    pad_problem,
+    padded,
+    refuse_padded,
+)
 from ._assembly import TetDarcyMesh, VoxelDarcyMesh
 from ._mesh import AbstractDarcyMesh
 from ._operator import DarcyGraph, RealGraph
@@ -23,39 +32,40 @@ Mesh = TypeVar("Mesh", bound=AbstractDarcyMesh)
 
 
 def pad_rows(rows: Rows, n: int) -> tuple[Rows, tuple[tuple[int, int], ...]]:
-    """Rows padded to n, their blocks to buckets of length and width.
+    """Rows padded to n.
+
+    A single block keeps its width up to 8 and goes to a bucket beyond. How several blocks divide
+    the rows differs from mesh to mesh: theirs are coarse sizes, that meshes still share.
 
     **Returns:** the rows, and the shapes of their blocks, for what is laid out like them.
     """
-    if rows.place is None:
-        lengths = (n,)
-    else:
-        # One more in each, so that padded rows have an empty one to be.
-        lengths = tuple(bucket_size(_length(rows, b) + 1) for b in range(len(rows.column)))
-    shapes = tuple(_shape(rows, b, length) for b, length in enumerate(lengths))
+    shapes = []
+    for block, column in enumerate(rows.column):
+        width, length = column.shape if block < rows.n_narrow else column.shape[::-1]
+        if rows.place is None:
+            width, length = bucket_size(width), n
+        else:
+            # One more, so that padded rows have an empty one to be.
+            width, length = coarse_size(width), coarse_size(length + 1)
+        shapes.append((width, length) if block < rows.n_narrow else (length, width))
     column = tuple(_grown(c, s, None) for c, s in zip(rows.column, shapes, strict=True))
-    return Rows(column, _pad_place(rows, n, lengths), rows.n_narrow), shapes
+    return Rows(column, _pad_place(rows, n, shapes), rows.n_narrow), tuple(shapes)
 
 
-def _length(rows: Rows, block: int) -> int:
-    return rows.column[block].shape[1 if block < rows.n_narrow else 0]
+def _lengths(shapes, n_narrow: int) -> list[int]:
+    return [shape[1 if block < n_narrow else 0] for block, shape in enumerate(shapes)]
 
 
-def _shape(rows: Rows, block: int, length: int) -> tuple[int, int]:
-    """A block's shape at another length; wide ones have round widths already."""
-    if block < rows.n_narrow:
-        return bucket_size(rows.column[block].shape[0]), length
-    return length, rows.column[block].shape[1]
-
-
-def _pad_place(rows: Rows, n: int, lengths: tuple[int, ...]) -> Array | None:
+def _pad_place(rows: Rows, n: int, shapes: list[tuple[int, int]]) -> Array | None:
+    """Where each row is among longer blocks; padded ones are the last of the first block."""
     if rows.place is None:
         return None
     place = np.asarray(rows.place)
-    old = np.cumsum([_length(rows, b) for b in range(len(lengths))])
-    shift = np.cumsum([0, *lengths]) - np.concatenate([[0], old])
+    new = _lengths(shapes, rows.n_narrow)
+    old = np.cumsum(_lengths([c.shape for c in rows.column], rows.n_narrow))
+    shift = np.cumsum([0, *new[:-1]]) - np.concatenate([[0], old[:-1]])
     moved = place + shift[np.searchsorted(old, place, side="right")]
-    return padded(moved.astype(np.int32), n, lengths[0] - 1)
+    return padded(moved.astype(np.int32), n, new[0] - 1)
 
 
 def _grown(x: Array | np.ndarray, shape: tuple[int, int], fill: float | None) -> Array:
