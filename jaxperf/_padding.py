@@ -63,7 +63,7 @@ def cut(x: Array, n: int) -> Array:
     return x[:n] if is_traced(x) else jnp.asarray(np.asarray(x)[:n])
 
 
-def kept(x: Array, real: Bool[Array, " n"], fill: float | Array) -> Array:
+def kept(x: Array, real: Bool[Array, " n"], fill: float | Array | np.ndarray) -> Array:
     """x where its entry is real, `fill` elsewhere, whatever stands there: NaN too."""
     mask = real.reshape(real.shape + (1,) * (x.ndim - 1))
     return jnp.where(mask, x, jnp.asarray(fill, x.dtype))

@@ -91,7 +91,7 @@ def assert_close(found, expected, rtol=CLOSE):
         np.testing.assert_allclose(a, b, rtol=0, atol=rtol * np.abs(b).max(initial=1e-300))
 
 
-def tree_problem(seed, n_segments, *, wall=None, reduction=0.5):
+def tree_problem(seed, n_segments, *, wall=None, reduction: float | None = 0.5):
     """A tree with an outlet at each terminal and, where asked for, a lesion on its first vessel."""
     rng = np.random.default_rng(seed)
     position, segment, radius = random_tree(rng, n_segments)

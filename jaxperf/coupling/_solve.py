@@ -1,7 +1,5 @@
 """Steady perfusion of a ventricle by its coronary network."""
 
-import dataclasses
-
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -160,13 +158,15 @@ def _pad(problem: PerfusionProblem) -> PerfusionProblem:
 
 @cut_solution.register
 def _cut(solution: PerfusionSolution, problem: PerfusionProblem) -> PerfusionSolution:
-    size = {
-        **dict.fromkeys(["pressure"], problem.network.n_nodes),
-        **dict.fromkeys(["flow", "pressure_static"], problem.network.n_segments),
-        **dict.fromkeys(
-            ["terminal_flow", "terminal_pressure", "dilation"], problem.tissue.n_terminals
-        ),
-        **dict.fromkeys(["pressure_tissue", "mbf"], problem.tissue.n_cells),
+    at = {
+        "pressure": problem.network.n_nodes,
+        "flow": problem.network.n_segments,
+        "pressure_static": problem.network.n_segments,
+        "terminal_flow": problem.tissue.n_terminals,
+        "terminal_pressure": problem.tissue.n_terminals,
+        "dilation": problem.tissue.n_terminals,
+        "pressure_tissue": problem.tissue.n_cells,
+        "mbf": problem.tissue.n_cells,
     }
-    given = {f.name: getattr(solution, f.name) for f in dataclasses.fields(solution)}
-    return PerfusionSolution(**{k: cut(x, size[k]) if k in size else x for k, x in given.items()})
+    real = [cut(getattr(solution, name), n) for name, n in at.items()]
+    return eqx.tree_at(lambda s: [getattr(s, name) for name in at], solution, real)

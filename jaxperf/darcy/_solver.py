@@ -275,11 +275,5 @@ def _pad(problem: DarcyProblem) -> DarcyProblem:
 @cut_solution.register
 def _cut(solution: DarcySolution, problem: DarcyProblem) -> DarcySolution:
     n = problem.operator.graph.n_cells
-    return DarcySolution(
-        cut(solution.pressure, n),
-        solution.result,
-        solution.iterations,
-        cut(solution.balance, n),
-        solution.residual,
-        solution.error_estimate,
-    )
+    real = cut(solution.pressure, n), cut(solution.balance, n)
+    return eqx.tree_at(lambda s: (s.pressure, s.balance), solution, real)

@@ -162,5 +162,5 @@ def _map_fields(
     condition: AbstractBoundary, function: Callable[[str, Any], Any]
 ) -> AbstractBoundary:
     given = {f.name: getattr(condition, f.name) for f in dataclasses.fields(condition)}
-    new = {name: None if v is None else function(name, v) for name, v in given.items()}
+    new: dict[str, Any] = {k: v if v is None else function(k, v) for k, v in given.items()}
     return type(condition)(**new)

@@ -107,12 +107,13 @@ def _pad(problem: SteadyProblem) -> SteadyProblem:
 @cut_solution.register
 def _cut(solution: SteadySolution, problem: SteadyProblem) -> SteadySolution:
     n_nodes, n_segments = problem.network.n_nodes, problem.network.n_segments
-    return SteadySolution(
-        cut(solution.pressure, n_nodes),
-        cut(solution.flow, n_segments),
-        cut(solution.pressure_static, n_segments),
-        cut(solution.area, n_segments),
-        solution.result,
-        solution.newton_iterations,
-        solution.residual,
+    return eqx.tree_at(
+        lambda s: (s.pressure, s.flow, s.pressure_static, s.area),
+        solution,
+        (
+            cut(solution.pressure, n_nodes),
+            cut(solution.flow, n_segments),
+            cut(solution.pressure_static, n_segments),
+            cut(solution.area, n_segments),
+        ),
     )
