@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ._cache import enable_compilation_cache as enable_compilation_cache
     from ._citation import citation as citation
     from ._misc import InputError as InputError
+    from ._padding import cut_solution as cut_solution, pad_problem as pad_problem
     from ._results import RESULTS as RESULTS, SolveError as SolveError
     from .coupling import (
         Autoregulation as Autoregulation,

@@ -14,6 +14,7 @@ from ._solve import (
     perfusion_system as perfusion_system,
     PerfusionSolution as PerfusionSolution,
     solve_perfusion as solve_perfusion,
+    vessel_at_fault as vessel_at_fault,
 )
 from ._system import (
     Exchange as Exchange,
