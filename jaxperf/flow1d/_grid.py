@@ -4,12 +4,12 @@ import math
 from dataclasses import dataclass
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from .._custom_types import as_leaf, Parameter
 from .._misc import InputError
 from ..network import AbstractBoundary, VascularNetwork, vessel_label
 from ..vessel import AbstractElasticWall, AbstractWall, Blood
@@ -136,9 +136,12 @@ def segment_wave_speed(
     network: VascularNetwork, blood: Blood, wall: AbstractWall
 ) -> Float[np.ndarray, "s 2"]:
     """Wave speed (m/s) of the unloaded vessel at both ends of every segment."""
-    radius = jnp.asarray(network.radius)
-    speed = elastic(wall).wave_speed(math.pi * radius**2, radius, blood.density)
-    return np.asarray(speed, np.float64)
+    return np.asarray(_wave_speed(elastic(wall), network.radius, blood.density), np.float64)
+
+
+@eqx.filter_jit
+def _wave_speed(wall: AbstractElasticWall, radius: Float[Array, "s 2"], density: Parameter):
+    return wall.wave_speed(math.pi * radius**2, radius, density)
 
 
 def elastic(wall: AbstractWall) -> AbstractElasticWall:
@@ -292,7 +295,7 @@ def _assemble(courses, filled, node_network, cell_time: float) -> Grid:
         lesion=np.asarray([-1] * len(courses) + [c.proximal_lesion for c in courses]),
     )
     at_node = lambda values, padding: _by_node(ends.node, values, len(node_network), padding)
-    index, number = (lambda x: jnp.asarray(np.asarray(x), jnp.int32)), jnp.asarray
+    index, number = (lambda x: as_leaf(np.asarray(x), np.int32)), as_leaf
     return Grid(
         cell_segment=index([c[0] for c in cell]),
         cell_fraction=number(np.array([c[1] for c in cell], float)),

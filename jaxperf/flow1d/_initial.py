@@ -45,6 +45,7 @@ def initial_state(problem: Flow1DProblem, network_state: NetworkState | None = N
     return state
 
 
+@eqx.filter_jit
 def steady_start(problem: Flow1DProblem) -> tuple[FlowState, Bool[Array, ""]]:
     """The state of steady flow and whether there is one; else of blood at rest, unloaded."""
     if any(isinstance(c, PerfusedBed) for c in problem.boundary):
@@ -67,6 +68,7 @@ def steady_start(problem: Flow1DProblem) -> tuple[FlowState, Bool[Array, ""]]:
     return jax.tree.map(lambda x, y: jnp.where(found, x, y), state, nothing), found
 
 
+@eqx.filter_jit
 def _state_of(problem: Flow1DProblem, network_state: NetworkState) -> FlowState:
     network, grid = problem.network, problem.grid
     law = NetworkLaw(network, problem.blood, problem.wall)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ._controller import CourantLimit
 from ._points import Sampling
 from ._problem import Flow1DProblem
-from ._semidiscretisation import FlowState, Semidiscretisation
+from ._semidiscretisation import FlowState, Semidiscretisation, semidiscretise
 from ._step import RelaxedHeun
 
 # Beyond this an explicit step amplifies the shortest waves.
@@ -19,14 +19,13 @@ _COURANT_MAX = 0.95
 
 
 class March(eqx.Module):
-    """How time is crossed: where and how often the flow is saved, and the steps in between.
+    """How time is crossed: how often the flow is saved, and the steps in between.
 
-    **Attributes:** `sampling`; `samples` in a cycle; `solver`, [`RelaxedHeun`][] where None;
+    **Attributes:** `samples` in a cycle; `solver`, [`RelaxedHeun`][] where None;
     `controller` of the steps, which are equal where None; `adjoint` of the steps under a
     controller and their largest number `max_steps`.
     """
 
-    sampling: Sampling
     solver: diffrax.AbstractSolver | None
     controller: diffrax.AbstractStepSizeController | None
     adjoint: diffrax.AbstractAdjoint | None
@@ -55,6 +54,7 @@ def run_cycles(
     problem: Flow1DProblem,
     equations: Semidiscretisation,
     march: March,
+    sampling: Sampling,
     y: FlowState,
     n_cycles: int,
     started: Bool[Array, ""] | bool = True,
@@ -88,7 +88,7 @@ def run_cycles(
             jnp.where(sound, jnp.maximum(watch.courant, courant), watch.courant),
         )
         pressure = equations.static_pressure(start + length, after)
-        series = tuple(march.sampling(x) for x in (pressure, after.flow, after.area))
+        series = tuple(sampling(x) for x in (pressure, after.flow, after.area))
         return (after, watch), (*series, after.passed)
 
     # In reverse mode some intervals are computed again from the first state of the first: memory
@@ -173,12 +173,13 @@ def _inspect(equations: Semidiscretisation, y: FlowState, step):
 
 
 @eqx.filter_jit
-def find_fault(problem: Flow1DProblem, equations: Semidiscretisation, march, y, interval):
+def find_fault(problem: Flow1DProblem, march: March, y: FlowState, interval: Int[Array, ""]):
     """Cross the interval in which a run failed again, looking at every step.
 
     **Returns:** the fault, its time (s) and its slot; under a controller or another solver fault 0,
     the start of the interval, and the slot nearest to a fault there.
     """
+    equations = semidiscretise(problem)
     length, n = problem.period / march.samples, march.steps(problem)
     start = interval.astype(y.area.dtype) * length
     step = jnp.asarray(length / n, start.dtype)

@@ -15,7 +15,7 @@ from ._flux import cell_pressure
 from ._initial import steady_start
 from ._march import March, run_cycles
 from ._outlets import outlet_conductance, outlet_rate, outlet_source
-from ._points import sample_points, SavePoints
+from ._points import sample_points, SavePoints, Sampling
 from ._problem import Flow1DProblem
 from ._semidiscretisation import FlowState, Semidiscretisation, semidiscretise
 from ._solve import check_solution, flow_result
@@ -98,18 +98,9 @@ def solve_periodic(
             expected="at least one sample and cycle, and the adjoint reverse or forward",
             fix="Correct the argument",
         )
-    march = March(
-        sampling=sample_points(problem.network, problem.grid, points),
-        solver=None,
-        controller=None,
-        adjoint=None,
-        samples=samples,
-        max_steps=0,
-    )
-    started = jnp.ones((), bool)
-    if initial is None:
-        initial, started = steady_start(problem)
-    solution = _solve(problem, march, initial, started, tolerance, max_cycles, adjoint)
+    points.check(problem.network)
+    march = March(solver=None, controller=None, adjoint=None, samples=samples, max_steps=0)
+    solution = _solve(problem, march, points, initial, tolerance, max_cycles, adjoint)
     return check_solution(problem, march, solution) if throw else solution
 
 
@@ -117,17 +108,23 @@ def solve_periodic(
 def _solve(
     problem: Flow1DProblem,
     march: March,
-    initial: FlowState,
-    started: Bool[Array, ""],
+    points: SavePoints,
+    initial: FlowState | None,
     tolerance: float,
     max_cycles: int,
     adjoint: str,
 ) -> PeriodicSolution:
-    settings = _Settings(march, jax.lax.stop_gradient(initial), started, tolerance, max_cycles)
+    sampling = sample_points(problem.network, problem.grid, points)
+    fixed = jax.lax.stop_gradient(problem)
+    start, started = steady_start(fixed) if initial is None else (initial, jnp.ones((), bool))
+    start = jax.lax.stop_gradient(start)
+    settings = _Settings(march, sampling, start, started, tolerance, max_cycles)
     fixed_point = {"reverse": _fixed_point_reverse, "forward": _fixed_point_forward}[adjoint]
     vector, watch = fixed_point(problem, settings)
     state = settings.state_of(vector)
-    last, series, seen = run_cycles(problem, semidiscretise(problem), march, state, 1, started)
+    last, series, seen = run_cycles(
+        problem, semidiscretise(problem), march, sampling, state, 1, started
+    )
     # A run that failed keeps the state it failed from, on the way or in this last cycle.
     early, late = watch.fault > 0, seen.fault > 0
     state = jax.tree.map(lambda x, y: jnp.where(late & ~early, y, x), state, last)
@@ -148,6 +145,7 @@ class _Settings(eqx.Module):
     """What the fixed point depends on without being differentiated with respect to it."""
 
     march: March
+    sampling: Sampling
     initial: FlowState
     started: Bool[Array, ""]
     tolerance: float
@@ -171,7 +169,9 @@ class _Settings(eqx.Module):
         """The state one cycle later, and what was seen on the way."""
         equations = semidiscretise(problem)
         state = self.state_of(vector)
-        y, _, watch = run_cycles(problem, equations, self.march, state, 1, self.started)
+        y, _, watch = run_cycles(
+            problem, equations, self.march, self.sampling, state, 1, self.started
+        )
         return ravel_pytree((y.area, y.flow, y.outlet))[0], watch
 
     def scale(self, problem: Flow1DProblem) -> Float[Array, " y"]:

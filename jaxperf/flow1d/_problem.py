@@ -3,11 +3,10 @@
 from typing import Literal
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._custom_types import Parameter
+from .._custom_types import as_leaf, Parameter
 from .._misc import InputError, is_traced
 from ..network import check_boundary, STORAGE, VascularNetwork, Waveform
 from ..steady import Boundary
@@ -146,7 +145,7 @@ def flow1d_problem(
     if wall_viscosity is not None:
         viscosity = np.broadcast_to(np.asarray(wall_viscosity, float), (network.n_segments,))
         time_step = min(time_step, 0.5 * _diffusion_time(network, grid, blood, viscosity))
-        wall_viscosity = jnp.asarray(viscosity, network.radius.dtype)
+        wall_viscosity = as_leaf(viscosity, network.radius.dtype)
     return Flow1DProblem(
         network=network,
         boundary=boundary,

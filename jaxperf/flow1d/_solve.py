@@ -4,8 +4,7 @@ from typing import Protocol, runtime_checkable, TypeVar
 
 import diffrax
 import equinox as eqx
-import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from .._misc import InputError, is_traced
 from .._results import RESULTS
@@ -108,18 +107,9 @@ def solve_flow1d(
         )
     if adjoint is not None and controller is None:
         raise ValueError("an adjoint is for steps under a controller; expected a controller too")
-    march = March(
-        sampling=sample_points(problem.network, problem.grid, points),
-        solver=solver,
-        controller=controller,
-        adjoint=adjoint,
-        samples=samples,
-        max_steps=max_steps,
-    )
-    started = jnp.ones((), bool)
-    if initial is None:
-        initial, started = steady_start(problem)
-    solution = _solve(problem, march, initial, started, n_cycles)
+    points.check(problem.network)
+    march = March(solver, controller, adjoint, samples, max_steps)
+    solution = _solve(problem, march, points, initial, n_cycles)
     return check_solution(problem, march, solution) if throw else solution
 
 
@@ -127,12 +117,14 @@ def solve_flow1d(
 def _solve(
     problem: Flow1DProblem,
     march: March,
-    initial: FlowState,
-    started: Bool[Array, ""],
+    points: SavePoints,
+    initial: FlowState | None,
     n_cycles: int,
 ) -> Flow1DSolution:
+    sampling = sample_points(problem.network, problem.grid, points)
+    start, started = steady_start(problem) if initial is None else (initial, True)
     equations = semidiscretise(problem)
-    state, series, watch = run_cycles(problem, equations, march, initial, n_cycles, started)
+    state, series, watch = run_cycles(problem, equations, march, sampling, start, n_cycles, started)
     return Flow1DSolution(
         **series,
         state=state,
@@ -175,9 +167,7 @@ def check_solution(problem: Flow1DProblem, march: March, solution: Solution) -> 
 
 
 def _fault_message(problem: Flow1DProblem, march: March, solution) -> str:
-    fault, time, slot = find_fault(
-        problem, semidiscretise(problem), march, solution.state, solution.failed_at
-    )
+    fault, time, slot = find_fault(problem, march, solution.state, solution.failed_at)
     # Step by step a cause shows that the end of the interval may have swallowed.
     found = flow_result(fault)
     sentence = RESULTS[solution.result if int(fault) == 0 else found]
