@@ -15,7 +15,7 @@ from ._flux import cell_pressure
 from ._initial import steady_start
 from ._march import March, run_cycles
 from ._outlets import outlet_conductance, outlet_rate, outlet_source
-from ._points import sample_points, SavePoints, Sampling
+from ._points import sample_points, Sampling, SavePoints
 from ._problem import Flow1DProblem
 from ._semidiscretisation import FlowState, Semidiscretisation, semidiscretise
 from ._solve import check_solution, flow_result
