@@ -2,6 +2,7 @@
 
 from ._citation import citation as citation
 from ._misc import InputError as InputError
+from ._padding import cut_solution as cut_solution, pad_problem as pad_problem
 from ._results import RESULTS as RESULTS
 from .coupling import (
     Autoregulation as Autoregulation,

@@ -33,6 +33,14 @@ def no_lesions() -> Lesions:
     return Lesions(none, none, index, index, none)
 
 
+class RealNetwork(eqx.Module):
+    """How many entries of a padded network are real: int32 scalars."""
+
+    node: Int[Array, ""]
+    segment: Int[Array, ""]
+    lesion: Int[Array, ""]
+
+
 class VascularNetwork(eqx.Module):
     """Vessels as a graph of centreline nodes joined by segments.
 
@@ -44,7 +52,8 @@ class VascularNetwork(eqx.Module):
     **Attributes:** `node_position` (m); `segment_node` (proximal, distal); `radius` (m) at the
     proximal and distal end; `length` (m), which may exceed the chord; `branch`, an index into
     `branch_name`; `frame`, the patient frame of the positions (`LPS`, `RAS`, or `model` for a
-    network that belongs to no image).
+    network that belongs to no image); `real`, how many entries are real where the network is padded
+    by [`jaxperf.pad_problem`][], else None.
 
     Build one with [`build_network`][] or a reader of `jaxperf.io`.
     """
@@ -58,6 +67,7 @@ class VascularNetwork(eqx.Module):
     topology: Topology
     branch_name: tuple[str, ...] = eqx.field(static=True)
     frame: str = eqx.field(static=True)
+    real: RealNetwork | None = None
 
     @property
     def n_nodes(self) -> int:

@@ -3,10 +3,12 @@
 import equinox as eqx
 from jaxtyping import Array, Float, Int
 
+from .._padding import cut, cut_solution, pad_problem
 from .._results import RESULTS
 from ..network import check_boundary, VascularNetwork
 from ..vessel import AbstractWall, Blood, RigidWall
 from ._newton import AbstractAdjoint, find_root, ImplicitAdjoint, Newton
+from ._padding import pad_vessels, sanitised_vessels
 from ._system import Boundary, initial_state, NetworkLaw, node_closure, SteadySystem
 
 
@@ -74,6 +76,7 @@ def solve_steady(
 def _solve(
     problem: SteadyProblem, method: Newton, adjoint: AbstractAdjoint, max_steps: int, throw: bool
 ) -> SteadySolution:
+    problem = sanitised_vessels(problem)
     closure = node_closure(problem.network, problem.boundary)
     law = NetworkLaw(problem.network, problem.blood, problem.wall)
     root = find_root(
@@ -93,4 +96,23 @@ def _solve(
         result=root.result,
         newton_iterations=root.steps,
         residual=root.residual,
+    )
+
+
+@pad_problem.register
+def _pad(problem: SteadyProblem) -> SteadyProblem:
+    return pad_vessels(problem)
+
+
+@cut_solution.register
+def _cut(solution: SteadySolution, problem: SteadyProblem) -> SteadySolution:
+    n_nodes, n_segments = problem.network.n_nodes, problem.network.n_segments
+    return SteadySolution(
+        cut(solution.pressure, n_nodes),
+        cut(solution.flow, n_segments),
+        cut(solution.pressure_static, n_segments),
+        cut(solution.area, n_segments),
+        solution.result,
+        solution.newton_iterations,
+        solution.residual,
     )
