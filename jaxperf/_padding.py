@@ -9,11 +9,11 @@ its own types, and registers them here.
 import functools
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
+from ._custom_types import as_leaf
 from ._misc import InputError, is_traced
 
 # Sizes up to this stay as they are.
@@ -40,7 +40,7 @@ def padded(x: Array | np.ndarray, n: int, fill: float | Array | np.ndarray) -> A
         end = jnp.broadcast_to(jnp.asarray(fill, x.dtype), more)
         return jnp.concatenate([jnp.asarray(x), end])
     known = np.asarray(x)
-    return jnp.asarray(np.concatenate([known, np.full(more, fill, known.dtype)]))
+    return as_leaf(np.concatenate([known, np.full(more, fill, known.dtype)]))
 
 
 def padded_square(x: Array, n: int) -> Array:
@@ -50,12 +50,12 @@ def padded_square(x: Array, n: int) -> Array:
         return jnp.eye(n, dtype=x.dtype).at[:m, :m].set(x)
     out = np.eye(n, dtype=x.dtype)
     out[:m, :m] = np.asarray(x)
-    return jnp.asarray(out)
+    return as_leaf(out)
 
 
 def cut(x: Array, n: int) -> Array:
     """The first n entries of x; the inverse of `padded`."""
-    return x[:n] if is_traced(x) else jnp.asarray(np.asarray(x)[:n])
+    return x[:n] if is_traced(x) else as_leaf(np.asarray(x)[:n])
 
 
 def kept(x: Array, real: Bool[Array, " n"], fill: float | Array) -> Array:
@@ -71,7 +71,7 @@ def kept_square(x: Array, real: Bool[Array, " n"]) -> Array:
 
 def count_leaf(n: int) -> Array:
     """A number of real entries as the array leaf that a padded problem carries."""
-    return jnp.asarray(np.int32(n))
+    return as_leaf(np.int32(n))
 
 
 def is_real(count: Array, n: int) -> Bool[Array, " n"]:

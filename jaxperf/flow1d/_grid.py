@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from .._custom_types import as_leaf, Parameter
+from .._custom_types import as_leaf, float_leaf, Parameter
 from .._misc import InputError
 from ..network import AbstractBoundary, VascularNetwork, vessel_label
 from ..vessel import AbstractElasticWall, AbstractWall, Blood
@@ -17,6 +17,14 @@ from ..vessel import AbstractElasticWall, AbstractWall, Blood
 # Where the admittance of a vessel jumps by more than this factor, a node keeps the flow at the step
 # to what the narrower side can take; one cell across it would ask for that of the wider.
 _ADMITTANCE_JUMP = 1.25
+
+
+class RealGrid(eqx.Module):
+    """How many entries of a padded grid are real: int32 scalars."""
+
+    slot: Int[Array, ""]
+    piece: Int[Array, ""]
+    node: Int[Array, ""]
 
 
 class Grid(eqx.Module):
@@ -44,6 +52,8 @@ class Grid(eqx.Module):
     - networks that do not touch each other, `n_parts` of them: `cell_part` (k,) and `node_part`
       (n,).
     - `cell_time`: a wave takes this long (s) or longer through every cell.
+    - `real`: how many entries are real where [`jaxperf.pad_problem`][] has added gaps, nodes
+      without an end and pieces of no length, else None.
     """
 
     cell_segment: Int[Array, " k"]
@@ -66,7 +76,8 @@ class Grid(eqx.Module):
     cell_part: Int[Array, " k"]
     node_part: Int[Array, " n"]
     n_parts: int = eqx.field(static=True)
-    cell_time: float = eqx.field(static=True)
+    cell_time: Parameter = eqx.field(converter=float_leaf)
+    real: RealGrid | None = None
 
     @property
     def n_slots(self) -> int:
@@ -78,7 +89,8 @@ class Grid(eqx.Module):
 
     @property
     def n_cells(self) -> int:
-        return self.n_slots - 2 * self.n_vessels
+        """Host only."""
+        return int(np.count_nonzero(np.asarray(self.is_cell) > 0))
 
     @property
     def n_nodes(self) -> int:

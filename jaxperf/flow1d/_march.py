@@ -1,14 +1,14 @@
 """Through time, interval by interval between the moments that are saved."""
 
-import math
-
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from .._custom_types import cast_like
 from ._controller import CourantLimit
+from ._padding import sanitised_flow
 from ._points import Sampling
 from ._problem import Flow1DProblem
 from ._semidiscretisation import FlowState, Semidiscretisation, semidiscretise
@@ -34,8 +34,12 @@ class March(eqx.Module):
 
     def steps(self, problem: Flow1DProblem) -> int:
         """The number of equal steps in one interval."""
-        longest = problem.time_step * (1.0 + 1e-9)
-        return max(1, math.ceil(problem.period / self.samples / longest))
+        return -(-problem.n_steps // self.samples)
+
+    def interval(self, problem: Flow1DProblem) -> Float[Array, ""]:
+        """The length of one interval, s; held fixed."""
+        period = cast_like(problem.period, problem.network.radius)
+        return jax.lax.stop_gradient(period) / self.samples
 
 
 class Watch(eqx.Module):
@@ -64,14 +68,15 @@ def run_cycles(
     **Returns:** the last state (the last sound one where the run failed), the series of
     the solution by name (time, pressure, flow, area, passed; each (k, ...)) and the [`Watch`][].
     """
-    n, length = march.samples * n_cycles, problem.period / march.samples
+    n, length = march.samples * n_cycles, march.interval(problem)
     dtype = y.area.dtype
 
     def cross(equations, y, start):
         if march.controller is None:
             return _equal_steps(equations, march.solver, y, start, length, march.steps(problem))
         controller = CourantLimit(march.controller, equations)
-        return _controlled_steps(equations, march, controller, y, start, length, problem.time_step)
+        first = jnp.minimum(length, length * march.samples / problem.n_steps)
+        return _controlled_steps(equations, march, controller, y, start, length, first)
 
     def interval(equations, carry, j):
         y, watch = carry
@@ -136,16 +141,14 @@ def _equal_steps(equations: Semidiscretisation, solver, y: FlowState, start, len
     return jax.lax.scan(body, (y, state), count)[0][0], step, jnp.zeros((), bool)
 
 
-def _controlled_steps(
-    equations, march: March, controller, y: FlowState, start, length, first_step: float
-):
+def _controlled_steps(equations, march: March, controller, y: FlowState, start, length, first_step):
     adjoint = diffrax.RecursiveCheckpointAdjoint() if march.adjoint is None else march.adjoint
     found = diffrax.diffeqsolve(
         diffrax.ODETerm(equations),
         RelaxedHeun(equations.relaxation) if march.solver is None else march.solver,
         start,
         start + length,
-        min(first_step, length),
+        first_step,
         y,
         stepsize_controller=controller,
         adjoint=adjoint,
@@ -179,8 +182,9 @@ def find_fault(problem: Flow1DProblem, march: March, y: FlowState, interval: Int
     **Returns:** the fault, its time (s) and its slot; under a controller or another solver fault 0,
     the start of the interval, and the slot nearest to a fault there.
     """
+    problem = sanitised_flow(problem)
     equations = semidiscretise(problem)
-    length, n = problem.period / march.samples, march.steps(problem)
+    length, n = march.interval(problem), march.steps(problem)
     start = interval.astype(y.area.dtype) * length
     step = jnp.asarray(length / n, start.dtype)
     term, solver = diffrax.ODETerm(equations), RelaxedHeun(equations.relaxation)

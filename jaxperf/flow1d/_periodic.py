@@ -9,16 +9,19 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
 from .._misc import InputError
+from .._padding import cut_solution
 from .._results import RESULTS
 from ..network import PressureBoundary, PressureWaveform
 from ._flux import cell_pressure
+from ._grid import Grid
 from ._initial import steady_start
 from ._march import March, run_cycles
 from ._outlets import outlet_conductance, outlet_rate, outlet_source
+from ._padding import sanitised_flow
 from ._points import sample_points, Sampling, SavePoints
 from ._problem import Flow1DProblem
 from ._semidiscretisation import FlowState, Semidiscretisation, semidiscretise
-from ._solve import check_solution, flow_result
+from ._solve import check_solution, cut_flow, flow_result
 
 # Of the exponential of the slow rates over a cycle.
 _IMPLICIT_STEPS = 64
@@ -114,6 +117,7 @@ def _solve(
     max_cycles: int,
     adjoint: str,
 ) -> PeriodicSolution:
+    problem = sanitised_flow(problem)
     sampling = sample_points(problem.network, problem.grid, points)
     fixed = jax.lax.stop_gradient(problem)
     start, started = steady_start(fixed) if initial is None else (initial, jnp.ones((), bool))
@@ -139,6 +143,11 @@ def _solve(
         failed_at=jnp.where(early, watch.interval, seen.interval),
         courant=seen.courant,
     )
+
+
+@cut_solution.register
+def _cut(solution: PeriodicSolution, problem: Flow1DProblem) -> PeriodicSolution:
+    return cut_flow(solution, problem)
 
 
 class _Settings(eqx.Module):
@@ -179,10 +188,11 @@ class _Settings(eqx.Module):
         y = self.initial
         start = jnp.zeros((), y.area.dtype)
         equations = semidiscretise(problem)
-        pressure = jnp.max(jnp.abs(equations.cell_pressure(start, y)))
+        of_cells = lambda x: jnp.max(jnp.abs(jnp.where(equations.inverse_length > 0.0, x, 0.0)))
+        pressure = of_cells(equations.cell_pressure(start, y))
         like = lambda value, x: jnp.broadcast_to(value, x.shape)
         # A flow of 1 m/s in the widest vessel's thousandth keeps a network at rest measurable.
-        flow = jnp.max(jnp.abs(y.flow)) + 1e-3 * jnp.max(y.area)
+        flow = of_cells(y.flow) + 1e-3 * of_cells(y.area)
         outlet = tuple(like(pressure, x) for x in y.outlet)
         # An area counts by the pressure its change makes.
         area = pressure * _compliance(equations, y)
@@ -197,7 +207,10 @@ class _Settings(eqx.Module):
         length = jnp.where(is_cell, 1.0 / jnp.where(is_cell, equations.inverse_length, 1.0), 0.0)
         part, n_parts = problem.grid.cell_part, problem.grid.n_parts
         total = jax.ops.segment_sum(length * compliance, part, n_parts)
-        rate = _slow_rate(problem, equations, y, total) * (problem.period / _IMPLICIT_STEPS)
+        # The part of what pads a grid has no cells; any volume does for its outlets.
+        total = jnp.where(total > 0.0, total, 1.0)
+        cycle = self.march.interval(problem) * self.march.samples
+        rate = _slow_rate(problem.grid, equations, y, total, cycle) * (cycle / _IMPLICIT_STEPS)
         one = jnp.eye(rate.shape[0], dtype=rate.dtype)
         # Implicit steps: nearly exact for what is slow, and sound for what is not.
         over_cycle = jnp.linalg.matrix_power(jnp.linalg.inv(one - rate), _IMPLICIT_STEPS)
@@ -234,27 +247,27 @@ class _Chord(eqx.Module):
 
 
 def _slow_rate(
-    problem: Flow1DProblem, equations: Semidiscretisation, y: FlowState, compliance
+    grid: Grid, equations: Semidiscretisation, y: FlowState, compliance, cycle
 ) -> Float[Array, "x x"]:
     """Rates of the pressures of the network's parts, each a reservoir, and of the outlets."""
     outlet, unravel = ravel_pytree(y.outlet)
     start, n_parts = jnp.zeros((), compliance.dtype), compliance.shape[0]
-    part = [problem.grid.node_part[node] for node in equations.condition_node]
+    part = [grid.node_part[node] for node in equations.condition_node]
     # What is held at a pressure has nothing slow, and what cannot drain nothing to correct.
     drain, held = jnp.zeros_like(compliance), jnp.zeros(n_parts, bool)
-    for c, at in zip(problem.boundary, part, strict=True):
+    for c, at in zip(equations.boundary, part, strict=True):
         drain = drain.at[at].add(outlet_conductance(c))
         held = held.at[at].set(True) if isinstance(c, _HOLDS) else held
     held = held | (drain == 0.0)
 
     def rate(slow):
         out, taken = [], jnp.zeros_like(compliance)
-        for c, x, at in zip(problem.boundary, unravel(slow[n_parts:]), part, strict=True):
+        for c, x, at in zip(equations.boundary, unravel(slow[n_parts:]), part, strict=True):
             flow = outlet_conductance(c) * slow[at] - outlet_source(c, x, start)
             # Where the pressure is held, the source is one.
             taken = taken if isinstance(c, _HOLDS) else taken.at[at].add(flow)
             out.append(outlet_rate(c, x, start, flow))
-        forgotten = -_FORGET / problem.period * slow[:n_parts]
+        forgotten = -_FORGET / cycle * slow[:n_parts]
         vessels = jnp.where(held, forgotten, -taken / compliance)
         return jnp.concatenate([vessels, ravel_pytree(tuple(out))[0]])
 

@@ -1,5 +1,6 @@
 """Transient flow over given cycles."""
 
+import dataclasses
 from typing import Protocol, runtime_checkable, TypeVar
 
 import diffrax
@@ -7,10 +8,12 @@ import equinox as eqx
 from jaxtyping import Array, Float, Int
 
 from .._misc import InputError, is_traced
+from .._padding import cut_solution
 from .._results import RESULTS
 from ._grid import grid_vessel_label
 from ._initial import FlowError, steady_start
 from ._march import find_fault, March, run_cycles
+from ._padding import cut_nodes, cut_state, sanitised_flow
 from ._points import sample_points, SavePoints
 from ._problem import Flow1DProblem
 from ._semidiscretisation import FlowState, semidiscretise
@@ -121,6 +124,7 @@ def _solve(
     initial: FlowState | None,
     n_cycles: int,
 ) -> Flow1DSolution:
+    problem = sanitised_flow(problem)
     sampling = sample_points(problem.network, problem.grid, points)
     start, started = steady_start(problem) if initial is None else (initial, True)
     equations = semidiscretise(problem)
@@ -132,6 +136,18 @@ def _solve(
         failed_at=watch.interval,
         courant=watch.courant,
     )
+
+
+@cut_solution.register
+def _cut(solution: Flow1DSolution, problem: Flow1DProblem) -> Flow1DSolution:
+    return cut_flow(solution, problem)
+
+
+def cut_flow(solution: Solution, problem: Flow1DProblem) -> Solution:
+    """The real entries of a solution of this room."""
+    state = cut_state(solution.state, problem)
+    passed = cut_nodes(solution.passed, problem)
+    return dataclasses.replace(solution, state=state, passed=passed)
 
 
 def flow_result(fault: Int[Array, ""]) -> RESULTS:

@@ -207,5 +207,7 @@ def build_network(
 
 def vessel_label(network: VascularNetwork, segment: int) -> str:
     """The name a message gives a segment: its branch, and the numbers of vessel and segment."""
-    name = network.branch_name[int(network.branch[segment])]
-    return f"{name} (vessel {int(network.topology.vessel[segment])}, segment {segment})"
+    branch, vessel = (np.asarray(x)[segment] for x in (network.branch, network.topology.vessel))
+    # A padded network has left its names behind.
+    name = network.branch_name[branch] if network.branch_name else "network"
+    return f"{name} (vessel {vessel}, segment {segment})"

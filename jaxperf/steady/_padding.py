@@ -4,7 +4,6 @@ from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 
 from .._padding import is_real, kept, padded
 from ..network import (
