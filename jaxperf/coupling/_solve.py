@@ -1,9 +1,12 @@
 """Steady perfusion of a ventricle by its coronary network."""
 
+import dataclasses
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from .._padding import cut, cut_solution, pad_problem
 from .._results import RESULTS
 from ..darcy import AbstractDarcySolver, ConjugateGradient, darcy_operator
 from ..steady import (
@@ -14,6 +17,7 @@ from ..steady import (
     Newton,
     node_closure,
 )
+from ._padding import pad_perfusion, sanitised_perfusion
 from ._problem import PerfusionProblem
 from ._system import initial_perfusion, PerfusionSystem
 
@@ -113,6 +117,7 @@ def _solve(
     max_linear_steps: int,
     throw: bool,
 ) -> PerfusionSolution:
+    problem = sanitised_perfusion(problem)
     system = perfusion_system(problem, method, max_linear_steps)
     start = initial_perfusion(
         problem.network, system.closure, problem.tissue, problem.microcirculation
@@ -146,3 +151,22 @@ def _solve(
         linear_iterations=root.linear_iterations,
         residual=root.residual,
     )
+
+
+@pad_problem.register
+def _pad(problem: PerfusionProblem) -> PerfusionProblem:
+    return pad_perfusion(problem)
+
+
+@cut_solution.register
+def _cut(solution: PerfusionSolution, problem: PerfusionProblem) -> PerfusionSolution:
+    size = {
+        **dict.fromkeys(["pressure"], problem.network.n_nodes),
+        **dict.fromkeys(["flow", "pressure_static"], problem.network.n_segments),
+        **dict.fromkeys(
+            ["terminal_flow", "terminal_pressure", "dilation"], problem.tissue.n_terminals
+        ),
+        **dict.fromkeys(["pressure_tissue", "mbf"], problem.tissue.n_cells),
+    }
+    given = {f.name: getattr(solution, f.name) for f in dataclasses.fields(solution)}
+    return PerfusionSolution(**{k: cut(x, size[k]) if k in size else x for k, x in given.items()})

@@ -24,6 +24,11 @@ from ._operator import (
     DarcyGraph as DarcyGraph,
     DarcyOperator as DarcyOperator,
 )
+from ._padding import (
+    pad_permeability as pad_permeability,
+    sanitised_mesh as sanitised_mesh,
+    sanitised_permeability as sanitised_permeability,
+)
 from ._rows import build_pattern as build_pattern, Pattern as Pattern, Rows as Rows
 from ._solver import (
     AbstractDarcySolver as AbstractDarcySolver,

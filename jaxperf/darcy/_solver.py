@@ -9,9 +9,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .._misc import by_precision
+from .._padding import cut, cut_solution, is_real, kept, pad_problem, padded
 from .._results import RESULTS
 from ._krylov import KrylovSolution, solve_krylov
 from ._operator import darcy_operator, DarcyOperator
+from ._padding import pad_graph
 
 
 class DarcySolution(eqx.Module):
@@ -179,6 +181,21 @@ class DarcyProblem(eqx.Module):
             raise ValueError("one of fixed and pressure_fixed is missing; expected both or neither")
 
 
+def _sanitised(problem: DarcyProblem) -> DarcyProblem:
+    """A problem whose padded entries are harmless, whatever stood there."""
+    graph = problem.operator.graph
+    if graph.real is None:
+        return problem
+    cell = is_real(graph.real.cell, graph.n_cells)
+    fixed = problem.fixed
+    return DarcyProblem(
+        darcy_operator(graph, problem.operator.transmissibility, problem.operator.sink),
+        kept(problem.source, cell, 0.0),
+        None if fixed is None else fixed & cell,
+        problem.pressure_fixed,
+    )
+
+
 def _eliminated(problem: DarcyProblem) -> tuple[DarcyOperator, Array]:
     """Take control volumes of prescribed pressure out of the system, keeping it symmetric.
 
@@ -227,10 +244,42 @@ def solve_darcy(
 def _solve(
     problem: DarcyProblem, method: AbstractDarcySolver, max_steps: int | None, throw: bool
 ) -> DarcySolution:
-    operator, source = _eliminated(problem)
+    operator, source = _eliminated(_sanitised(problem))
     solution = method.solve(method.init(operator), source, max_steps=max_steps)
     if throw:
         failed = solution.result != RESULTS.successful
         pressure = solution.result.error_if(solution.pressure, failed)
         solution = eqx.tree_at(lambda s: s.pressure, solution, pressure)
     return solution
+
+
+_compiled_operator = eqx.filter_jit(darcy_operator)
+
+
+@pad_problem.register
+def _pad(problem: DarcyProblem) -> DarcyProblem:
+    operator, graph = problem.operator, pad_graph(problem.operator.graph)
+    n, fixed, known = graph.n_cells, problem.fixed, problem.pressure_fixed
+    return DarcyProblem(
+        _compiled_operator(
+            graph,
+            padded(operator.transmissibility, graph.edge.shape[0], 0.0),
+            padded(operator.sink, n, 0.0),
+        ),
+        padded(problem.source, n, 0.0),
+        None if fixed is None else padded(fixed, n, False),
+        None if known is None else padded(known, n, 0.0),
+    )
+
+
+@cut_solution.register
+def _cut(solution: DarcySolution, problem: DarcyProblem) -> DarcySolution:
+    n = problem.operator.graph.n_cells
+    return DarcySolution(
+        cut(solution.pressure, n),
+        solution.result,
+        solution.iterations,
+        cut(solution.balance, n),
+        solution.residual,
+        solution.error_estimate,
+    )
