@@ -69,20 +69,20 @@ def _with_more_knots(tree: T) -> T:
     def more_knots(w: Waveform) -> Waveform:
         more = bucket_size(w.time.shape[0]) - w.time.shape[0]
         share = np.arange(1, more + 1) / (more + 1)
-        return Waveform(_cut_last(w.time[None], share)[0], _cut_last(w.value, share), w.period)
+        return Waveform(_cut_last(w.time, share), _cut_last(w.value, share), w.period)
 
     is_waveform = lambda x: isinstance(x, Waveform)
     return jax.tree.map(lambda x: more_knots(x) if is_waveform(x) else x, tree, is_leaf=is_waveform)
 
 
 def _cut_last(x: Array, share: np.ndarray) -> Array:
-    """Rows with further entries between the last two."""
+    """Further entries between the last two, linear in their index, along the last axis."""
     if not share.size:
         return x
     array = jnp if is_traced(x) else np
-    x, share = array.asarray(x), share.astype(x.dtype)[None]
-    between = x[:, -2:-1] * (1.0 - share) + x[:, -1:] * share
-    return as_leaf(array.concatenate([x[:, :-1], between, x[:, -1:]], axis=1))
+    x, share = array.asarray(x), share.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+    between = x[..., -2:-1] * (1.0 - share) + x[..., -1:] * share
+    return as_leaf(array.concatenate([x[..., :-1], between, x[..., -1:]], axis=-1))
 
 
 def _pad_grid(grid: Grid, network: VascularNetwork) -> Grid:
@@ -97,10 +97,8 @@ def _pad_grid(grid: Grid, network: VascularNetwork) -> Grid:
     ends = max(_LEAST_ENDS, grid.end_sign.shape[0])
     n_parts = max(_LEAST_PARTS, bucket_size(grid.n_parts + 1))
     node_network = np.full(nodes, -1, np.int32)
-    node_network[: grid.n_nodes], node_network[-1] = (
-        np.asarray(grid.node_network),
-        network.n_nodes - 1,
-    )
+    node_network[: grid.n_nodes] = np.asarray(grid.node_network)
+    node_network[-1] = network.n_nodes - 1
 
     def at_ends(table, fill: int) -> Array:
         out = np.full((ends, nodes), fill, np.int32)
