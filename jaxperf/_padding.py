@@ -71,7 +71,7 @@ def kept_square(x: Array, real: Bool[Array, " n"]) -> Array:
 
 def count_leaf(n: int) -> Array:
     """A number of real entries as the array leaf that a padded problem carries."""
-    return as_leaf(np.int32(n))
+    return as_leaf(n, np.int32)
 
 
 def is_real(count: Array, n: int) -> Bool[Array, " n"]:
