@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
+from ._custom_types import as_leaf
 from ._misc import InputError, is_traced
 
 # Sizes up to this stay as they are.
@@ -45,7 +46,7 @@ def padded(x: Array | np.ndarray, n: int, fill: float | Array | np.ndarray) -> A
         end = jnp.broadcast_to(jnp.asarray(fill, x.dtype), more)
         return jnp.concatenate([jnp.asarray(x), end])
     known = np.asarray(x)
-    return jnp.asarray(np.concatenate([known, np.full(more, fill, known.dtype)]))
+    return as_leaf(np.concatenate([known, np.full(more, fill, known.dtype)]))
 
 
 def padded_square(x: Array, n: int) -> Array:
@@ -55,12 +56,12 @@ def padded_square(x: Array, n: int) -> Array:
         return jnp.eye(n, dtype=x.dtype).at[:m, :m].set(x)
     out = np.eye(n, dtype=x.dtype)
     out[:m, :m] = np.asarray(x)
-    return jnp.asarray(out)
+    return as_leaf(out)
 
 
 def cut(x: Array, n: int) -> Array:
     """The first n entries of x; the inverse of `padded`."""
-    return x[:n] if is_traced(x) else jnp.asarray(np.asarray(x)[:n])
+    return x[:n] if is_traced(x) else as_leaf(np.asarray(x)[:n])
 
 
 def kept(x: Array, real: Bool[Array, " n"], fill: float | Array | np.ndarray) -> Array:
@@ -76,7 +77,7 @@ def kept_square(x: Array, real: Bool[Array, " n"]) -> Array:
 
 def count_leaf(n: int) -> Array:
     """A number of real entries as the array leaf that a padded problem carries."""
-    return jnp.asarray(np.int32(n))
+    return as_leaf(n, np.int32)
 
 
 def is_real(count: Array, n: int) -> Bool[Array, " n"]:

@@ -283,7 +283,7 @@ def _solve(case: Foreign, cycles: int | None, progress: Progress) -> tuple[Serie
         raise SolveError(error.result, f"{error.where} This was {case.name}{which}.") from error
     found = jax.block_until_ready(found)
     pressure, flow = np.asarray(found.pressure), np.asarray(found.flow)
-    return series_of(places, problem.period, pressure, flow), took
+    return series_of(places, float(problem.period), pressure, flow), took
 
 
 def _summary(case: Foreign, series: Series) -> dict[str, Any]:
@@ -303,7 +303,7 @@ def _summary(case: Foreign, series: Series) -> dict[str, Any]:
     return {
         "title": case.name,
         "format": case.format,
-        "period_s": case.problem.period,
+        "period_s": float(case.problem.period),
         "n_vessels": network.n_segments,
         "n_cells": grid.n_cells,
         "time_step_s": case.problem.time_step,
