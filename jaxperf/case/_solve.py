@@ -18,10 +18,10 @@ from ..coupling import (
     Autoregulation,
     calibrate,
     Calibration,
+    perfusion_failure,
     PerfusionProblem,
     PerfusionSolution,
     solve_perfusion,
-    vessel_at_fault,
 )
 from ..darcy import AbstractDarcySolver, ConjugateGradient, multigrid
 from ._prepare import Prepared
@@ -121,7 +121,7 @@ def _solver(name: str, problem: PerfusionProblem) -> Solve:
         found = solve_perfusion(pad_problem(given), method, throw=False)
         # Only the problem as it was given knows the names of its vessels.
         return conclude(
-            cut_solution(found, given), throw=throw, where=lambda s: vessel_at_fault(given, s)
+            cut_solution(found, given), throw=throw, failure=lambda s: perfusion_failure(given, s)
         )
 
     return solve

@@ -11,10 +11,10 @@ from ._problem import (
     Tissue as Tissue,
 )
 from ._solve import (
+    perfusion_failure as perfusion_failure,
     perfusion_system as perfusion_system,
     PerfusionSolution as PerfusionSolution,
     solve_perfusion as solve_perfusion,
-    vessel_at_fault as vessel_at_fault,
 )
 from ._system import (
     Exchange as Exchange,

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .._padding import cut, cut_solution, pad_problem
-from .._results import conclude, RESULTS
+from .._results import conclude, RESULTS, SolveError
 from ..darcy import AbstractDarcySolver, ConjugateGradient, darcy_operator
 from ..steady import (
     AbstractAdjoint,
@@ -114,12 +114,13 @@ def solve_perfusion(
     # One jitted function with every argument in its place: a default left out and the same value
     # passed would be two programs.
     solution = _solve(problem, method, newton, adjoint, max_steps, max_linear_steps, start)
-    return conclude(solution, throw=throw, where=lambda s: vessel_at_fault(problem, s))
+    return conclude(solution, throw=throw, failure=lambda s: perfusion_failure(problem, s))
 
 
-def vessel_at_fault(problem: PerfusionProblem, solution: PerfusionSolution) -> str:
-    """The sentence that names the vessel of a failed solve: `jaxperf.steady.worst_vessel`."""
-    return worst_vessel(problem.network, np.asarray(solution.pressure), np.asarray(solution.flow))
+def perfusion_failure(problem: PerfusionProblem, solution: PerfusionSolution) -> SolveError:
+    """The error of a failed solve, with the vessel that `jaxperf.steady.worst_vessel` finds."""
+    pressure, flow = np.asarray(solution.pressure), np.asarray(solution.flow)
+    return SolveError(solution.result, worst_vessel(problem.network, pressure, flow))
 
 
 def _state_of(problem: PerfusionProblem, solution: PerfusionSolution) -> PerfusionState:

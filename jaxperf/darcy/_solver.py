@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .._misc import by_precision
 from .._padding import cut, cut_solution, is_real, kept, pad_problem, padded
-from .._results import conclude, ended_as, RESULTS
+from .._results import conclude, ended_as, RESULTS, SolveError
 from ._krylov import KrylovSolution, solve_krylov
 from ._operator import darcy_operator, DarcyOperator
 from ._padding import pad_graph
@@ -242,7 +242,9 @@ def solve_darcy(
     """
     # A default left out and the same value passed would be two programs: see `solve_perfusion`.
     solution = _solve(problem, method, max_steps)
-    return conclude(solution, throw=throw, where=lambda s: _worst_cell(problem, s))
+    return conclude(
+        solution, throw=throw, failure=lambda s: SolveError(s.result, _worst_cell(problem, s))
+    )
 
 
 @eqx.filter_jit

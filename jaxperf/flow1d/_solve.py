@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from .._misc import InputError
 from .._padding import cut_solution
-from .._results import conclude, ended_as, RESULTS
+from .._results import conclude, ended_as, RESULTS, SolveError
 from ._grid import grid_vessel_label
 from ._initial import steady_start
 from ._march import find_fault, March, run_cycles
@@ -170,17 +170,16 @@ def flow_result(fault: Int[Array, ""]) -> RESULTS:
 
 def concluded(problem: Flow1DProblem, march: March, solution: Solution, throw: bool) -> Solution:
     """What the verbs of this room return: see [`conclude`][]."""
-    return conclude(solution, throw=throw, where=lambda s: _place_of_fault(problem, march, s))
+    return conclude(solution, throw=throw, failure=lambda s: _failure(problem, march, s))
 
 
-def _place_of_fault(problem: Flow1DProblem, march: March, solution: Outcome) -> str:
-    """The vessel and the time of a fault; nothing where the whole network is at fault."""
+def _failure(problem: Flow1DProblem, march: March, solution: Outcome) -> SolveError:
+    """The error of a failed run: its cause, and the vessel and the time at which it was seen."""
     for nowhere in (RESULTS.no_steady_start, RESULTS.cycles_exhausted):
         if ended_as(solution.result, nowhere):
-            return ""
+            return SolveError(nowhere, "")
     fault, time, slot = find_fault(problem, march, solution.state, solution.failed_at)
-    where = grid_vessel_label(problem.network, problem.grid, int(slot))
-    seen = flow_result(fault)
     # Step by step a cause shows that the end of the interval may have swallowed.
-    cause = "" if int(fault) == 0 or ended_as(seen, solution.result) else f" {RESULTS[seen]}"
-    return f"It was seen first in {where} at t = {float(time):.4f} s.{cause}"
+    cause = solution.result if int(fault) == 0 else flow_result(fault)
+    where = grid_vessel_label(problem.network, problem.grid, int(slot))
+    return SolveError(cause, f"It was seen first in {where} at t = {float(time):.4f} s.")

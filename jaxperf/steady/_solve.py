@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .._padding import cut, cut_solution, pad_problem
-from .._results import conclude, RESULTS
+from .._results import conclude, RESULTS, SolveError
 from .._units import M_PER_MM
 from ..network import check_boundary, VascularNetwork, vessel_label
 from ..vessel import AbstractWall, Blood, RigidWall
@@ -77,7 +77,7 @@ def solve_steady(
     # A default left out and the same value passed would be two programs: see `solve_perfusion`.
     solution = _solve(problem, method, adjoint, max_steps)
     where = lambda s: worst_vessel(problem.network, np.asarray(s.pressure), np.asarray(s.flow))
-    return conclude(solution, throw=throw, where=where)
+    return conclude(solution, throw=throw, failure=lambda s: SolveError(s.result, where(s)))
 
 
 @eqx.filter_jit
