@@ -218,10 +218,11 @@ def lesion_rows(results: Results) -> list[dict[str, Any]]:
 def branch_rows(results: Results) -> list[dict[str, Any]]:
     """The rows of `branches.csv`."""
     network, inlet = results.prepared.network, results.pressure_inlet
-    found = {
-        k: branch_summary(network, s.flow, s.pressure_static, inlet)
-        for k, s in ((k, results.solution(k)) for k in STATES)
-    }
+    found = {}
+    for state in STATES:
+        solution = results.solution(state)
+        said = branch_summary(network, solution.flow, solution.pressure_static, inlet)
+        found[state] = jax.device_get(said)
     rows = []
     for i, name in enumerate(network.branch_name):
         flow = {k: float(found[k].flow[i]) / M3_S_PER_ML_MIN for k in STATES}
@@ -287,7 +288,8 @@ def warnings(results: Results) -> list[str]:
         backward = np.flatnonzero(np.asarray(solution.terminal_flow) < 0.0)
         if backward.size:
             said.append(f"At {state} blood flows backwards in {backward.size} terminals.")
-    rest = prepared.problem.tissue.density * prepared.problem.tissue.terminal_volume
+    volume = np.asarray(prepared.problem.tissue.terminal_volume)
+    rest = case.microcirculation.density_kg_m3 * volume
     target = case.microcirculation.mbf_rest_ml_min_g * M3_S_KG_PER_ML_MIN_G * rest
     held = np.asarray(results.solved.rest.terminal_flow) / np.asarray(target)
     if case.autoregulation.enabled:

@@ -8,8 +8,9 @@ from typing import TypeAlias
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
+import numpy as np
 
+from .._custom_types import as_leaf
 from .._misc import InputError
 from .._padding import cut_solution, pad_problem
 from .._results import conclude, SolveError
@@ -67,10 +68,9 @@ def solve_case(prepared: Prepared, progress: Progress) -> Solved:
     with progress.stage("compile"):
         first = {"hyperemia": _first_call(problem, solve)}
         if regulation.enabled:
-            target = bed.mbf_rest_ml_min_g * M3_S_KG_PER_ML_MIN_G * problem.tissue.density
-            held = Autoregulation(
-                target * problem.tissue.terminal_volume, factor or 4.0, regulation.dilation_min
-            )
+            per_volume = bed.mbf_rest_ml_min_g * M3_S_KG_PER_ML_MIN_G * bed.density_kg_m3
+            target = as_leaf(per_volume * np.asarray(problem.tissue.terminal_volume))
+            held = Autoregulation(target, factor or 4.0, regulation.dilation_min)
             first["rest"] = _first_call(_regulated(problem, held), solve)
     begin = time.perf_counter()
     took: dict[str, float] = {}
@@ -94,7 +94,7 @@ def solve_case(prepared: Prepared, progress: Progress) -> Solved:
             held = eqx.tree_at(
                 lambda a: a.dilation_min,
                 found.autoregulation,
-                jnp.asarray(regulation.dilation_min, found.autoregulation.dilation_min.dtype),
+                as_leaf(regulation.dilation_min, found.autoregulation.dilation_min.dtype),
             )
             at_rest = _regulated(at_rest, held)
         rest = _timed(at_rest, solve, "rest", took)

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 
+from .._custom_types import as_leaf
 from .._misc import InputError
 from .._units import M3_S_KG_PER_ML_MIN_G, PA_PER_MMHG
 from ..darcy import AbstractDarcySolver, ConjugateGradient
@@ -34,8 +34,9 @@ class Calibration(eqx.Module):
 
 
 def _mean_mbf(problem: PerfusionProblem, solution: PerfusionSolution) -> float:
-    mass = float(problem.tissue.density) * float(jnp.sum(problem.tissue.volume))
-    return float(jnp.sum(solution.terminal_flow)) / mass / M3_S_KG_PER_ML_MIN_G
+    mass = float(problem.tissue.density) * float(np.sum(np.asarray(problem.tissue.volume)))
+    flow = float(np.sum(np.asarray(solution.terminal_flow)))
+    return flow / mass / M3_S_KG_PER_ML_MIN_G
 
 
 def calibrate(
@@ -97,11 +98,12 @@ def calibrate(
         factor, more = hyperemia_factor, 1
         stress = solve(_with_bed(bare, _dilated(rest, factor)))
     tissue = problem.tissue
-    per_volume = mbf_rest_ml_min_g * M3_S_KG_PER_ML_MIN_G * tissue.density
+    per_volume = mbf_rest_ml_min_g * M3_S_KG_PER_ML_MIN_G * np.asarray(tissue.density)
+    target = as_leaf(per_volume * np.asarray(tissue.terminal_volume))
     return Calibration(
         rest=rest,
         hyperemia=_dilated(rest, factor),
-        autoregulation=Autoregulation(per_volume * tissue.terminal_volume, factor),
+        autoregulation=Autoregulation(target, factor),
         hyperemia_factor=factor,
         mbf_rest_ml_min_g=_mean_mbf(bare, solution),
         mbf_hyperemia_ml_min_g=_mean_mbf(bare, stress),
@@ -129,18 +131,19 @@ def _with_bed(problem: PerfusionProblem, bed: Microcirculation) -> PerfusionProb
 
 
 def _dilated(bed: Microcirculation, factor: float) -> Microcirculation:
-    return eqx.tree_at(lambda b: b.dilation, bed, jnp.full_like(bed.dilation, factor))
+    same = as_leaf(np.full(bed.dilation.shape, factor, bed.dilation.dtype))
+    return eqx.tree_at(lambda b: b.dilation, bed, same)
 
 
 def _bed(problem, beta_source, beta_sink) -> Microcirculation:
     like = problem.tissue.volume.dtype
     old = problem.microcirculation
     return Microcirculation(
-        jnp.asarray(beta_source, like),
-        jnp.asarray(beta_sink, like),
+        as_leaf(beta_source, like),
+        as_leaf(beta_sink, like),
         old.permeability,
         old.pressure_sink,
-        jnp.ones((), like),
+        as_leaf(1.0, like),
     )
 
 
@@ -208,8 +211,13 @@ def _rest(problem, target, capillary, rtol, solve, report):
 
 
 def _highest_pressure(problem: PerfusionProblem) -> float:
+    return float(np.max(np.asarray(_at_rest(problem))))
+
+
+@eqx.filter_jit
+def _at_rest(problem: PerfusionProblem):
     closure = node_closure(problem.network, problem.boundary)
-    return float(jnp.max(initial_state(problem.network, closure).pressure))
+    return initial_state(problem.network, closure).pressure
 
 
 def _factor(problem, rest, at_rest, target, rtol, solve, report):

@@ -15,6 +15,7 @@ import scipy.sparse as sp
 from jaxtyping import Array, Bool, Float, Int
 from scipy.sparse.csgraph import connected_components
 
+from .._custom_types import as_leaf
 from .._padding import is_real, kept
 from ._rows import build_pattern, Pattern
 
@@ -60,10 +61,10 @@ def build_darcy_graph(edge: Int[np.ndarray, "e 2"], volume: Float[np.ndarray, " 
     joined = sp.coo_array((np.ones(n_edges), (edge[:, 0], edge[:, 1])), shape=(n_cells, n_cells))
     _, piece = connected_components(joined, directed=False)
     return DarcyGraph(
-        edge=jnp.asarray(edge, jnp.int32),
+        edge=as_leaf(edge, np.int32),
         pattern=pattern,
-        volume=jnp.asarray(volume),
-        piece=jnp.asarray(piece, jnp.int32),
+        volume=as_leaf(volume),
+        piece=as_leaf(piece, np.int32),
     )
 
 

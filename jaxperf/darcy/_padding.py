@@ -8,10 +8,10 @@ and a sink (see `darcy_operator`), so that its pressure is 0.
 from typing import TypeVar
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from .._custom_types import as_leaf
 from .._padding import (
     bucket_size,
     coarse_size,
@@ -73,8 +73,8 @@ def _grown(x: Array | np.ndarray, shape: tuple[int, int], fill: float | None) ->
     known = np.asarray(x)
     more = [(0, n - m) for n, m in zip(shape, known.shape, strict=True)]
     if fill is None:
-        return jnp.asarray(np.pad(known, more, mode="edge"))
-    return jnp.asarray(np.pad(known, more, constant_values=fill))
+        return as_leaf(np.pad(known, more, mode="edge"))
+    return as_leaf(np.pad(known, more, constant_values=fill))
 
 
 def pad_pattern(pattern: Pattern, n: int, n_values: int, n_padded: int) -> Pattern:

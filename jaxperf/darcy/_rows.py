@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Array, Float, Int
 
+from .._custom_types import as_leaf
 from .._native import array, function, INT
 
 # Blocks of rows, at most; each has a width of its own and costs one more loop. More of them leave
@@ -104,7 +105,7 @@ def build_pattern(
 ) -> Pattern:
     """Lay out the entries of a sparse matrix with n rows; runs on the host."""
     rows, entries = _lay_out(row, column, entry, n, int(entry.max(initial=-1)) + 1)
-    return Pattern(rows, tuple(jnp.asarray(e) for e in entries))
+    return Pattern(rows, tuple(as_leaf(e) for e in entries))
 
 
 def build_transfer(
@@ -116,7 +117,7 @@ def build_transfer(
     """Lay out a constant sparse matrix with n rows; runs on the host."""
     rows, entries = _lay_out(row, column, np.arange(len(value), dtype=np.int32), n, len(value))
     padded = np.append(value, 0.0).astype(np.float32)
-    return Transfer(rows, tuple(jnp.asarray(padded[e]) for e in entries))
+    return Transfer(rows, tuple(as_leaf(padded[e]) for e in entries))
 
 
 def _lay_out(row, column, entry, n: int, n_values: int):
@@ -138,9 +139,9 @@ def _lay_out(row, column, entry, n: int, n_values: int):
         # Which way rows lie: how far the next row, and the next item of the same one.
         steps = (width, 1) if wide else (1, len(mine))
         _fill(len(mine), width, *steps, mine, first, column, entry, columns[-1], entries[-1])
-    in_order = None if len(limit) == 1 else jnp.asarray(place)
+    in_order = None if len(limit) == 1 else as_leaf(place)
     n_narrow = int(np.sum(limit <= _NARROW))
-    return Rows(tuple(jnp.asarray(c) for c in columns), in_order, n_narrow), entries
+    return Rows(tuple(as_leaf(c) for c in columns), in_order, n_narrow), entries
 
 
 def by_rows(row: Int[np.ndarray, " v"], n: int) -> tuple[np.ndarray, np.ndarray]:
