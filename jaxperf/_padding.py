@@ -94,9 +94,9 @@ def pad_problem(problem: Any) -> Any:
     added is harmless: the solution of the real entries is that of the problem itself, and a
     derivative with respect to them too. [`jaxperf.cut_solution`][] takes them out.
 
-    **Arguments:** `problem`, a [`jaxperf.SteadyProblem`][], [`jaxperf.DarcyProblem`][],
-    [`jaxperf.PerfusionProblem`][] or one of their parts; its floating-point leaves may be traced,
-    so that derivatives run through the padding.
+    **Arguments:** `problem`, a [`jaxperf.SteadyProblem`][], [`jaxperf.DarcyProblem`][] or
+    [`jaxperf.PerfusionProblem`][], or a mesh of [`jaxperf.darcy_mesh`][]; its floating-point leaves
+    may be traced, so that derivatives run through the padding.
 
     **Returns:** a problem of the same type. Names of branches and the frame are left out: they
     would make programs differ.
