@@ -263,7 +263,7 @@ def beat():
                 jnp.full((2, 2), 6e3),
             ),
         )
-        n = int(np.ceil(2.0 / problem.time_step))
+        n = 2 * problem.n_steps
         return equations, start, advance(equations, start, jnp.zeros(()), 2.0 / n, n)
 
     return problem, *run(problem)
