@@ -1,7 +1,7 @@
 """How a solve ended, as sentences, and the one place where a failed solve is made known."""
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, runtime_checkable, TypeVar
 
 import equinox as eqx
 import jax
@@ -75,6 +75,7 @@ class SolveError(RuntimeError):
         super().__init__(f"{RESULTS[result]} {where}".rstrip())
 
 
+@runtime_checkable
 class _Outcome(Protocol):
     @property
     def result(self) -> RESULTS: ...
