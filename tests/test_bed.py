@@ -9,7 +9,7 @@ import scipy_reference as reference
 from coupled_cases import raw_case, small_wall
 from helpers import on_host
 
-from jaxperf._misc import InputError
+from jaxperf import InputError
 from jaxperf.coupling import (
     condense_bed,
     Microcirculation,

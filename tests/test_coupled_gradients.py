@@ -1,6 +1,5 @@
 """Gradients of a blood-flow functional against differences and a dense unrolled Newton solve."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,9 +10,11 @@ from gradient_cases import (
     dense_case,
     dense_value,
     functional,
+    gradient_by_all,
     relative_errors,
     theta_of,
     variant,
+    with_theta,
 )
 from jax.flatten_util import ravel_pytree
 
@@ -42,17 +43,15 @@ def unrolled():
     ids=["dilated-rigid", "regulated-rigid", "dilated-elastic", "regulated-elastic"],
 )
 def case(request, base):
-    """A problem, its mesh, the weights, θ, and the compiled value and gradient."""
+    """A problem, its mesh, the weights, θ, and the value and gradient as functions of θ."""
     problem, mesh, weight = base
     problem = variant(problem, is_regulated=request.param[0], is_elastic=request.param[1])
-    value_and_gradient = eqx.filter_jit(jax.value_and_grad(functional))
-    return (
-        problem,
-        mesh,
-        weight,
-        theta_of(problem),
-        lambda theta: value_and_gradient(theta, problem, weight),
-    )
+
+    def run(theta):
+        (value, _), gradient = gradient_by_all(with_theta(problem, theta), weight)
+        return value, theta_of(gradient)
+
+    return problem, mesh, weight, theta_of(problem), run
 
 
 def test_gradient_against_the_dense_unrolled_solve(case, unrolled):
