@@ -138,8 +138,10 @@ def dense_value(theta: Theta, case: DenseCase, weight):
 def relative_errors(gradient: Theta, reference: Theta) -> dict[str, float]:
     """max|a − b| / max|b| for each argument."""
     return {
-        name: float(jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b)))
-        for name, a, b in zip(Theta._fields, gradient, reference, strict=True)
+        name: float(np.max(np.abs(a - b)) / np.max(np.abs(b)))
+        for name, a, b in zip(
+            Theta._fields, map(np.asarray, gradient), map(np.asarray, reference), strict=True
+        )
     }
 
 

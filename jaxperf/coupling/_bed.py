@@ -236,7 +236,7 @@ def condense_bed(
     bed = _perfused_bed(
         outlets,
         interaction,
-        node=jnp.asarray(np.searchsorted(cut.node, cut.outlet).astype(np.int32)),
+        node=jnp.asarray(np.searchsorted(cut.node, cut.outlet), jnp.int32),
         proximal=_impedance(problem, solution, cut, wall),
         arterial=_arterial_compliance(problem, solution, cut, wall),
         storage=_storage(problem, cut, tissue_compliance_ml_mmHg_100g),

@@ -213,7 +213,7 @@ def transient_part(
     lesion = Lesions(
         network.lesion.diameter_reduction,
         network.lesion.length,
-        jnp.asarray(place.astype(np.int32)),
+        jnp.asarray(place, jnp.int32),
         network.lesion.lesion,
         network.lesion.fraction,
     )
@@ -231,5 +231,5 @@ def _values_of(network: VascularNetwork, node, segment, flipped):
 
 def transient_boundary(boundary: Boundary, cut: Cut) -> Boundary:
     """The boundary conditions, in the numbers of the 1-D part."""
-    number = lambda b: jnp.asarray(np.searchsorted(cut.node, np.asarray(b.node)).astype(np.int32))
+    number = lambda b: jnp.asarray(np.searchsorted(cut.node, np.asarray(b.node)), jnp.int32)
     return tuple(eqx.tree_at(lambda c: c.node, b, number(b)) for b in boundary)
