@@ -2,6 +2,9 @@
 
 Shapes and types are checked at run time by the jaxtyping import hook. The pytest option for that
 hook splits its argument at the first comma only, so it is installed here.
+
+Programs are kept on disk (`JAXPERF_CACHE_DIR`), and a file of tests runs in one process, so that
+its fixtures and programs are made once.
 """
 
 import os
@@ -23,3 +26,25 @@ install_import_hook(["jaxperf", "gnn_darcy", "bridges"], _CHECKER)
 from jaxperf import enable_compilation_cache
 
 enable_compilation_cache()
+
+# The files that take longest, longest first: a worker that begins one of them last is waited for.
+_LONG = (
+    "test_flow1d.py",
+    "test_bridges_cross_check.py",
+    "test_coupled_gradients.py",
+    "test_case_growth.py",
+    "test_growth_audit.py",
+    "test_bridges_coupled.py",
+    "test_pulsatile_case.py",
+    "test_coupled_physics.py",
+    "test_darcy_multigrid.py",
+    "test_bridges_flow1d.py",
+    "test_case.py",
+    "test_bed.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first; the others stay as they are."""
+    rank = {name: number for number, name in enumerate(_LONG)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))

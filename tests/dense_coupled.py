@@ -66,7 +66,7 @@ class DenseCase(NamedTuple):
 
 
 SHARPNESS = 8
-_PRESSURE, _FLOW = 1e4, 1e-6
+PRESSURE, _FLOW = 1e4, 1e-6
 
 
 def _dilation(case: DenseCase, undilated: Array) -> Array:
@@ -78,7 +78,7 @@ def _dilation(case: DenseCase, undilated: Array) -> Array:
 
 def _exchange(case: DenseCase, theta: Theta, x: Unknown):
     """Terminal flows, and what each control volume gets and loses, m³/s."""
-    pressure, tissue = _PRESSURE * x.pressure, _PRESSURE * x.tissue
+    pressure, tissue = PRESSURE * x.pressure, PRESSURE * x.tissue
     at = pressure[case.terminal_node][case.terminal]
     into = case.overlap * theta.beta_source[case.cell] * (at - tissue[case.cell])
     out = case.overlap * case.beta_sink[case.cell] * tissue[case.cell]
@@ -110,26 +110,26 @@ def _drop(case: DenseCase, theta: Theta, x: Unknown) -> Array:
 
 def residual(case: DenseCase, theta: Theta, x: Unknown) -> Unknown:
     """All equations, in the units of the unknowns; node 0 is the inlet."""
-    flow, pressure = _FLOW * x.flow, _PRESSURE * x.pressure
+    flow, pressure = _FLOW * x.flow, PRESSURE * x.pressure
     first, second = case.segment.T
     q, source, sink = _exchange(case, theta, x)
     node = jnp.zeros(case.node.size).at[second].add(flow).at[first].add(-flow)
     node = node.at[case.terminal_node].add(-q) / _FLOW
-    node = node.at[0].set(x.pressure[0] - theta.pressure / _PRESSURE)
+    node = node.at[0].set(x.pressure[0] - theta.pressure / PRESSURE)
     drop = pressure[first] - pressure[second] - _drop(case, theta, x)
-    conducted = theta.permeability * (case.conduction_per_permeability @ (_PRESSURE * x.tissue))
+    conducted = theta.permeability * (case.conduction_per_permeability @ (PRESSURE * x.tissue))
     k1, k2, k3, reference = case.wall
     stiffness = 4 / 3 * (k1 * jnp.exp(k2 * theta.radius) + k3)
     velocity = flow[:, None] / (jnp.pi * theta.radius**2 * x.stretch**2)
     static = pressure[case.segment] - 0.5 * (4 / 3) * case.density * velocity**2
     widened = jnp.where(case.is_elastic, (static - reference) / stiffness, 0.0)
     wall = x.stretch - 1.0 - widened
-    return Unknown(node, drop / _PRESSURE, (source - sink - conducted) / _FLOW, wall)
+    return Unknown(node, drop / PRESSURE, (source - sink - conducted) / _FLOW, wall)
 
 
 def solve(case: DenseCase, theta: Theta, steps: int) -> Unknown:
     """A fixed number of undamped Newton steps from rest, to be differentiated through."""
-    inlet = theta.pressure / _PRESSURE
+    inlet = theta.pressure / PRESSURE
     start = Unknown(
         jnp.ones(case.node.size) * inlet,
         jnp.zeros(case.length.size),

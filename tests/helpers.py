@@ -1,6 +1,8 @@
 """What several test files share: where the reference data lie, and how derivatives are compared."""
 
 import os
+import runpy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,3 +38,16 @@ def central_difference(function: Callable[[Array], Array], x: Array, step: float
         up, down = (jnp.asarray((flat + s * change).reshape(x.shape)) for s in (1.0, -1.0))
         slopes.append((function(up) - function(down)) / (2.0 * change[i]))
     return jnp.stack(slopes).reshape(x.shape)
+
+
+def run_as_program(module: str, *arguments: str) -> int:
+    """The exit code of `python -m module arguments`, in this process: a new one imports for 7 s."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+        patch.setattr(sys, "argv", [module, *arguments])
+        runpy.run_module(module, run_name="__main__")
+    return end.value.code
+
+
+def on_host(tree):
+    """The tree with NumPy arrays, for tests that only look at it: arithmetic compiles nothing."""
+    return jax.tree.map(lambda x: np.asarray(x) if isinstance(x, jax.Array) else x, tree)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxperf._misc import InputError
+from jaxperf import InputError
 
 torch = pytest.importorskip("torch", reason="the extra `torch` is not installed")
 

@@ -7,11 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from coupled_cases import small_problem
-from gradient_cases import base_case, variant, weighted
+from gradient_cases import base_case, gradient_by_all, variant
 
 from jaxperf import InputError
-from jaxperf.coupling import solve_perfusion
-from jaxperf.steady import Newton
 
 torch = pytest.importorskip("torch", reason="the extra `torch` is not installed")
 
@@ -19,7 +17,6 @@ from bridges import jax_to_torch  # noqa: E402
 from bridges._coupled_arrays import reference_perfusion  # noqa: E402
 from bridges.reference import _coupled as coupled  # noqa: E402
 
-TIGHT = Newton(1e-14)
 FIELDS = (
     "pressure",
     "flow",
@@ -86,17 +83,6 @@ def ours_by(gradient) -> dict:
     }
 
 
-@eqx.filter_jit
-def our_gradient(problem, weight):
-    def value(problem):
-        solution = solve_perfusion(problem, newton=TIGHT)
-        # Sink pressure and permeability act on the tissue pressure most.
-        return weighted(solution.mbf, weight) + jnp.mean(solution.pressure_tissue) / 1e3, solution
-
-    (_, solution), gradient = eqx.filter_value_and_grad(value, has_aux=True)(problem)
-    return solution, gradient
-
-
 def value_of(solution, weight):
     target = 1e-3 / 60.0
     flow = solution.mbf / target
@@ -111,7 +97,7 @@ def relative_difference(a, b) -> float:
 
 def differences(problem, mesh, weight) -> tuple[dict[str, float], dict[str, float]]:
     """Relative differences of values and of gradients."""
-    solution, gradient = our_gradient(problem, weight)
+    (_, solution), gradient = gradient_by_all(problem, weight)
     reference = reference_perfusion(problem, mesh)
     tensors = asked(reference)
     found = coupled.solve_perfusion(replaced(reference, **tensors))

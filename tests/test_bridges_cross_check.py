@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import run_as_program
 
-from jaxperf._misc import InputError
+from jaxperf import InputError
 
 torch = pytest.importorskip("torch", reason="the extra `torch` is not installed")
 
@@ -165,13 +166,6 @@ def test_the_command_checks_a_case_file(tmp_path):
     assert out.with_suffix(".png").is_file()
 
 
-def test_the_command_names_the_case_that_is_missing(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "bridges", "cross-check", "none.yaml"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 2
-    assert "none.yaml: there is no such case" in " ".join(done.stderr.split())
+def test_the_command_names_the_case_that_is_missing(capsys):
+    assert run_as_program("bridges", "cross-check", "none.yaml") == 2
+    assert "none.yaml: there is no such case" in " ".join(capsys.readouterr().err.split())

@@ -9,7 +9,7 @@ import pytest
 from flow1d_cases import star, waveform
 from helpers import data_dir, requires_data
 
-from jaxperf._misc import InputError
+from jaxperf import InputError
 from jaxperf.flow1d import ExternalPressure, flow1d_problem, SavePoints, solve_flow1d
 from jaxperf.io import read_svoned
 from jaxperf.network import (

@@ -36,7 +36,7 @@ from gnn_darcy import _message_passing as message_passing  # noqa: E402
 from gnn_darcy._buckets import PaddedCase  # noqa: E402
 from gnn_darcy._flux_multigrid import flux_plan  # noqa: E402
 from gnn_darcy._solvers import _TRAINED  # noqa: E402
-from jaxperf._misc import InputError  # noqa: E402
+from jaxperf import InputError  # noqa: E402
 from jaxperf.darcy import darcy_operator, DarcyProblem  # noqa: E402
 
 MODES = ("few", "surrogate", "exact")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial import KDTree
 
-from jaxperf._misc import InputError
+from jaxperf import InputError
 from jaxperf.case import Case, demo_case, demo_tree, DODGE_MM, load_case
 from jaxperf.case._build import (
     build_heart,

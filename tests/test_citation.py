@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 import pytest
 
+from jaxperf import InputError
 from jaxperf._citation import bibtex, citation
-from jaxperf._misc import InputError
 from jaxperf.vessel import Blood, PriesViscosity, SvOneDWall, young_tsai_drop
 
 

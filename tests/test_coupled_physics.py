@@ -18,8 +18,7 @@ from coupled_cases import (
 )
 from gradient_cases import base_case, variant
 
-from jaxperf._misc import InputError
-from jaxperf._results import RESULTS
+from jaxperf import InputError, RESULTS
 from jaxperf.coupling import (
     calibrate,
     Microcirculation,

@@ -9,8 +9,7 @@ import scipy.sparse as sp
 from coupled_cases import small_problem
 from helpers import central_difference
 
-from jaxperf import RESULTS, SolveError
-from jaxperf._misc import InputError
+from jaxperf import InputError, RESULTS, SolveError
 from jaxperf.coupling import solve_perfusion
 from jaxperf.darcy import (
     build_darcy_graph,

@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 from flow1d_cases import star, waveform
 
-from jaxperf import SolveError
-from jaxperf._misc import InputError
-from jaxperf._results import RESULTS
+from jaxperf import InputError, RESULTS, SolveError
 from jaxperf.flow1d import (
     flow1d_problem,
     FlowState,

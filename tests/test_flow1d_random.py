@@ -13,8 +13,7 @@ import pytest
 from flow1d_cases import star, volume
 from hypothesis import given, HealthCheck, settings, strategies as st
 
-from jaxperf import SolveError
-from jaxperf._results import RESULTS
+from jaxperf import RESULTS, SolveError
 from jaxperf.flow1d import (
     flow1d_problem,
     FlowState,

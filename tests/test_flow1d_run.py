@@ -9,8 +9,7 @@ import yaml
 from sample_texts import Y_CASE, Y_TREE
 from typer.testing import CliRunner
 
-from jaxperf import case as cases, RESULTS, SolveError
-from jaxperf._misc import InputError
+from jaxperf import case as cases, InputError, RESULTS, SolveError
 from jaxperf.case import Progress, run_flow1d
 from jaxperf.case._flow1d_run import openbf_problem, read_foreign, svoned_problem
 from jaxperf.cli import app, BAD_INPUT, FAILED_SOLVE

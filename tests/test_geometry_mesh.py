@@ -7,7 +7,7 @@ import pytest
 import pyvista
 from scipy.spatial.transform import Rotation
 
-from jaxperf._misc import InputError
+from jaxperf import InputError
 from jaxperf.geometry import (
     AbstractMesh,
     build_tet_mesh,

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from jaxperf._misc import InputError
+from jaxperf import InputError
 from jaxperf.geometry import (
     ellipsoid_ventricle,
     kuhn_tetrahedra,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from jaxperf._misc import InputError
+from jaxperf import InputError
 from jaxperf.geometry import (
     aha17,
     AHA17_NAME,

@@ -10,7 +10,7 @@ pytest.importorskip("jraph", reason="the extra `gnn` is not installed")
 
 from gnn_darcy._data import DarcyCase, Ranges, sample_case
 from gnn_darcy._shapes import sample_shape, shape_tetrahedra
-from jaxperf._misc import InputError
+from jaxperf import InputError
 from jaxperf.darcy import check_permeability, solve_darcy, VoxelDarcyMesh
 from jaxperf.geometry import mesh_quality
 

@@ -16,8 +16,7 @@ pytest.importorskip("jraph", reason="the extra `gnn` is not installed")
 from gnn_darcy import build_network, flux_multigrid
 from gnn_darcy._cycle import _BETA, cycle
 from gnn_darcy._shapes import sample_shape, shape_tetrahedra
-from jaxperf import RESULTS
-from jaxperf._misc import InputError
+from jaxperf import InputError, RESULTS
 from jaxperf.darcy import (
     darcy_mesh,
     darcy_operator,

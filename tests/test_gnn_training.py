@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import subprocess
-import sys
 
 import equinox as eqx
 import jax
@@ -15,6 +13,7 @@ import pytest
 pytest.importorskip("jraph", reason="the extra `gnn` is not installed")
 
 from coupled_cases import small_problem
+from helpers import run_as_program
 
 from gnn_darcy import (
     build_network,
@@ -36,8 +35,7 @@ from gnn_darcy._flux_multigrid import cycle_state, flux_plan
 from gnn_darcy._loss import flux_loss
 from gnn_darcy._message_passing import residual_loss
 from gnn_darcy._stream import direct_pressure, Stream
-from jaxperf._misc import InputError
-from jaxperf._results import RESULTS
+from jaxperf import InputError, RESULTS
 from jaxperf.case._solve import darcy_method
 from jaxperf.coupling import solve_perfusion
 from jaxperf.darcy import darcy_operator, DarcyProblem, solve_darcy
@@ -248,15 +246,9 @@ def test_a_wrong_configuration_is_refused(tmp_path, text, told):
     assert told in str(error.value)
 
 
-def test_the_command_names_the_file_that_is_missing(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "gnn_darcy", "train", str(tmp_path / "none.yaml")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "there is no such file" in " ".join(done.stdout.split())
+def test_the_command_names_the_file_that_is_missing(tmp_path, capsys):
+    assert run_as_program("gnn_darcy", "train", str(tmp_path / "none.yaml")) == 2
+    assert "there is no such file" in " ".join(capsys.readouterr().out.split())
 
 
 # ---------------------------------------------------------------- checkpoints

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxperf._misc import InputError
+from jaxperf import InputError
 from jaxperf.case import demo_case
 from jaxperf.case._build import build_heart, healthy_tree
 from jaxperf.geometry import aha17, transmural_depth

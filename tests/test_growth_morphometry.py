@@ -9,8 +9,8 @@ import morphometry_witness as plain
 import numpy as np
 import pytest
 
+from jaxperf import InputError
 from jaxperf._citation import bibtex
-from jaxperf._misc import InputError
 from jaxperf.growth import (
     kassab_order,
     kassab_table,

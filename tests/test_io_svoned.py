@@ -8,7 +8,7 @@ import pytest
 from helpers import data_dir, requires_data
 from sample_texts import Y_CASE
 
-from jaxperf._misc import InputError
+from jaxperf import InputError
 from jaxperf.io import read_svoned
 from jaxperf.network import (
     branch_course,

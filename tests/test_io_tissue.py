@@ -10,7 +10,7 @@ import pytest
 import pyvista
 from helpers import data_dir, requires_data
 
-from jaxperf._misc import InputError
+from jaxperf import InputError
 from jaxperf.geometry import kuhn_tetrahedra, tetrahedra_from_voxels
 from jaxperf.io import (
     mesh_in_frame,

@@ -7,7 +7,7 @@ import pyvista
 from helpers import data_dir, requires_data
 from sample_texts import Y_TREE
 
-from jaxperf._misc import InputError
+from jaxperf import InputError
 from jaxperf.io import network_in_frame, read_centerlines, read_swc, to_frame, write_tree
 from jaxperf.network import branch_course
 

@@ -8,7 +8,7 @@ import pytest
 from malformed_tissue import SVONED, TISSUE, WRITERS
 from malformed_trees import CENTERLINES, LESIONS, NETWORK, overlapping_lesions, SWC
 
-from jaxperf._misc import InputError
+from jaxperf import InputError
 from jaxperf.io import read_centerlines, read_swc, read_tets
 
 CASES = [*SWC, *CENTERLINES, *NETWORK, *LESIONS, *SVONED, *TISSUE, *WRITERS]

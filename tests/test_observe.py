@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers import central_difference
 
-from jaxperf._misc import InputError
+from jaxperf import InputError
 from jaxperf.network import build_network
 from jaxperf.observe import (
     branch_summary,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers import data_dir, requires_data
 
-from jaxperf._misc import InputError
+from jaxperf import InputError
 from jaxperf.io import read_openbf
 from jaxperf.network import FlowWaveform, PressureWaveform, WindkesselOutlet
 

@@ -10,8 +10,7 @@ import yaml
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from jaxperf import RESULTS, SolveError
-from jaxperf._misc import InputError
+from jaxperf import InputError, RESULTS, SolveError
 from jaxperf._units import PA_PER_MMHG
 from jaxperf.case import Case, check_case, load_case, prepare_case, Progress
 from jaxperf.case._figures import write_waveform_figure

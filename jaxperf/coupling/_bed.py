@@ -246,6 +246,7 @@ def condense_bed(
     return _condensed(problem, solution, cut, outlets, bed)
 
 
+@eqx.filter_jit
 def _perfused_bed(
     outlets: _Outlets,
     interaction: Float[Array, "b b"],
@@ -282,12 +283,14 @@ def _perfused_bed(
 
 def _storage(problem: PerfusionProblem, cut: Cut, compliance: float) -> Float[Array, " b"]:
     """Ct, of the tissue that the outlets' terminals perfuse."""
-    mass = problem.tissue.density * _per_outlet(problem.tissue.terminal_volume, cut)
-    return compliance * _COMPLIANCE_UNIT * mass
+    tissue = problem.tissue
+    volume = _sums(tissue.terminal_volume, cut.terminal_outlet, cut.outlet.size)
+    return compliance * _COMPLIANCE_UNIT * tissue.density * volume
 
 
-def _per_outlet(values: Float[Array, " t"], cut: Cut) -> Float[Array, " b"]:
-    return jax.ops.segment_sum(values, jnp.asarray(cut.terminal_outlet), cut.outlet.size)
+@eqx.filter_jit
+def _sums(values: Float[Array, " k"], group: Int[Array, " k"], n: int) -> Float[Array, " n"]:
+    return jax.ops.segment_sum(values, group, n)
 
 
 def _refuse_arguments(problem, pressure_lv, depth, compliance):
@@ -341,7 +344,6 @@ def _linear(
     return _Linear(tissue, link, darcy_operator(tissue.mesh.graph, transmissibility, taken), factor)
 
 
-@eqx.filter_jit
 def _terminal_share(linear: _Linear) -> Float[Array, " t"]:
     """Pressure at the terminals for 1 at every outlet and 0 in the tissue.
 
@@ -351,12 +353,18 @@ def _terminal_share(linear: _Linear) -> Float[Array, " t"]:
     return linear.terminal_pressure(held, jnp.zeros(linear.tissue.n_terminals, held.dtype))
 
 
-def _outlets(network: VascularNetwork, linear: _Linear, cut: Cut) -> _Outlets:
+@eqx.filter_jit
+def _shared_out(linear: _Linear, terminal_outlet: Int[Array, " t"], n_outlets: int) -> _Outlets:
     terminal = linear.tissue.terminal
     carried = linear.link * _terminal_share(linear)[terminal]
-    outlet = jnp.asarray(cut.terminal_outlet, jnp.int32)[terminal]
-    total = lambda values: jax.ops.segment_sum(values, outlet, cut.outlet.size)
-    conductance = total(carried)
+    outlet = terminal_outlet[terminal]
+    conductance = jax.ops.segment_sum(carried, outlet, n_outlets)
+    return _Outlets(conductance, outlet, carried / conductance[outlet])
+
+
+def _outlets(network: VascularNetwork, linear: _Linear, cut: Cut) -> _Outlets:
+    outlets = _shared_out(linear, np.asarray(cut.terminal_outlet, np.int32), cut.outlet.size)
+    conductance = outlets.conductance
     if not is_traced(conductance) and not (np.asarray(conductance) > 0).all():
         bad = int(cut.outlet[np.argmin(np.asarray(conductance))])
         raise InputError(
@@ -365,11 +373,7 @@ def _outlets(network: VascularNetwork, linear: _Linear, cut: Cut) -> _Outlets:
             expected="an outlet that feeds tissue",
             fix="Give its terminals a region, or remove the vessels below it",
         )
-    return _Outlets(
-        conductance=conductance,
-        outlet=outlet,
-        weight=carried / conductance[outlet],
-    )
+    return outlets
 
 
 @eqx.filter_jit
@@ -420,7 +424,7 @@ def _interaction(
             method,
             outlets.outlet,
             outlets.weight,
-            jnp.asarray(number, jnp.int32),
+            number.astype(np.int32),
             rtol,
             max_linear_steps,
         )
@@ -429,20 +433,27 @@ def _interaction(
             raise SolveError(
                 RESULTS.linear_solver_failed, f"The outlet is {node_label(network, bad)}."
             )
-        solutions.append(value[: n_outlets - first])
-        residuals.append(residual[: n_outlets - first])
+        solutions.append(value)
+        residuals.append(residual)
         if progress is not None:
             if not is_traced(value):
                 value.block_until_ready()
             progress(min(first + chunk, n_outlets), n_outlets)
-    solution, residual = jnp.concatenate(solutions), jnp.concatenate(residuals)
-    matrix = _means(linear.tissue, outlets, solution) + solution @ residual.T
-    return 0.5 * (matrix + matrix.T)
+    return _met(linear.tissue, outlets, solutions, residuals)
 
 
 @eqx.filter_jit
-def _means(tissue: Tissue, outlets: _Outlets, values: Float[Array, "b c"]) -> Float[Array, "b b"]:
-    return jax.lax.map(lambda row: outlets.mean(tissue, row), values)
+def _met(
+    tissue: Tissue,
+    outlets: _Outlets,
+    solutions: list[Float[Array, "m c"]],
+    residuals: list[Float[Array, "m c"]],
+) -> Float[Array, "b b"]:
+    """X from the blocks of solutions and residuals; the last block may repeat its last outlet."""
+    n_outlets = outlets.conductance.shape[0]
+    solution, residual = (jnp.concatenate(blocks)[:n_outlets] for blocks in (solutions, residuals))
+    matrix = jax.lax.map(lambda row: outlets.mean(tissue, row), solution) + solution @ residual.T
+    return 0.5 * (matrix + matrix.T)
 
 
 def _refuse_twins(network: VascularNetwork, cut: Cut, interaction: Float[Array, "b b"]):
@@ -471,26 +482,36 @@ def _impedance(problem, solution, cut, wall) -> Float[Array, " b"]:
     row, side = np.nonzero(np.isin(ends[cut.segment], bare))
     segment = np.concatenate([leaving, cut.segment[row]])
     side = np.concatenate([np.zeros_like(leaving), side])
-    area, speed = _waves(problem, solution, wall, segment)
-    admittance = (area / (problem.blood.density * speed))[np.arange(len(segment)), side]
-    outlet = jnp.asarray(np.searchsorted(cut.outlet, ends[segment, side]))
-    return 1.0 / jax.ops.segment_sum(admittance, outlet, cut.outlet.size)
+    outlet = np.searchsorted(cut.outlet, ends[segment, side])
+    waves = _waves(problem, solution, wall, segment)
+    return _impedance_of(waves, problem.blood.density, side, outlet, cut.outlet.size)
+
+
+@eqx.filter_jit
+def _impedance_of(waves, density, side, outlet, n_outlets: int) -> Float[Array, " b"]:
+    area, speed = (x[jnp.arange(side.size), side] for x in waves)
+    return 1.0 / jax.ops.segment_sum(area / (density * speed), outlet, n_outlets)
 
 
 def _arterial_compliance(problem, solution, cut, wall) -> Float[Array, " b"]:
     """∫A/(ρc²)dx of the vessels below each outlet, by the trapezoidal rule on each segment."""
-    area, speed = _waves(problem, solution, wall, cut.bed_segment)
-    per_length = area / (problem.blood.density * speed**2)
-    compliance = problem.network.length[cut.bed_segment] * jnp.mean(per_length, axis=1)
-    return jax.ops.segment_sum(compliance, jnp.asarray(cut.bed_outlet), cut.outlet.size)
+    waves = _waves(problem, solution, wall, cut.bed_segment)
+    length, density = problem.network.length, problem.blood.density
+    return _compliance_of(waves, density, length, cut.bed_segment, cut.bed_outlet, cut.outlet.size)
+
+
+@eqx.filter_jit
+def _compliance_of(waves, density, length, segment, outlet, n_outlets: int) -> Float[Array, " b"]:
+    area, speed = waves
+    compliance = length[segment] * jnp.mean(area / (density * speed**2), axis=1)
+    return jax.ops.segment_sum(compliance, outlet, n_outlets)
 
 
 def _waves(
     problem, solution, wall, segment: Int[np.ndarray, " e"]
 ) -> tuple[Float[Array, "e 2"], Float[Array, "e 2"]]:
     """Area and wave speed at the ends of some segments, at the steady pressure."""
-    pressure, radius = solution.pressure_static[segment], problem.network.radius[segment]
-    is_open = wall.is_open(pressure, radius)
+    is_open, area, speed = _waves_of(problem, solution, wall, segment)
     if not is_traced(is_open) and not np.asarray(is_open).all():
         closed = int(segment[np.flatnonzero(~np.asarray(is_open).all(axis=1))[0]])
         raise InputError(
@@ -499,25 +520,34 @@ def _waves(
             expected="a wall law that is open there",
             fix="Raise the stiffness, or the inlet pressure",
         )
+    return area, speed
+
+
+@eqx.filter_jit
+def _waves_of(problem, solution, wall, segment):
+    pressure, radius = solution.pressure_static[segment], problem.network.radius[segment]
     area = wall.area(pressure, radius)
-    return area, wall.wave_speed(area, radius, problem.blood.density)
+    speed = wall.wave_speed(area, radius, problem.blood.density)
+    return wall.is_open(pressure, radius), area, speed
 
 
 def _intramyocardial(tissue: Tissue, outlets: _Outlets, pressure_lv, depth) -> Waveform | None:
     if pressure_lv is None:
         return None
-    inward = jnp.asarray(1.0 - depth, outlets.weight.dtype)
-    share = _LV_FACTOR * outlets.mean(tissue, inward)
-    return Waveform(pressure_lv.time, share[:, None] * pressure_lv.value, pressure_lv.period)
+    inward = (1.0 - depth).astype(outlets.weight.dtype)
+    value = _squeeze(tissue, outlets, inward, pressure_lv.value)
+    return Waveform(pressure_lv.time, value, pressure_lv.period)
+
+
+@eqx.filter_jit
+def _squeeze(tissue, outlets, inward, pressure_lv) -> Float[Array, "b k"]:
+    return _LV_FACTOR * outlets.mean(tissue, inward)[:, None] * pressure_lv
 
 
 def _condensed(problem, solution, cut, outlets, bed) -> CondensedBed:
     network, flipped = transient_part(problem.network, cut)
-    flow = _per_outlet(solution.terminal_flow, cut)
-    distal = 1.0 / outlets.conductance - bed.R1 - bed.R2
-    intramural = outlets.mean(problem.tissue, solution.pressure_tissue) + distal * flow
-    error = jnp.max(jnp.abs(flow - (bed.conductance @ intramural - bed.inflow)))
-    direction = jnp.where(flipped, -1.0, 1.0).astype(flow.dtype)
+    state = _steady_state(problem.tissue, solution, outlets, bed, cut.terminal_outlet, cut.outlet)
+    outlet_flow, arterial_pressure, intramural_pressure, relative_error = state
     return CondensedBed(
         network=network,
         node=cut.node,
@@ -525,9 +555,26 @@ def _condensed(problem, solution, cut, outlets, bed) -> CondensedBed:
         flipped=flipped,
         boundary=(*transient_boundary(problem.boundary, cut), bed),
         terminal_outlet=cut.terminal_outlet,
-        state=NetworkState(solution.pressure[cut.node], direction * solution.flow[cut.segment]),
-        outlet_flow=flow,
-        arterial_pressure=solution.pressure[cut.outlet] - bed.R1 * flow,
-        intramural_pressure=intramural,
-        relative_error=error / jnp.max(jnp.abs(flow)),
+        state=_state_of(solution, cut.node, cut.segment, flipped),
+        outlet_flow=outlet_flow,
+        arterial_pressure=arterial_pressure,
+        intramural_pressure=intramural_pressure,
+        relative_error=relative_error,
     )
+
+
+@eqx.filter_jit
+def _steady_state(tissue, solution, outlets, bed, terminal_outlet, outlet):
+    """q, a and π of the bed, and how far they are from its own equation."""
+    flow = jax.ops.segment_sum(solution.terminal_flow, terminal_outlet, outlet.size)
+    distal = 1.0 / outlets.conductance - bed.R1 - bed.R2
+    intramural = outlets.mean(tissue, solution.pressure_tissue) + distal * flow
+    error = jnp.max(jnp.abs(flow - (bed.conductance @ intramural - bed.inflow)))
+    arterial = solution.pressure[outlet] - bed.R1 * flow
+    return flow, arterial, intramural, error / jnp.max(jnp.abs(flow))
+
+
+@eqx.filter_jit
+def _state_of(solution, node, segment, flipped) -> NetworkState:
+    flow = solution.flow[segment]
+    return NetworkState(solution.pressure[node], jnp.where(flipped, -flow, flow))

@@ -209,7 +209,6 @@ def transient_part(
         where="1-D vessels",
     )
     flipped = np.asarray(graph.segment_node)[:, 0] != ends[:, 0]
-    radius = network.radius[cut.segment]
     place = np.searchsorted(cut.segment, np.asarray(network.lesion.segment))
     lesion = Lesions(
         network.lesion.diameter_reduction,
@@ -218,14 +217,16 @@ def transient_part(
         network.lesion.lesion,
         network.lesion.fraction,
     )
-    values = (
-        network.node_position[cut.node],
-        jnp.where(flipped[:, None], radius[:, ::-1], radius),
-        network.length[cut.segment],
-        lesion,
-    )
+    values = _values_of(network, cut.node, cut.segment, flipped)
     where = lambda n: (n.node_position, n.radius, n.length, n.lesion)
-    return eqx.tree_at(where, graph, values), flipped
+    return eqx.tree_at(where, graph, (*values, lesion)), flipped
+
+
+@eqx.filter_jit
+def _values_of(network: VascularNetwork, node, segment, flipped):
+    radius = network.radius[segment]
+    radius = jnp.where(flipped[:, None], radius[:, ::-1], radius)
+    return network.node_position[node], radius, network.length[segment]
 
 
 def transient_boundary(boundary: Boundary, cut: Cut) -> Boundary:
