@@ -11,8 +11,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Array, Bool, Float
 
+from .._custom_types import as_leaf
 from .._misc import InputError
 from .._results import SolveError
 from .._units import M3_S_PER_ML_MIN, M_PER_MM, PA_PER_MMHG
@@ -158,10 +159,16 @@ def rigid_bed(
     So the bed, which is condensed as a linear one, has the resistance that it has in the steady
     solve with elastic walls. Radii of the 1-D vessels stay at the reference.
     """
-    network = problem.network
-    area = problem.wall.area(solution.pressure_static, network.radius)
-    radius = jnp.where(jnp.asarray(followed)[:, None], network.radius, jnp.sqrt(area / math.pi))
+    radius = _calibres(problem, solution.pressure_static, followed)
     return eqx.tree_at(lambda p: (p.network.radius, p.wall), problem, (radius, RigidWall()))
+
+
+@eqx.filter_jit
+def _calibres(problem: PerfusionProblem, pressure_static, followed) -> Float[Array, "s 2"]:
+    """The radius at rest of the vessels followed, that under pressure of the others, m."""
+    reference = problem.network.radius
+    area = problem.wall.area(pressure_static, reference)
+    return jnp.where(followed[:, None], reference, jnp.sqrt(area / math.pi))
 
 
 def _elastic(prepared: Prepared) -> AbstractElasticWall:
@@ -191,7 +198,8 @@ def transient_problem(prepared: Prepared, bed: CondensedBed, heartbeat: Heartbea
 def _pulsatile_inlet(condition: AbstractBoundary, aortic: Waveform) -> AbstractBoundary:
     if not isinstance(condition, PressureBoundary):
         return condition
-    rows = jnp.broadcast_to(aortic.value, (condition.node.shape[0], aortic.value.shape[1]))
+    shape = (condition.node.shape[0], aortic.value.shape[1])
+    rows = as_leaf(np.broadcast_to(np.asarray(aortic.value), shape))
     return PressureWaveform(condition.node, Waveform(aortic.time, rows, aortic.period))
 
 
@@ -248,8 +256,8 @@ def pulsation_summary(results: Results, pulsation: Pulsation) -> dict[str, Any]:
     return {
         "period_s": heartbeat.period,
         "heart_rate_per_min": 60.0 / heartbeat.period,
-        "pressure_systolic_mmHg": float(np.max(heartbeat.aortic.value)) / PA_PER_MMHG,
-        "pressure_diastolic_mmHg": float(np.min(heartbeat.aortic.value)) / PA_PER_MMHG,
+        "pressure_systolic_mmHg": float(np.max(np.asarray(heartbeat.aortic.value))) / PA_PER_MMHG,
+        "pressure_diastolic_mmHg": float(np.min(np.asarray(heartbeat.aortic.value))) / PA_PER_MMHG,
         "systole_s": list(heartbeat.systole),
         **{
             state: _beat_summary(results, heartbeat, state, beat)

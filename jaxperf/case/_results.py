@@ -200,7 +200,9 @@ def lesion_rows(results: Results) -> list[dict[str, Any]]:
     rows = []
     for i, declared in enumerate(results.prepared.case.lesions):
         last = lesion_end(results.prepared, i)
-        flow = {k: float(results.solution(k).flow[last]) / M3_S_PER_ML_MIN for k in STATES}
+        flow = {
+            k: float(np.asarray(results.solution(k).flow)[last]) / M3_S_PER_ML_MIN for k in STATES
+        }
         rows.append(
             {
                 "branch": declared.branch,
