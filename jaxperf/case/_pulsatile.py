@@ -308,7 +308,7 @@ def _branch_summary(
     place, end = series.places[first], series.places[last]
     return {
         "flow_mean_ml_min": mean,
-        "flow_steady_ml_min": float(steady.flow[place.segment]) / M3_S_PER_ML_MIN,
+        "flow_steady_ml_min": float(np.asarray(steady.flow)[place.segment]) / M3_S_PER_ML_MIN,
         "flow_max_ml_min": float(flow.max()),
         "flow_min_ml_min": float(flow.min()),
         "diastolic_share": in_diastole * float(np.mean(~systole)) / mean if mean else math.nan,
