@@ -5,7 +5,7 @@ Outlets that pad a boundary lie at such a node, at rest at pressure 0.
 """
 
 import dataclasses
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -75,7 +75,7 @@ def _with_more_knots(tree: T) -> T:
     return jax.tree.map(lambda x: more_knots(x) if is_waveform(x) else x, tree, is_leaf=is_waveform)
 
 
-def _cut_last(x: Array, share: np.ndarray) -> Array:
+def _cut_last(x: Any, share: np.ndarray) -> Array:
     """Further entries between the last two, linear in their index, along the last axis."""
     if not share.size:
         return x
@@ -139,8 +139,8 @@ def _pad_grid(grid: Grid, network: VascularNetwork) -> Grid:
 
 def sanitised_flow(problem: Flow1DProblem) -> Flow1DProblem:
     """A problem whose padded entries are harmless, whatever stood there."""
-    grid = problem.grid
-    if grid.real is None:
+    grid, real = problem.grid, problem.network.real
+    if grid.real is None or real is None:
         return problem
     slot = is_real(grid.real.slot, grid.n_slots)
     face = is_real(grid.real.slot + 1, grid.n_slots + 1)
@@ -148,12 +148,12 @@ def sanitised_flow(problem: Flow1DProblem) -> Flow1DProblem:
     grid = dataclasses.replace(
         grid,
         cell_fraction=kept(grid.cell_fraction, slot, 0.0),
-        inertia=kept(grid.inertia, slot, 1.0),
+        inertia=None if grid.inertia is None else kept(grid.inertia, slot, 1.0),
         is_cell=kept(grid.is_cell, slot, 0.0),
         face_fraction=kept(grid.face_fraction, face, 0.0),
         piece_fraction=kept(grid.piece_fraction, piece, 0.0),
     )
-    segment = is_real(problem.network.real.segment, problem.network.n_segments)
+    segment = is_real(real.segment, problem.network.n_segments)
     external, viscosity = problem.pressure_external, problem.wall_viscosity
     if external is not None:
         share = jnp.where(segment[None, :, None], external.share, 0.0)
@@ -168,13 +168,14 @@ def sanitised_flow(problem: Flow1DProblem) -> Flow1DProblem:
 
 def rest_in_padding(problem: Flow1DProblem, y: FlowState, unloaded: Array) -> FlowState:
     """A state with vessels of the `unloaded` area and outlets at 0 Pa in what pads a problem."""
-    real = problem.grid.real
-    if real is None:
+    slot, real = problem.grid.real, problem.network.real
+    if slot is None or real is None:
         return y
-    count = problem.network.real.node
-    outlet = [kept(x, c.node < count, 0.0) for c, x in zip(problem.boundary, y.outlet, strict=True)]
-    area = kept(y.area, is_real(real.slot, y.area.shape[0]), unloaded)
-    return FlowState(area, y.flow, y.passed, tuple(outlet))
+    area = kept(y.area, is_real(slot.slot, y.area.shape[0]), unloaded)
+    outlet = tuple(
+        kept(x, c.node < real.node, 0.0) for c, x in zip(problem.boundary, y.outlet, strict=True)
+    )
+    return FlowState(area, y.flow, y.passed, outlet)
 
 
 def cut_state(y: FlowState, problem: Flow1DProblem) -> FlowState:

@@ -1,6 +1,5 @@
 """Transient flow over given cycles."""
 
-import dataclasses
 from typing import Protocol, runtime_checkable, TypeVar
 
 import diffrax
@@ -25,6 +24,8 @@ class Outcome(Protocol):
 
     @property
     def flow(self) -> Array: ...
+    @property
+    def passed(self) -> Array: ...
     @property
     def state(self) -> FlowState: ...
     @property
@@ -147,9 +148,8 @@ def _cut(solution: Flow1DSolution, problem: Flow1DProblem) -> Flow1DSolution:
 
 def cut_flow(solution: Solution, problem: Flow1DProblem) -> Solution:
     """The real entries of a solution of this room."""
-    state = cut_state(solution.state, problem)
-    passed = cut_nodes(solution.passed, problem)
-    return dataclasses.replace(solution, state=state, passed=passed)
+    real = cut_state(solution.state, problem), cut_nodes(solution.passed, problem)
+    return eqx.tree_at(lambda s: (s.state, s.passed), solution, real)
 
 
 def flow_result(fault: Int[Array, ""]) -> RESULTS:
