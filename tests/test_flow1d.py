@@ -218,7 +218,7 @@ def test_fractional_flow_reserve_is_the_steady_solvers(looped):
 
 @pytest.fixture(scope="module")
 def beat():
-    """Two cycles through everything that stores blood: walls, windkessel, ladders, bed."""
+    """A cycle and a quarter through all that stores blood: walls, windkessel, ladders, bed."""
     network = star(
         [(0, 1), (1, 2), (1, 3), (3, 4), (3, 5), (3, 6)],
         [(2e-3, 1.8e-3), *[(1.3e-3, 1.1e-3)] * 2, *[(0.9e-3, 0.8e-3)] * 3],
@@ -261,8 +261,8 @@ def beat():
                 jnp.full((2, 2), 6e3),
             ),
         )
-        n = int(np.ceil(2.0 / problem.time_step))
-        return equations, start, advance(equations, start, jnp.zeros(()), 2.0 / n, n)
+        n = int(np.ceil(1.25 / problem.time_step))
+        return equations, start, advance(equations, start, jnp.zeros(()), 1.25 / n, n)
 
     return problem, *run(problem)
 
@@ -272,7 +272,7 @@ def test_mass_over_cycles(beat):
     passed = np.asarray(end.passed)
     number = np.asarray(problem.grid.node_network)
     inflow = -passed[number == 0][0]
-    assert inflow == pytest.approx(8e-6, rel=1e-2)
+    assert inflow == pytest.approx(4e-6 * (1.25 + 0.5 / np.pi), rel=1e-2)
     stored = volume(equations, end.area) - volume(equations, start.area)
     assert abs(stored + passed.sum()) <= 1e-12 * inflow
     inner = np.isin(number, [1, 3])
@@ -286,6 +286,13 @@ def cycle_ode(rate, start):
     """The state after one second."""
     found = solve_ivp(rate, (0.0, 1.0), start, rtol=1e-9, atol=1e-9, max_step=0.01)
     return found.y[:, -1]
+
+
+def interpolated(waveform):
+    """Its values at a time; arrays of the host, for the integrator asks some thousand times."""
+    time = np.append(np.asarray(waveform.time), 1.0)
+    rows = [np.append(row, row[0]) for row in np.asarray(waveform.value)]
+    return lambda t: np.array([np.interp(t, time, row) for row in rows])
 
 
 @pytest.fixture(scope="module")
@@ -345,8 +352,11 @@ def outlets():
 
     end, outflow = run(problem)
     place = {n: i for i, n in enumerate(np.asarray(problem.grid.node_network).tolist())}
-    at = lambda w: lambda t: np.array([np.interp(t, [*w.time, 1.0], [*r, r[0]]) for r in w.value])
-    return end, lambda n: float(outflow[place[n]]), at(pressure), at(flow), at(both)
+    return (
+        end,
+        lambda n: float(outflow[place[n]]),
+        *(interpolated(w) for w in (pressure, flow, both)),
+    )
 
 
 def test_resistance_and_pressure_inlet(outlets):

@@ -224,7 +224,7 @@ def condense_bed(
     if solution is None:
         solution = solve_perfusion(problem, method, max_linear_steps=max_linear_steps)
     held = np.isin(np.arange(problem.network.n_nodes), cut.node)
-    linear = _linear(problem, solution, jnp.asarray(held))
+    linear = _linear(problem, solution, held)
     outlets = _outlets(problem.network, linear, cut)
     if rtol is None:
         rtol = by_precision(solution.pressure, float64=1e-6, float32=1e-4)
