@@ -16,6 +16,7 @@ from .flow1d import flow1d
 from .forest import forest
 from .gnn import gnn
 from .gradients import gradients
+from .startup import startup
 
 _BENCHMARKS = {
     "coupled": coupled,
@@ -24,6 +25,7 @@ _BENCHMARKS = {
     "flow1d": flow1d,
     "gnn": gnn,
     "gradients": gradients,
+    "startup": startup,
 }
 _REPOSITORY = Path(__file__).resolve().parents[1]
 

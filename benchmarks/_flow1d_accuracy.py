@@ -184,7 +184,7 @@ def _grid_error(report: Report, ours: _Left, finer: _Left, problem: Flow1DProble
 def _at_reference_step(report: Report, problem, points, shape, reference, log) -> None:
     """The same equations under the reference's own step: what is left is not its step's error."""
     pressure, flow = backward_euler(problem, points, step=_REFERENCE_STEP, cycles=_LEFT_CYCLES)
-    every = round(problem.period / _LEFT_SAMPLES / _REFERENCE_STEP)
+    every = round(float(problem.period) / _LEFT_SAMPLES / _REFERENCE_STEP)
     thinned = _Left(
         np.asarray(pressure)[every - 1 :: every], np.asarray(flow)[every - 1 :: every], shape
     )
@@ -238,8 +238,7 @@ def _left_seconds(report: Report, problem: Flow1DProblem, points, compile_second
 
 def steps_per_cycle(problem: Flow1DProblem, samples: int = 100) -> int:
     """Equal steps in a cycle of so many samples."""
-    each = problem.period / samples
-    return samples * max(1, int(np.ceil(each / (problem.time_step * (1 + 1e-9)))))
+    return samples * -(-problem.n_steps // samples)
 
 
 def processor_seconds(run) -> tuple[float, float]:

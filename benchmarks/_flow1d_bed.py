@@ -1,7 +1,6 @@
 """Pulsatile flow on the perfused bed of the composite, with few and with many 1-D vessels."""
 
 import dataclasses
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -33,17 +32,12 @@ def measure_bed(report: Report, data: Path, *, quick: bool, log) -> None:
             pulsatile={"state": "rest" if quick else "both"},
         )
         prepared = prepare_case(case, data, Progress())
-        solved = solve_case(prepared, _stage, lambda _: None)
+        solved = solve_case(prepared, Progress())
         heartbeat = heartbeat_of_case(case, data)
-        pulsation = solve_pulsation(prepared, solved, heartbeat, lambda _: None)
+        pulsation = solve_pulsation(prepared, solved, heartbeat, Progress())
         said = pulsation_summary(collect(prepared, solved), pulsation)
         _agreement(report, said, pulsation, prepared, log)
         _measure_many(report, prepared, solved, heartbeat, QUICK_MANY if quick else MANY, log)
-
-
-@contextmanager
-def _stage(_: str):
-    yield
 
 
 def _agreement(report: Report, said: dict, pulsation: Pulsation, prepared: Prepared, log) -> None:
@@ -99,7 +93,7 @@ def _measure_many(
     report: Report, prepared: Prepared, solved, heartbeat, least_number: int, log
 ) -> None:
     many, grown = _with_many(prepared, least_number)
-    beat = solve_pulsation(many, solved, heartbeat, lambda _: None).beats["rest"]
+    beat = solve_pulsation(many, solved, heartbeat, Progress()).beats["rest"]
     apart = float(np.max(np.abs(beat.outlet_flow / beat.outlet_flow_steady - 1.0)))
     told = (
         f"{grown} grown segments from {many.case.pulsatile.min_radius_mm:.3f} mm in "

@@ -55,7 +55,7 @@ def backward_euler(problem: Flow1DProblem, points: SavePoints, *, step: float, c
         (v, _), series = jax.lax.scan(one, (v, factor), i)
         return v, series
 
-    n = round(cycles * problem.period / step)
+    n = round(cycles * float(problem.period) / step)
     count = jnp.arange(float(n)).reshape(-1, _RENEW)
     _, series = jax.jit(lambda v: jax.lax.scan(some, v, count))(vector)
     return tuple(x.reshape(n, -1) for x in series)

@@ -6,7 +6,6 @@
 import argparse
 import contextlib
 import dataclasses
-import os
 import signal
 import subprocess
 import sys
@@ -142,14 +141,11 @@ def same_forest(a: Forest, b: Forest) -> bool:
 # ---------------------------------------------------------------- processes of their own
 
 
-def _child(at: Anatomy, n: int, exponent: float, out: Path, checkpoint: Path | None, cache):
+def _child(at: Anatomy, n: int, exponent: float, out: Path, checkpoint: Path | None):
     command = [sys.executable, "-m", "benchmarks._grown", at.name, str(n), repr(exponent), str(out)]
     command += ["--data", str(at.data.absolute()), "--coarsen", str(at.coarsen)]
     command += ["--checkpoint", str(checkpoint)] if checkpoint else []
-    environment = dict(os.environ) | ({"NUMBA_CACHE_DIR": str(cache)} if cache else {})
-    return subprocess.Popen(
-        command, cwd=_REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen(command, cwd=_REPOSITORY, stdout=subprocess.PIPE, text=True)
 
 
 def _lines(process: subprocess.Popen) -> Iterator[list[str]]:
@@ -169,17 +165,6 @@ def _finished(process: subprocess.Popen) -> dict[str, list[str]]:
     return said
 
 
-def compile_seconds(at: Anatomy, n: int, exponent: float) -> float:
-    """Seconds of a first growth with an empty cache of compiled code less those of the next."""
-    with tempfile.TemporaryDirectory() as folder:
-        out, cache = Path(folder) / "forest.npz", Path(folder) / "cache"
-        took = [
-            float(_finished(_child(at, n, exponent, out, None, cache))["SECONDS"][0])
-            for _ in range(2)
-        ]
-    return took[0] - took[1]
-
-
 @dataclass(frozen=True)
 class Killed:
     """A growth that was killed: where, where the next process went on, and what became of it."""
@@ -193,7 +178,7 @@ def killed_and_resumed(at: Anatomy, n: int, exponent: float, share: float = 0.4)
     """Kill a growing process, start another one on its checkpoint, and read what that one grows."""
     with tempfile.TemporaryDirectory() as folder:
         out, checkpoint = Path(folder) / "forest.npz", Path(folder) / "checkpoint.npz"
-        process, reached = _child(at, n, exponent, out, checkpoint, None), 0
+        process, reached = _child(at, n, exponent, out, checkpoint), 0
         for word, *values in _lines(process):
             if word == "PROGRESS":
                 reached = int(values[0])
@@ -203,7 +188,7 @@ def killed_and_resumed(at: Anatomy, n: int, exponent: float, share: float = 0.4)
         process.wait(_PATIENCE)
         if out.is_file():
             raise ChildProcessError("the process finished before it could be killed")
-        said = _finished(_child(at, n, exponent, out, checkpoint, None))
+        said = _finished(_child(at, n, exponent, out, checkpoint))
         return Killed(reached, int(said["PROGRESS"][0]), load_forest(out))
 
 
@@ -211,7 +196,7 @@ def grown_elsewhere(at: Anatomy, n: int, exponent: float) -> Forest:
     """The forest that another process grows."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "forest.npz"
-        _finished(_child(at, n, exponent, out, None, None))
+        _finished(_child(at, n, exponent, out, None))
         return load_forest(out)
 
 
@@ -302,7 +287,7 @@ class SolvedForest:
     unregulated: PerfusionSolution
 
 
-def solve_on(at: Anatomy, n: int, exponent: float, forest: Forest, note) -> SolvedForest:
+def solve_on(at: Anatomy, n: int, exponent: float, forest: Forest) -> SolvedForest:
     """Calibrate and solve the case as `jaxperf run` does, on the forest from its file."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "forest.npz"
@@ -311,7 +296,7 @@ def solve_on(at: Anatomy, n: int, exponent: float, forest: Forest, note) -> Solv
         progress = Progress()
         prepared = prepare_case(case, at.data, progress)
     assert prepared.grown is not None and same_forest(prepared.grown.forest, forest)
-    solved = solve_case(prepared, progress.stage, note)
+    solved = solve_case(prepared, progress)
     bare = eqx.tree_at(lambda p: p.microcirculation, prepared.problem, solved.calibration.rest)
     return SolvedForest(prepared, solved, solve_perfusion(bare))
 

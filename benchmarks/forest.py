@@ -135,9 +135,6 @@ def forest(data: Path, *, quick: bool, log: Callable[[str], None]) -> ForestRepo
         for at in (composite, demo):
             log(f"{at.name}: {at.mesh.n_cells} voxels, {at.tree.n_segments} fixed segments")
         middle = sizes[1]
-        seconds = measure.compile_seconds(composite, sizes[0], EXPONENTS[0])
-        report.add("forest.compile_seconds", seconds, "s")
-        log(f"compiled in {seconds:.1f} s")
         grown = _grow_all(report, (composite, demo), sizes, log)
         if not grown:
             raise ArithmeticError("no forest grew")
@@ -168,8 +165,6 @@ def _grow_all(report: Report, anatomies, sizes, log) -> list[_Grown]:
     """Every forest, its time and its audit."""
     grown, times, lines = [], [], []
     for at in anatomies:
-        # what is compiled is loaded before any time is taken
-        _attempt(report, at, sizes[0], EXPONENTS[0], log)
         for n in sizes:
             for exponent in EXPONENTS:
                 got = _attempt(report, at, n, exponent, log)
@@ -418,7 +413,7 @@ def _coupled(report: Report, chosen: list[_Grown], log) -> None:
         log("no forest to solve on")
         return
     for g in chosen:
-        found = measure.solve_on(g.at, g.n_terminals, g.exponent, g.forest, lambda _: None)
+        found = measure.solve_on(g.at, g.n_terminals, g.exponent, g.forest)
         states = {
             "rest": found.solved.rest,
             "rest, not regulated": found.unregulated,

@@ -344,7 +344,7 @@ def coupled_case(case: Case | None = None, folder: Path = Path()) -> CheckCase:
         case = demo_case(spacing_mm=4.0).model_copy(update={"growth": None})
     progress = Progress()
     prepared = prepare_case(case, folder, progress)
-    solved = solve_case(prepared, progress.stage, progress.note)
+    solved = solve_case(prepared, progress)
     problem = eqx.tree_at(
         lambda p: p.microcirculation, prepared.problem, solved.calibration.hyperemia
     )

@@ -1,11 +1,10 @@
 """Aggregates that do not depend on how control volumes are numbered; on the host."""
 
-from typing import no_type_check
-
-import numba
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
+
+from jaxperf._native import array, function, INT
 
 # Larger than rounding, so that the order of a sum hardly ever changes a rank.
 _RESOLVED = 1e-9
@@ -13,6 +12,14 @@ _RESOLVED = 1e-9
 _SPREAD = (7919.0 * 0.6180339887, 104729.0 * 0.4142135623)
 # |T_ij| over √(D_i D_j) from which on two control volumes may share an aggregate.
 STRONG = 0.04
+
+_OF_INT64, _OF_REAL = array(np.int64), array(np.float64)
+_greedy = function(
+    "aggregate_greedy",
+    *(INT, _OF_INT64, _OF_INT64, array(np.int32), _OF_REAL),
+    *(_OF_INT64, _OF_INT64, _OF_INT64, _OF_REAL),
+    returns=INT,
+)
 
 
 def rank(
@@ -68,40 +75,7 @@ def aggregates(
         (np.tile(value, 2), (np.concatenate([i, j]), np.concatenate([j, i]))), shape=(n, n)
     )
     order = np.argsort(rank, kind="stable")
-    return _greedy(order, matrix.indptr, matrix.indices, matrix.data)
-
-
-@numba.njit(cache=True)
-@no_type_check
-def _greedy(order, start, column, value):
-    n = len(order)
-    aggregate, root = np.full(n, -1, np.int64), np.empty(n, np.int64)
-    found = 0
-    for i in order:
-        free = aggregate[i] < 0
-        for t in range(start[i], start[i + 1]):
-            free = free and aggregate[column[t]] < 0
-        if free:
-            aggregate[i] = found
-            for t in range(start[i], start[i + 1]):
-                aggregate[column[t]] = found
-            root[found] = i
-            found += 1
-    # What joins does so by the aggregates of the first pass, or the order would matter. A control
-    # volume that was not free has a neighbour in one of them.
-    first = aggregate.copy()
-    total = np.zeros(found)
-    for i in order:
-        if first[i] >= 0:
-            continue
-        most = 0.0
-        for t in range(start[i], start[i + 1]):
-            if first[column[t]] >= 0:
-                total[first[column[t]]] += value[t]
-        for t in range(start[i], start[i + 1]):
-            a = first[column[t]]
-            if a >= 0:
-                if total[a] > most * (1.0 + 1e-9):
-                    aggregate[i], most = a, total[a]
-                total[a] = 0.0
+    start, column = matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32)
+    aggregate, root, first = np.full(n, -1), np.empty(n, np.int64), np.empty(n, np.int64)
+    found = _greedy(n, order, start, column, matrix.data, aggregate, root, first, np.zeros(n))
     return aggregate, root[:found]

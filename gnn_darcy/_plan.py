@@ -9,16 +9,16 @@ serves all levels, and what flows into a coarse control volume is what flows int
 """
 
 from abc import abstractmethod
-from typing import Any, no_type_check, TypeAlias
+from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numba
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Array, Float, Int
 
+from jaxperf._native import array, function, INT
 from jaxperf.darcy import build_pattern, DarcyGraph, Pattern
 
 from ._aggregate import aggregates, rank, rank_of_voxels
@@ -31,6 +31,14 @@ _Sparse: TypeAlias = Any
 SMOOTHING = 2.0 / 3.0
 # Strong couplings weaken from level to level as rows widen.
 _WEAKER = 0.5
+
+_OF_INT32 = array(np.int32)
+_PATTERN = (array(np.int64), _OF_INT32)
+_PRODUCTS = (_OF_INT32, _OF_INT32, _OF_INT32, _OF_INT32)
+_first = function("aggregate_first", INT, *_PATTERN, _OF_INT32, *_PATTERN, *_PATTERN, *_PRODUCTS)
+_second = function(
+    "aggregate_second", INT, *_PATTERN, _OF_INT32, *_PATTERN, *_PATTERN, *_PRODUCTS, returns=INT
+)
 
 
 class AbstractMatrix(eqx.Module):
@@ -202,17 +210,13 @@ def _level(edge, value, aggregate, root, n: int, by_rows: bool):
     )
     ap: _Sparse = (abs(a).sign() @ numbered.sign()).tocsr()
     ap.sort_indices()
-    first = _products_first(
-        a.indptr, a.indices, a.data.astype(np.int64) - 1,
-        numbered.indptr, numbered.indices, ap.indptr, ap.indices, n_coarse,
-    )  # fmt: skip
+    rows = lambda matrix: (matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32))
+    number = lambda matrix: matrix.data.astype(np.int32) - 1
+    first = _products_first(rows(a), number(a), rows(numbered), rows(ap), n_coarse)
     coarse: _Sparse = sp.triu(numbered.sign().T @ ap.sign(), k=1, format="csr")
     coarse.sort_indices()
     turned = numbered.T.tocsr()
-    second = _products_second(
-        turned.indptr, turned.indices, turned.data.astype(np.int64) - 1,
-        ap.indptr, ap.indices, coarse.indptr, coarse.indices,
-    )  # fmt: skip
+    second = _products_second(rows(turned), number(turned), rows(ap), rows(coarse))
     coarse_edge = np.stack(
         [np.repeat(np.arange(n_coarse), np.diff(coarse.indptr)), coarse.indices], axis=1
     )
@@ -268,48 +272,21 @@ def _by_rows(row, column, entry, n: int) -> MatrixByRows:
     return MatrixByRows(build_pattern(row, column, entry, n))
 
 
-@numba.njit(cache=True)
-@no_type_check
-def _products_first(a_start, a_column, a_entry, p_start, p_column, ap_start, ap_column, n_coarse):
-    """(value of A, entry of P, entry of A P) for every product in A P."""
-    n = len(a_start) - 1
-    total = 0
-    for i in range(n):
-        for t in range(a_start[i], a_start[i + 1]):
-            total += p_start[a_column[t] + 1] - p_start[a_column[t]]
-    source, factor = np.empty(total, np.int32), np.empty(total, np.int32)
-    target, slot = np.empty(total, np.int32), np.empty(n_coarse, np.int32)
-    at = 0
-    for i in range(n):
-        for v in range(ap_start[i], ap_start[i + 1]):
-            slot[ap_column[v]] = v
-        for t in range(a_start[i], a_start[i + 1]):
-            j = a_column[t]
-            for u in range(p_start[j], p_start[j + 1]):
-                source[at], factor[at], target[at] = a_entry[t], u, slot[p_column[u]]
-                at += 1
-    return source, factor, target
+def _products_first(a, a_entry, p, ap, n_coarse: int):
+    """(value of A, entry of P, entry of A P) for every product in A P; matrices by rows."""
+    total = int(np.diff(p[0])[a[1]].sum())
+    found = tuple(np.empty(total, np.int32) for _ in range(3))
+    _first(len(a[0]) - 1, *a, a_entry, *p, *ap, np.empty(n_coarse, np.int32), *found)
+    return found
 
 
-@numba.njit(cache=True)
-@no_type_check
-def _products_second(t_start, t_row, t_entry, ap_start, ap_column, c_start, c_column):
-    """(entry of P, entry of A P, coarse edge) for every product above the diagonal of PᵀA P."""
-    n_coarse = len(t_start) - 1
-    total = 0
-    for a in range(n_coarse):
-        for t in range(t_start[a], t_start[a + 1]):
-            for v in range(ap_start[t_row[t]], ap_start[t_row[t] + 1]):
-                total += ap_column[v] > a
-    source, factor = np.empty(total, np.int32), np.empty(total, np.int32)
-    target, slot = np.empty(total, np.int32), np.empty(n_coarse, np.int32)
-    at = 0
-    for a in range(n_coarse):
-        for e in range(c_start[a], c_start[a + 1]):
-            slot[c_column[e]] = e
-        for t in range(t_start[a], t_start[a + 1]):
-            for v in range(ap_start[t_row[t]], ap_start[t_row[t] + 1]):
-                if ap_column[v] > a:
-                    source[at], factor[at], target[at] = t_entry[t], v, slot[ap_column[v]]
-                    at += 1
-    return source, factor, target
+def _products_second(t, t_entry, ap, coarse):
+    """(entry of P, entry of A P, coarse edge) for every product above the diagonal of PᵀA P.
+
+    **Arguments:** by rows: `t`, Pᵀ, with `t_entry`, which entry of P each of its entries is; A P;
+    the coarse edges.
+    """
+    n_coarse, at_most = len(t[0]) - 1, int(np.diff(ap[0])[t[1]].sum())
+    found = tuple(np.empty(at_most, np.int32) for _ in range(3))
+    n = _second(n_coarse, *t, t_entry, *ap, *coarse, np.empty(n_coarse, np.int32), *found)
+    return tuple(x[:n] for x in found)

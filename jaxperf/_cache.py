@@ -33,7 +33,7 @@ def enable_compilation_cache(
     """
     import jax
 
-    configured = jax.config.jax_compilation_cache_dir
+    configured = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
     if configured:
         return Path(configured)
     folder = _root() / f"programs-{_jaxlib_version()}-{processor_mark()}"

@@ -2,6 +2,7 @@
 
 from typing import TypeAlias
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -18,12 +19,20 @@ def float_leaf(value: ParameterLike) -> Array:
 
     Python numbers and integers take JAX's default float type; arrays keep theirs.
     """
-    if isinstance(value, float | int):
-        return jnp.asarray(value, dtype=float)
-    array = jnp.asarray(value)
-    if jnp.issubdtype(array.dtype, jnp.integer) or array.dtype == jnp.bool_:
-        return array.astype(float)
-    return array
+    if isinstance(value, float | int) or np.dtype(value.dtype).kind in "iub":
+        return as_leaf(value, float)
+    return as_leaf(value)
+
+
+def as_leaf(value: ParameterLike, dtype=None) -> Array:
+    """An array leaf from what the host computed, copied there without compiling anything.
+
+    `jnp.asarray` would compile a program for every new shape. What is an array of JAX already,
+    traced or not, keeps its derivative.
+    """
+    if isinstance(value, Array):
+        return value if dtype is None else value.astype(dtype)
+    return jax.device_put(np.array(value, dtype))
 
 
 def optional_float_leaf(value: ParameterLike | None) -> Array | None:

@@ -85,7 +85,9 @@ _Solution = TypeVar("_Solution", bound=_Outcome)
 _Tree = TypeVar("_Tree")
 
 
-def conclude(solution: _Solution, *, throw: bool, where: Callable[[_Solution], str]) -> _Solution:
+def conclude(
+    solution: _Solution, *, throw: bool, failure: Callable[[_Solution], SolveError]
+) -> _Solution:
     """What a verb returns: the solution, unless it failed and that is to be noticed.
 
     A check inside the compiled program would be a callback to the host, and JAX keeps no program
@@ -94,7 +96,7 @@ def conclude(solution: _Solution, *, throw: bool, where: Callable[[_Solution], s
     there the floating-point leaves of a failed solve are NaN, values and derivatives alike.
 
     **Arguments:** `throw`, as in the verbs: with False the solution is returned as it is;
-    `where`, makes the sentence that names the vessel of a failed solve.
+    `failure`, makes the error of a failed solve, which names the vessel.
 
     **Errors:** [`SolveError`][].
     """
@@ -103,7 +105,7 @@ def conclude(solution: _Solution, *, throw: bool, where: Callable[[_Solution], s
     if any(is_traced(leaf) for leaf in jax.tree.leaves(solution)):
         return nan_unless(solution.result == RESULTS.successful, solution)
     if not ended_as(solution.result, RESULTS.successful):
-        raise SolveError(solution.result, where(solution))
+        raise failure(solution)
     return solution
 
 

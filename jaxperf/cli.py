@@ -1,6 +1,10 @@
 """The command line: arguments in, exit code out; the work is done in `jaxperf.case`."""
 
+# annotations stay text, so that `--help` loads none of the rooms they name
+from __future__ import annotations
+
 import json
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +15,6 @@ import typer
 from rich.console import Console
 
 from . import case as cases
-from ._cache import enable_compilation_cache
-from ._misc import InputError
-from ._results import SolveError
 
 app = typer.Typer(
     add_completion=False,
@@ -44,6 +45,8 @@ def _prepare_jax() -> None:
     # the process is the user's own here, which a library may not assume
     import jax
 
+    from ._cache import enable_compilation_cache
+
     jax.config.update("jax_enable_x64", True)
     enable_compilation_cache(lambda line: typer.echo(line, err=True))
 
@@ -55,6 +58,9 @@ def _carry_out(
     quiet: bool,
 ) -> None:
     """Do the work of a command, and say what came of it or why it could not be done."""
+    from ._misc import InputError
+    from ._results import SolveError
+
     _prepare_jax()
     try:
         said = work(cases.Progress(None if quiet or as_json else Console(stderr=True)))
@@ -117,6 +123,8 @@ def init(
     quiet: _Quiet = False,
 ) -> None:
     """Write a commented case file and demonstration inputs to start from."""
+    from ._misc import InputError
+
     try:
         path = cases.write_starter(folder, overwrite=overwrite)
     except InputError as error:
@@ -231,7 +239,7 @@ def _forest_lines(said: dict[str, Any]) -> list[str]:
         f"  forest   {said['trees']} trees, {said['terminals']} terminals of "
         f"{said['terminal_diameter_um']:.0f} µm, {said['length_m']:.1f} m of vessels (synthetic)",
         f"  growth   {said['terminals_per_s']:.0f} terminals/s; {said['seconds']:.1f} s with "
-        "territories, sites and compilation",
+        "territories and sites",
         f"  stubs    median {said['stub_length_median_mm']:.1f} mm, "
         f"longest {said['stub_length_max_mm']:.1f} mm",
         f"  targets  {100 * said['projected_within_5_percent']:.0f} % of the trees within 5 %, "
@@ -325,13 +333,22 @@ def schema() -> None:
 
 
 def _end(signal_number: int, _frame: object) -> None:
+    if signal_number != signal.SIGTERM:
+        # the terminal is gone: to write to it would fail, and hide why the run has ended
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
     # as an exception, so that a half-written run folder is removed
     raise SystemExit(128 + signal_number)
 
 
 def main() -> None:
     """Entry point of the `jaxperf` command."""
-    signal.signal(signal.SIGTERM, _end)
+    # Windows knows no SIGHUP; under nohup it is ignored, and stays so
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _end)
     app()
 
 

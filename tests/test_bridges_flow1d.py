@@ -260,7 +260,7 @@ def test_values_and_gradients(name):
         cell_time=1e-3,
         wall_viscosity=raw.wall_viscosity,
     )
-    assert again.time_step == pytest.approx(problem.time_step, rel=1e-12)
+    assert np.ceil(again.period / again.time_step * (1 - 1e-9)) == problem.n_steps
     assert raw.grid.n_cells == problem.grid.n_cells
     is_scaled = bool((raw.grid.vessel_inertia > 1).any())
     assert is_scaled == (name == "every kind")

@@ -193,7 +193,7 @@ def test_the_composite_runs(mesh):
     raw["lesions"] = [{"branch": "LAD", "start_mm": 3, "end_mm": 13, "diameter_reduction": 0.7}]
     progress = Progress()
     prepared = prepare_case(Case.model_validate(raw), data_dir(), progress)
-    solved = solve_case(prepared, progress.stage, progress.note)
+    solved = solve_case(prepared, progress)
     for solution in (solved.rest, solved.hyperemia):
         assert float(solution.mass_balance_relative_error) < 1e-9
         assert int(solution.newton_iterations) <= 8

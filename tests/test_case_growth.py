@@ -204,20 +204,21 @@ def test_a_changed_tree_is_named(grown):
 
 
 _KILLED = """
-import functools, os, signal, sys
-from contextlib import contextmanager
-import jax
-jax.config.update("jax_enable_x64", True)
-from jaxperf import case as cases
+import functools, os, sys
+from jaxperf import cli
 from jaxperf.case import _grow
 
-class Killed(cases.Progress):
-    @contextmanager
-    def bar(self, name, unit):
-        yield lambda done, total: os.kill(os.getpid(), signal.SIGKILL) if 2 * done > total else None
+path, least, number = sys.argv[1], *map(int, sys.argv[2:])
+
+class Killed(cli.cases.Progress):
+    def tell(self, what, done=None, total=None):
+        if done is not None and done >= least:
+            os.kill(os.getpid(), number)
 
 _grow.grow_forest = functools.partial(_grow.grow_forest, checkpoint_seconds=0.0)
-_grow.grow_case(cases.load_case(sys.argv[1]), data=sys.argv[2], progress=Killed())
+cli.cases.Progress = Killed
+sys.argv = ["jaxperf", "grow", path]
+cli.main()
 """
 
 
@@ -225,20 +226,23 @@ def test_a_killed_growth_goes_on_from_its_checkpoint(grown, tmp_path):
     folder = tmp_path
     many = {"n_terminals": 700, "file": "forest.npz"}
     path = write_case(folder, growth_case(folder, **many))
-    killed = subprocess.run(
-        [sys.executable, "-c", _KILLED, str(path), str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    partial = folder / "forest.partial.npz"
-    assert partial.is_file() and not (folder / "forest.npz").exists()
-    with np.load(partial) as stored:
-        begun = int(stored["growth.taken"].sum())
-    assert 0 < begun < 700
+    partial, begun = folder / "forest.partial.npz", 0
+    for least, number, code in (
+        (200, signal.SIGHUP, 128 + signal.SIGHUP),
+        (500, signal.SIGKILL, -signal.SIGKILL),
+    ):
+        killed = subprocess.run(
+            [sys.executable, "-c", _KILLED, str(path), str(least), str(int(number))],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        )
+        assert killed.returncode == code, killed.stderr
+        assert {p.name for p in folder.glob("*forest*")} == {partial.name}
+        with np.load(partial) as stored:
+            before, begun = begun, int(stored["growth.taken"].sum())
+        assert before < begun < 700
     result = runner.invoke(app, ["grow", str(path)], catch_exceptions=False)
     assert result.exit_code == 0 and "going on from" in result.stderr
     assert not partial.exists()

@@ -187,7 +187,7 @@ def test_a_failed_solve_is_exit_code_one(tmp_path, monkeypatch):
 
 
 def test_a_failed_run_leaves_no_folder(tmp_path):
-    from jaxperf.case._run import run_folder
+    from jaxperf.case._folder import run_folder
 
     def failing():
         with run_folder(tmp_path / "out", False) as folder:
@@ -200,7 +200,7 @@ def test_a_failed_run_leaves_no_folder(tmp_path):
 
 
 def test_a_folder_that_appears_meanwhile_is_kept(tmp_path):
-    from jaxperf.case._run import run_folder
+    from jaxperf.case._folder import run_folder
 
     out = tmp_path / "out"
     with pytest.raises(InputError, match="it exists"), run_folder(out, False):

@@ -3,6 +3,7 @@
 import json
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from flow1d_cases import advance, star, volume, waveform
 from helpers import data_dir, requires_data
 from scipy.integrate import solve_ivp
 
+from jaxperf import InputError
 from jaxperf.flow1d import (
     ExternalPressure,
     flow1d_problem,
@@ -261,7 +263,7 @@ def beat():
                 jnp.full((2, 2), 6e3),
             ),
         )
-        n = int(np.ceil(1.25 / problem.time_step))
+        n = 5 * problem.n_steps // 4 + 1
         return equations, start, advance(equations, start, jnp.zeros(()), 1.25 / n, n)
 
     return problem, *run(problem)
@@ -473,11 +475,20 @@ def test_slow_volume_of_vessels_and_outlets_together():
     full, low = initial_state(problem), 0.7 * jnp.mean(flow.value) * peripheral
     empty = initial_state(problem, NetworkState(jnp.full(2, low), jnp.zeros(1)))
     empty = eqx.tree_at(lambda y: y.outlet[1], empty, jnp.full((1, 1), low))
-    for start in (full, empty):
-        found = solve_periodic(problem, points=points, initial=start, samples=20)
+    counts = []
+    count = lambda *said: counts.append(said)
+    pressure = []
+    # in one program, and with the host between the cycles
+    for start, progress in ((full, None), (empty, count)):
+        found = solve_periodic(problem, points=points, initial=start, samples=20, progress=progress)
         assert found.cycles <= 15 and found.change <= 1e-6
         drained = jnp.mean(found.flow[:, 0])
         assert abs(drained - jnp.mean(flow.value)) <= 0.01 * jnp.mean(flow.value)
+        pressure.append(found.pressure)
+    np.testing.assert_allclose(*pressure, rtol=1e-5)
+    assert counts == [(done, 100) for done in range(1, int(found.cycles) + 1)]
+    with pytest.raises(InputError, match="progress was given under a transformation"):
+        jax.jit(lambda y: solve_periodic(problem, points=points, initial=y, progress=count))(empty)
 
 
 # --- vessels shorter than a cell, junctions, external pressure ---------------------------------

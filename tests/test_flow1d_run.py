@@ -101,13 +101,13 @@ def test_the_series_of_a_svoned_case(svoned):
 
 
 def test_an_openbf_case_over_given_cycles(tmp_path, monkeypatch):
-    progress, notes = Progress(), []
-    monkeypatch.setattr(progress, "note", notes.append)
+    progress, told = Progress(), []
+    monkeypatch.setattr(progress, "tell", lambda *said: told.append(said))
     said = run_flow1d(
         write_openbf(tmp_path), out=tmp_path / "out", cycles=2, cell_time=2e-3, progress=progress
     )
-    size = f"solve: 3 vessels, {said['n_cells']} cells"
-    assert notes == [f"{size}, cycle 1 of 2", f"{size}, cycle 2 of 2"]
+    size = f"cycles, 3 vessels, {said['n_cells']} cells"
+    assert told == [(size,), (size, 1, 2), (size, 2, 2)]
     assert said["format"] == "openBF" and said["cycles"] == 2 and not said["is_periodic"]
     assert said["period_s"] == 0.8 and said["n_vessels"] == 3
     rows = rows_of(tmp_path / "out")

@@ -241,15 +241,16 @@ def solved(written):
     case, data = load_case(written), written.parent
     progress = Progress()
     prepared = prepare_case(case, data, progress)
-    states = solve_case(prepared, progress.stage, progress.note)
-    notes = []
+    states = solve_case(prepared, progress)
+    told = []
+    progress.tell = lambda *said, at_most=False: told.append((*said, at_most))
     beat = heartbeat_of_case(case, data)
-    pulsation = solve_pulsation(prepared, states, beat, notes.append)
-    return collect(prepared, states), pulsation, notes
+    pulsation = solve_pulsation(prepared, states, beat, progress)
+    return collect(prepared, states), pulsation, told
 
 
 def test_both_states_are_followed_over_one_beat(solved):
-    results, pulsation, notes = solved
+    results, pulsation, told = solved
     assert set(pulsation.beats) == {"rest", "hyperemia"}
     for state, beat in pulsation.beats.items():
         series = beat.series
@@ -258,7 +259,12 @@ def test_both_states_are_followed_over_one_beat(solved):
         np.testing.assert_array_equal(series.pressure[0], series.pressure[-1])
         assert np.isfinite(series.pressure).all() and np.isfinite(series.flow).all()
         assert beat.cycles < 20
-        assert any(note.startswith(f"{state}: bed") for note in notes)
+        most = results.prepared.case.pulsatile.cycles_max
+        cycles = f"cycles at {state}, {beat.cells} cells"
+        counts = [count for what, *count in told if what == cycles]
+        assert counts == [[False], *([done, most, True] for done in range(1, beat.cycles + 1))]
+        bed = [count for what, *count in told if what == f"outlets of the bed at {state}"]
+        assert bed[-1] == [len(beat.outlet_flow)] * 2 + [False]
         inlet = series.index("LM", "ostium")
         aortic = in_mmHg(pulsation.heartbeat.aortic, series.time)
         assert np.abs(series.pressure[:, inlet] - aortic).max() < 3.0
@@ -380,7 +386,7 @@ def test_a_flow_that_fails_is_a_failed_solve(solved, monkeypatch):
     with pytest.raises(
         SolveError, match=r"in LAD \(vessel 2\)\. This was pulsatile flow at rest\."
     ):
-        solve_pulsation(results.prepared, results.solved, pulsation.heartbeat, lambda text: None)
+        solve_pulsation(results.prepared, results.solved, pulsation.heartbeat, Progress())
 
 
 # --- places and means ---

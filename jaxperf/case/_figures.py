@@ -73,7 +73,7 @@ def _beat_panels(
     """Pressure behind the lesions, or at the ends of the territories' vessels; and their flow."""
     series, heartbeat = beat.series, pulsation.heartbeat
     in_mmHg = lambda w: (
-        np.interp(series.time, w.time, w.value[0], period=float(w.period)) / PA_PER_MMHG
+        np.interp(series.time, w.time, np.asarray(w.value)[0], period=float(w.period)) / PA_PER_MMHG
     )
     pressure = {"aorta": in_mmHg(heartbeat.aortic)}
     tree = results.prepared.tree

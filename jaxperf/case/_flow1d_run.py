@@ -1,5 +1,6 @@
 """Cases of other 1-D solvers, run as they are: openBF and svOneDSolver."""
 
+import functools
 import os
 import re
 import time
@@ -42,11 +43,12 @@ from ..vessel import (
     SqrtAreaWall,
     SvOneDWall,
 )
+from ._defaults import DEFAULT_CELL_TIME
+from ._folder import run_folder
 from ._places import Place, save_points, Series, series_of
 from ._progress import Progress
-from ._run import run_folder, versions
+from ._run import versions
 
-DEFAULT_CELL_TIME = 3e-4
 _SAMPLES = 100
 _CYCLES_MAX = 100
 _TOLERANCE = 1e-5
@@ -96,7 +98,7 @@ def run_flow1d(
             setup = time.perf_counter() - begin
         with progress.stage("solve"):
             begin = time.perf_counter()
-            series, took = _solve(case, cycles, progress.note)
+            series, took = _solve(case, cycles, progress)
             solve = time.perf_counter() - begin
         said = {
             **_summary(case, series),
@@ -250,36 +252,38 @@ def vessel_places(network: VascularNetwork, names: tuple[str, ...]) -> list[Plac
     ]
 
 
-def _solve(case: Foreign, cycles: int | None, note) -> tuple[Series, int]:
+def _solve(case: Foreign, cycles: int | None, progress: Progress) -> tuple[Series, int]:
     """The last cycle, and how many were run."""
     problem = case.problem
     places = vessel_places(problem.network, case.vessel_name)
     points = save_points(places)
-    size = f"solve: {problem.grid.n_vessels} vessels, {problem.grid.n_cells} cells"
+    size = f"cycles, {problem.grid.n_vessels} vessels, {problem.grid.n_cells} cells"
+    # without a count: the first cycle compiles, which says nothing of the pace
+    progress.tell(size)
     took = 0
     try:
         if cycles is None:
-            note(f"{size}, to the periodic state")
             found = solve_periodic(
                 problem,
                 points=points,
                 samples=_SAMPLES,
                 max_cycles=_CYCLES_MAX,
                 tolerance=_TOLERANCE,
+                progress=functools.partial(progress.tell, size, at_most=True),
             )
             took = int(found.cycles)
         else:
             state = None
             for took in range(1, cycles + 1):
-                note(f"{size}, cycle {took} of {cycles}")
                 found = solve_flow1d(problem, points=points, samples=_SAMPLES, initial=state)
                 state = found.state
+                progress.tell(size, took, cycles)
     except SolveError as error:
         which = "" if cycles is None else f", cycle {took} of {cycles}"
         raise SolveError(error.result, f"{error.where} This was {case.name}{which}.") from error
     found = jax.block_until_ready(found)
     pressure, flow = np.asarray(found.pressure), np.asarray(found.flow)
-    return series_of(places, problem.period, pressure, flow), took
+    return series_of(places, float(problem.period), pressure, flow), took
 
 
 def _summary(case: Foreign, series: Series) -> dict[str, Any]:
@@ -299,7 +303,7 @@ def _summary(case: Foreign, series: Series) -> dict[str, Any]:
     return {
         "title": case.name,
         "format": case.format,
-        "period_s": case.problem.period,
+        "period_s": float(case.problem.period),
         "n_vessels": network.n_segments,
         "n_cells": grid.n_cells,
         "time_step_s": case.problem.time_step,

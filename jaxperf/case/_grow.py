@@ -1,5 +1,6 @@
 """Growing the forest of a case into a file, and reporting what it is like."""
 
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ from ..io import write_tree
 from ..network import VascularNetwork
 from ._build import build_heart, healthy_tree, Heart
 from ._check import geometry_findings, refuse_errors
+from ._folder import run_folder
 from ._forest_facts import forest_facts, segment_arrays, spread, write_morphometry
 from ._growth import forest_path, Grown, growth_problem, joined_forest, read_forest
 from ._progress import Progress
 from ._results import anatomy_labels
-from ._run import run_folder
 from ._schema import Case
 
 
@@ -57,7 +58,8 @@ def grow_case(
         progress.say(f"  going on from {partial}")
     else:
         progress.say(f"  checkpoints: {partial}; if stopped, the same command goes on from there")
-    with progress.bar("forest", "terminals") as count:
+    with progress.stage("forest"):
+        count = functools.partial(progress.tell, "terminals")
         forest = grow_forest(problem, checkpoint=partial, progress=count)
     with progress.stage("write"):
         grown = joined_forest(tree, forest)

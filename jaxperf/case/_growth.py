@@ -1,5 +1,6 @@
 """The forest of a case: grown or read, held against the case, joined to the tree."""
 
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,10 +159,10 @@ def forest_path(case: Case, data: Path) -> Path | None:
 def forest_of_case(case: Case, data: Path, problem: GrowthProblem, progress: Progress) -> Forest:
     """The forest from the case's file, or grown where the case names none."""
     path = forest_path(case, data)
-    if path is not None:
-        with progress.stage("forest"):
+    with progress.stage("forest"):
+        if path is not None:
             return read_forest(path, problem)
-    with progress.bar("forest", "terminals") as count:
+        count = functools.partial(progress.tell, "terminals")
         return grow_forest(problem, checkpoint=None, progress=count)
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from .._custom_types import as_leaf
 from .._units import M3_S_PER_ML_MIN, M_PER_MM, PA_PER_MMHG
 from ..coupling import Microcirculation, perfused_tissue, PerfusionProblem
 from ..darcy import check_permeability, transversely_isotropic
@@ -68,32 +69,31 @@ class Prepared:
 
 
 def _boundary(case: Case, network: VascularNetwork, closed: Int[np.ndarray, " k"]):
-    inlet = jnp.asarray(network.roots)
+    inlet = network.roots
     pressure = case.boundary.pressure_inlet_mmHg * PA_PER_MMHG
-    boundary: list = [PressureBoundary(inlet, jnp.full(inlet.shape, pressure))]
-    for node, outlet in zip(closed.tolist(), case.boundary.outlets, strict=True):
-        at = jnp.asarray([node], jnp.int32)
+    boundary: list = [PressureBoundary(inlet, as_leaf(np.full(inlet.shape, pressure)))]
+    one = lambda value: as_leaf(np.array([value]))
+    for node, outlet in zip(closed.astype(np.int32), case.boundary.outlets, strict=True):
         if outlet.flow_ml_min is not None:
-            boundary.append(FlowBoundary(at, jnp.asarray([-outlet.flow_ml_min * M3_S_PER_ML_MIN])))
+            leaving = outlet.flow_ml_min * M3_S_PER_ML_MIN
+            boundary.append(FlowBoundary(one(node), one(-leaving)))
         else:
             assert outlet.resistance_mmHg_min_ml is not None
             resistance = outlet.resistance_mmHg_min_ml * PA_PER_MMHG / M3_S_PER_ML_MIN
             reference = outlet.pressure_reference_mmHg * PA_PER_MMHG
-            boundary.append(
-                ResistanceOutlet(at, jnp.asarray([resistance]), jnp.asarray([reference]))
-            )
+            boundary.append(ResistanceOutlet(one(node), one(resistance), one(reference)))
     return tuple(boundary)
 
 
 def _permeability(case: Case, heart: Heart, depth: Float[np.ndarray, " c"]) -> Array:
     bed = case.microcirculation
-    along = jnp.asarray(bed.permeability_m2_per_Pa_s)
+    along = as_leaf(bed.permeability_m2_per_Pa_s)
     if bed.permeability_across_m2_per_Pa_s is None:
         return along
     axes = local_axes(heart.mesh, heart.frame, depth)
     fibre = fibre_direction(axes, depth, bed.fibre_endo_deg, bed.fibre_epi_deg)
-    across = jnp.asarray(bed.permeability_across_m2_per_Pa_s)
-    tensor = transversely_isotropic(along, across, jnp.asarray(fibre))
+    across = as_leaf(bed.permeability_across_m2_per_Pa_s)
+    tensor = transversely_isotropic(along, across, as_leaf(fibre))
     if isinstance(heart.mesh, TetMesh):
         # fibres have no sign, so tensors are averaged over the vertices and not directions
         return jnp.mean(tensor[jnp.asarray(heart.mesh.tet)], axis=1)

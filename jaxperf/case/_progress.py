@@ -1,10 +1,17 @@
 """Named stages of a run, shown or silent."""
 
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
 
 from ._schema import Case
 
@@ -31,73 +38,147 @@ def stages(case: Case) -> tuple[str, ...]:
     return tuple(name for name in STAGES if name not in left_out)
 
 
-class Progress:
-    """Shows the stages of a run on a console, one line each, and keeps their seconds."""
+@dataclass(frozen=True)
+class _Told:
+    """What a stage has said last: what it does, and how much of how much is done.
 
-    def __init__(self, console: Console | None = None):
-        self.console = console
+    `since` is when the first count of the same kind came, and `before` what was done then.
+    """
+
+    what: str = ""
+    done: int | None = None
+    total: int | None = None
+    at_most: bool = False
+    since: float = 0.0
+    before: int = 0
+
+    def text(self, seconds: float) -> str:
+        """One line of it: time gone, time left, what is done of how much."""
+        gone = _span(seconds)
+        if self.done is None or self.total is None:
+            return f"{gone}, {self.what}" if self.what else gone
+        most = "at most " if self.at_most else ""
+        count = f"{self.done} of {most}{self.total} {self.what}"
+        if self.done == self.before:
+            return f"{gone}, {count}"
+        pace = (time.perf_counter() - self.since) / (self.done - self.before)
+        return f"{gone}, {most}{_span(pace * (self.total - self.done))} left, {count}"
+
+
+class _Stage:
+    """A stage that is running."""
+
+    def __init__(self, name: str):
+        self.name, self.begin = name, time.perf_counter()
+        # replaced as a whole, because another thread reads it
+        self.told = _Told()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.begin
+
+    def tell(self, what: str, done: int | None, total: int | None, at_most: bool) -> None:
+        told = self.told
+        if told.what == what and told.done is not None:
+            since, before = told.since, told.before
+        else:
+            since, before = time.perf_counter(), done or 0
+        self.told = _Told(what, done, total, at_most, since, before)
+
+    def text(self) -> str:
+        return self.told.text(self.seconds)
+
+
+def _span(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{seconds:.0f} s" if seconds < 100.0 else f"{minutes} min {rest} s"
+
+
+class Progress:
+    """Shows the stages of a run on a console, one line each, and keeps their seconds.
+
+    While a stage runs, a terminal shows a bar with the time left, or a spinner where the stage
+    does not count; anything else gets a line every few seconds.
+
+    **Arguments:** `console`: None to be silent; `every`: seconds between the lines of a stage.
+    """
+
+    def __init__(self, console: Console | None = None, every: float = 10.0):
+        self.console, self.every = console, every
         self.seconds: dict[str, float] = {}
         self.stages: tuple[str, ...] = STAGES
-        self._status = None
+        self._stage: _Stage | None = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """A stage; its line appears when it has succeeded."""
-        begin = time.perf_counter()
+        """A stage; the line that stays of it appears when it has succeeded."""
+        self._stage = stage = _Stage(name)
         if self.console is None:
             yield
-        else:
-            with self.console.status(f"{name} …") as self._status:
+        elif self.console.is_terminal and not self.console.is_dumb_terminal:
+            spinner = Spinner("dots")
+            row = lambda: _row(stage, spinner)
+            with Live(
+                console=self.console, get_renderable=row, transient=True, refresh_per_second=4
+            ):
                 yield
-            self._status = None
-        self._done(name, begin)
-
-    @contextmanager
-    def bar(self, name: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-        """A long stage that counts; the block gets a function of what is done and the total."""
-        begin = time.perf_counter()
-        if self.console is None:
-            yield lambda done, total: None
         else:
-            with _bar(self.console, unit) as bar:
-                task = bar.add_task(name, total=None)
-                yield lambda done, total: bar.update(task, completed=done, total=total)
-        self._done(name, begin)
+            with self._lines(stage):
+                yield
+        self.seconds[name] = stage.seconds
+        self.say(f"  {self._place(len(self.seconds))} {name:<12} {stage.seconds:6.1f} s")
 
-    def note(self, text: str) -> None:
-        """What is happening inside a stage."""
-        if self._status is not None:
-            self._status.update(text)
+    def tell(
+        self,
+        what: str,
+        done: int | None = None,
+        total: int | None = None,
+        *,
+        at_most: bool = False,
+    ) -> None:
+        """What is happening in a stage, in words, or as a count of things: `done` of `total`.
+
+        Time left is told from the pace since the first count of the same `what`.
+        """
+        if self._stage is not None:
+            self._stage.tell(what, done, total, at_most)
 
     def say(self, text: str) -> None:
         """A line that stays."""
         if self.console is not None:
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def _done(self, name: str, begin: float) -> None:
-        self.seconds[name] = time.perf_counter() - begin
-        if self.console is not None:
-            place = f"{len(self.seconds)}/{len(self.stages)}"
-            self.console.print(
-                f"  [dim]{place}[/dim] {name:<12} {self.seconds[name]:6.1f} s", highlight=False
-            )
+    def _place(self, number: int) -> str:
+        return f"{number}/{len(self.stages)}"
+
+    @contextmanager
+    def _lines(self, stage: _Stage) -> Iterator[None]:
+        """Lines while the block runs, from a thread, as what it does may be one long call."""
+        over, place = threading.Event(), self._place(len(self.seconds) + 1)
+
+        def speak() -> None:
+            while not over.wait(self.every):
+                self.say(f"  {place} {stage.name}: {stage.text()}")
+
+        thread = threading.Thread(target=speak, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
 
-def _bar(console: Console, unit: str):
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress as Bar,
-        TextColumn,
-        TimeRemainingColumn,
+def _row(stage: _Stage, spinner: Spinner) -> Table:
+    told = stage.told
+    row = Table.grid(padding=(0, 1))
+    for _ in range(2):
+        row.add_column(no_wrap=True)
+    row.add_column(no_wrap=True, overflow="ellipsis")
+    bar = ProgressBar(total=told.total, completed=told.done or 0, width=20)
+    row.add_row(
+        f"  {stage.name}",
+        spinner if told.total is None else bar,
+        Text(stage.text()),
     )
-
-    return Bar(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
+    return row

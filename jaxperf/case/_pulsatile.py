@@ -1,6 +1,7 @@
 """The larger vessels of a solved case over one heart beat, on top of the condensed bed."""
 
 import dataclasses
+import functools
 import math
 import time
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Array, Bool, Float
 
+from .._custom_types import as_leaf
 from .._misc import InputError
 from .._results import SolveError
 from .._units import M3_S_PER_ML_MIN, M_PER_MM, PA_PER_MMHG
@@ -33,7 +35,9 @@ from ..network import AbstractBoundary, PressureBoundary, PressureWaveform, Wave
 from ..vessel import AbstractElasticWall, RigidWall
 from ._places import branch_places, Place, save_points, Series, series_of
 from ._prepare import Prepared
+from ._progress import Progress
 from ._results import lesion_end, Results, STATES
+from ._schema import Pulsatile
 from ._solve import darcy_method, Solved
 from ._waveforms import Heartbeat
 
@@ -71,28 +75,31 @@ class Pulsation:
     beats: dict[str, Beat]
 
 
-def solve_pulsation(prepared: Prepared, solved: Solved, heartbeat: Heartbeat, note) -> Pulsation:
+def solve_pulsation(
+    prepared: Prepared, solved: Solved, heartbeat: Heartbeat, progress: Progress
+) -> Pulsation:
     """Follow the states that the case asks for until they repeat from beat to beat.
-
-    **Arguments:** `note(text)`, called with progress.
 
     **Errors:** [`SolveError`][] where a vessel collapses or the flow does not become periodic.
     """
     chosen = prepared.case.pulsatile.state
     states = STATES if chosen == "both" else (chosen,)
-    return Pulsation(heartbeat, {s: _beat(prepared, solved, heartbeat, s, note) for s in states})
+    return Pulsation(
+        heartbeat, {s: _beat(prepared, solved, heartbeat, s, progress) for s in states}
+    )
 
 
-def _beat(prepared: Prepared, solved: Solved, heartbeat: Heartbeat, state: str, note) -> Beat:
+def _beat(
+    prepared: Prepared, solved: Solved, heartbeat: Heartbeat, state: str, progress: Progress
+) -> Beat:
     said = prepared.case.pulsatile
     begin = time.perf_counter()
-    bed = _condensed(prepared, solved, heartbeat, state, note)
+    bed = _condensed(prepared, solved, heartbeat, state, progress)
     between = time.perf_counter()
-    note(f"{state}: cells of the vessels")
+    progress.tell(f"cells of the vessels at {state}")
     problem = transient_problem(prepared, bed, heartbeat)
     places = case_places(prepared)
-    note(f"{state}: {problem.grid.n_cells} cells, to the periodic state")
-    found = _periodic(problem, bed, places, said.cycles_max, said.tolerance, state)
+    found = _periodic(problem, bed, places, said, state, progress)
     end = time.perf_counter()
     place_of = {n: i for i, n in enumerate(np.asarray(problem.grid.node_network).tolist())}
     outlet = [place_of[n] for n in np.asarray(bed.bed.node).tolist()]
@@ -112,7 +119,7 @@ def _beat(prepared: Prepared, solved: Solved, heartbeat: Heartbeat, state: str, 
 
 
 def _condensed(
-    prepared: Prepared, solved: Solved, heartbeat: Heartbeat, state: str, note
+    prepared: Prepared, solved: Solved, heartbeat: Heartbeat, state: str, progress: Progress
 ) -> CondensedBed:
     """Everything below the 1-D vessels as their boundary condition."""
     case, calibration = prepared.case, solved.calibration
@@ -133,7 +140,7 @@ def _condensed(
         tissue_compliance_ml_mmHg_100g=compliance,
         solution=solution,
         method=darcy_method(case.darcy.solver, prepared.problem),
-        progress=lambda done, total: note(f"{state}: bed, {done} of {total} outlets"),
+        progress=functools.partial(progress.tell, f"outlets of the bed at {state}"),
     )
 
 
@@ -152,10 +159,16 @@ def rigid_bed(
     So the bed, which is condensed as a linear one, has the resistance that it has in the steady
     solve with elastic walls. Radii of the 1-D vessels stay at the reference.
     """
-    network = problem.network
-    area = problem.wall.area(solution.pressure_static, network.radius)
-    radius = jnp.where(jnp.asarray(followed)[:, None], network.radius, jnp.sqrt(area / math.pi))
+    radius = _calibres(problem, solution.pressure_static, followed)
     return eqx.tree_at(lambda p: (p.network.radius, p.wall), problem, (radius, RigidWall()))
+
+
+@eqx.filter_jit
+def _calibres(problem: PerfusionProblem, pressure_static, followed) -> Float[Array, "s 2"]:
+    """The radius at rest of the vessels followed, that under pressure of the others, m."""
+    reference = problem.network.radius
+    area = problem.wall.area(pressure_static, reference)
+    return jnp.where(followed[:, None], reference, jnp.sqrt(area / math.pi))
 
 
 def _elastic(prepared: Prepared) -> AbstractElasticWall:
@@ -185,7 +198,8 @@ def transient_problem(prepared: Prepared, bed: CondensedBed, heartbeat: Heartbea
 def _pulsatile_inlet(condition: AbstractBoundary, aortic: Waveform) -> AbstractBoundary:
     if not isinstance(condition, PressureBoundary):
         return condition
-    rows = jnp.broadcast_to(aortic.value, (condition.node.shape[0], aortic.value.shape[1]))
+    shape = (condition.node.shape[0], aortic.value.shape[1])
+    rows = as_leaf(np.broadcast_to(np.asarray(aortic.value), shape))
     return PressureWaveform(condition.node, Waveform(aortic.time, rows, aortic.period))
 
 
@@ -193,22 +207,26 @@ def _periodic(
     problem: Flow1DProblem,
     bed: CondensedBed,
     places: list[Place],
-    cycles_max: int,
-    tolerance: float,
+    said: Pulsatile,
     state: str,
+    progress: Progress,
 ) -> PeriodicSolution:
     number = np.searchsorted(bed.segment, [p.segment for p in places])
     points = save_points(
         [dataclasses.replace(p, segment=int(s)) for p, s in zip(places, number, strict=True)]
     )
+    cycles = f"cycles at {state}, {problem.grid.n_cells} cells"
+    # without a count: the first cycle compiles, which says nothing of the pace
+    progress.tell(cycles)
     try:
         found = solve_periodic(
             problem,
             points=points,
             samples=_SAMPLES,
             initial=initial_state(problem, bed.state),
-            tolerance=tolerance,
-            max_cycles=cycles_max,
+            tolerance=said.tolerance,
+            max_cycles=said.cycles_max,
+            progress=functools.partial(progress.tell, cycles, at_most=True),
         )
     except SolveError as error:
         where = f"{error.where} This was pulsatile flow at {state}."
@@ -238,8 +256,8 @@ def pulsation_summary(results: Results, pulsation: Pulsation) -> dict[str, Any]:
     return {
         "period_s": heartbeat.period,
         "heart_rate_per_min": 60.0 / heartbeat.period,
-        "pressure_systolic_mmHg": float(np.max(heartbeat.aortic.value)) / PA_PER_MMHG,
-        "pressure_diastolic_mmHg": float(np.min(heartbeat.aortic.value)) / PA_PER_MMHG,
+        "pressure_systolic_mmHg": float(np.max(np.asarray(heartbeat.aortic.value))) / PA_PER_MMHG,
+        "pressure_diastolic_mmHg": float(np.min(np.asarray(heartbeat.aortic.value))) / PA_PER_MMHG,
         "systole_s": list(heartbeat.systole),
         **{
             state: _beat_summary(results, heartbeat, state, beat)
@@ -290,7 +308,7 @@ def _branch_summary(
     place, end = series.places[first], series.places[last]
     return {
         "flow_mean_ml_min": mean,
-        "flow_steady_ml_min": float(steady.flow[place.segment]) / M3_S_PER_ML_MIN,
+        "flow_steady_ml_min": float(np.asarray(steady.flow)[place.segment]) / M3_S_PER_ML_MIN,
         "flow_max_ml_min": float(flow.max()),
         "flow_min_ml_min": float(flow.min()),
         "diastolic_share": in_diastole * float(np.mean(~systole)) / mean if mean else math.nan,

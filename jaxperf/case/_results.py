@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -62,15 +62,16 @@ class Results:
 
 def collect(prepared: Prepared, solved: Solved) -> Results:
     """Observe a solved case."""
-    volume = jnp.asarray(prepared.heart.mesh.volume)
-    segment = jnp.asarray(prepared.segment)
+    # copied to the device as they are: `jnp.asarray` would compile a program for each shape
+    volume, segment = jax.device_put((prepared.heart.mesh.volume, prepared.segment))
     mbf = {
         name: np.asarray(solution.mbf) / M3_S_KG_PER_ML_MIN_G
         for name, solution in zip(STATES, (solved.rest, solved.hyperemia), strict=True)
     }
-    means = {k: np.asarray(segment_means(jnp.asarray(v), volume, segment)) for k, v in mbf.items()}
+    mean = lambda v: np.asarray(segment_means(jax.device_put(v), volume, segment))
+    means = {name: mean(values) for name, values in mbf.items()}
     inlet = prepared.case.boundary.pressure_inlet_mmHg * PA_PER_MMHG
-    reserve = coronary_flow_reserve(jnp.asarray(means["rest"]), jnp.asarray(means["hyperemia"]))
+    reserve = coronary_flow_reserve(*jax.device_put((means["rest"], means["hyperemia"])))
     return Results(
         prepared=prepared,
         solved=solved,
@@ -199,7 +200,9 @@ def lesion_rows(results: Results) -> list[dict[str, Any]]:
     rows = []
     for i, declared in enumerate(results.prepared.case.lesions):
         last = lesion_end(results.prepared, i)
-        flow = {k: float(results.solution(k).flow[last]) / M3_S_PER_ML_MIN for k in STATES}
+        flow = {
+            k: float(np.asarray(results.solution(k).flow)[last]) / M3_S_PER_ML_MIN for k in STATES
+        }
         rows.append(
             {
                 "branch": declared.branch,
@@ -217,10 +220,11 @@ def lesion_rows(results: Results) -> list[dict[str, Any]]:
 def branch_rows(results: Results) -> list[dict[str, Any]]:
     """The rows of `branches.csv`."""
     network, inlet = results.prepared.network, results.pressure_inlet
-    found = {
-        k: branch_summary(network, s.flow, s.pressure_static, inlet)
-        for k, s in ((k, results.solution(k)) for k in STATES)
-    }
+    found = {}
+    for state in STATES:
+        solution = results.solution(state)
+        said = branch_summary(network, solution.flow, solution.pressure_static, inlet)
+        found[state] = jax.device_get(said)
     rows = []
     for i, name in enumerate(network.branch_name):
         flow = {k: float(found[k].flow[i]) / M3_S_PER_ML_MIN for k in STATES}
@@ -286,7 +290,8 @@ def warnings(results: Results) -> list[str]:
         backward = np.flatnonzero(np.asarray(solution.terminal_flow) < 0.0)
         if backward.size:
             said.append(f"At {state} blood flows backwards in {backward.size} terminals.")
-    rest = prepared.problem.tissue.density * prepared.problem.tissue.terminal_volume
+    volume = np.asarray(prepared.problem.tissue.terminal_volume)
+    rest = case.microcirculation.density_kg_m3 * volume
     target = case.microcirculation.mbf_rest_ml_min_g * M3_S_KG_PER_ML_MIN_G * rest
     held = np.asarray(results.solved.rest.terminal_flow) / np.asarray(target)
     if case.autoregulation.enabled:

@@ -3,12 +3,8 @@
 import importlib.metadata
 import os
 import platform
-import secrets
-import shutil
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +13,13 @@ import yaml
 from jaxtyping import Float
 from scipy.spatial import KDTree
 
-from .._misc import InputError
 from .._units import M3_S_PER_ML_MIN, PA_PER_MMHG
 from ..geometry import ellipsoid_ventricle, TetMesh, VoxelMesh
 from ..growth import save_forest
 from ..io import write_csv, write_json, write_nifti, write_perfusion, write_tree
 from ._build import voxels_in_patient
 from ._check import geometry_findings, refuse_errors
+from ._folder import run_folder
 from ._forest_facts import segment_arrays, write_morphometry
 from ._prepare import prepare_case, Prepared
 from ._progress import Progress, stages
@@ -70,12 +66,12 @@ def run_case(
         findings = geometry_findings(case, prepared.tree, prepared.heart)
         refuse_errors(findings)
         setup = time.perf_counter() - begin
-        solved = solve_case(prepared, progress.stage, progress.note)
+        solved = solve_case(prepared, progress)
         results = collect(prepared, solved)
         pulsation = None
         if heartbeat is not None:
             with progress.stage("pulsatile"):
-                pulsation = solve_pulsation(prepared, solved, heartbeat, progress.note)
+                pulsation = solve_pulsation(prepared, solved, heartbeat, progress)
         with progress.stage("write"):
             said = summary(results, setup)
             said["warnings"] += [f"{f.where}: {f.message}." for f in findings]
@@ -91,64 +87,6 @@ def run_case(
                 if pulsation is not None:
                     write_waveform_figure(folder / "figures", results, pulsation)
     return said
-
-
-@contextmanager
-def run_folder(
-    out: str | os.PathLike, overwrite: bool, marker: str = "summary.json"
-) -> Iterator[Path]:
-    """A temporary sibling folder that takes the name `out` once the block has succeeded.
-
-    **Arguments:** `marker`: the file by which a folder of this kind is known.
-
-    **Errors:** [`InputError`][] where `out` exists and is not to be replaced, or is no run folder.
-    """
-    out = Path(out).absolute()
-    _refuse_existing(out, overwrite, marker)
-    temporary = out.with_name(f".{out.name}-{secrets.token_hex(4)}")
-    try:
-        temporary.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(
-            f"it cannot be created ({error.strerror})",
-            where=str(out),
-            expected="a folder that may be written",
-            fix="Choose another place for --out",
-        ) from None
-    try:
-        yield temporary
-        # somebody else may have written there meanwhile
-        _refuse_existing(out, overwrite, marker)
-        if out.exists():
-            replaced = out.with_name(f".{out.name}-{secrets.token_hex(4)}-old")
-            out.rename(replaced)
-            temporary.rename(out)
-            shutil.rmtree(replaced)
-        else:
-            temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _refuse_existing(out: Path, overwrite: bool, marker: str) -> None:
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        if not overwrite:
-            raise InputError(
-                "it exists",
-                where=str(out),
-                expected="a name for a new run folder",
-                fix="Choose another name or pass --overwrite",
-            )
-        # a typing error in --out must not delete someone's data
-        # a report is kept in a run folder too, but is not the whole of it
-        other = marker != "summary.json" and (out / "summary.json").is_file()
-        if other or not (out / marker).is_file():
-            raise InputError(
-                "it is the folder of a run" if other else f"there is no {marker} in it",
-                where=str(out),
-                expected="a folder of the same kind, which may be replaced",
-                fix="Choose another name",
-            )
 
 
 def _write(folder: Path, results: Results, said: dict[str, Any], data: Path) -> None:

@@ -4,27 +4,38 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points, EntryPoint
+from typing import TypeAlias
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
+import numpy as np
 
+from .._custom_types import as_leaf
 from .._misc import InputError
-from .._results import SolveError
+from .._padding import cut_solution, pad_problem
+from .._results import conclude, SolveError
 from .._units import M3_S_KG_PER_ML_MIN_G
 from ..coupling import (
     Autoregulation,
     calibrate,
     Calibration,
+    perfusion_failure,
     PerfusionProblem,
     PerfusionSolution,
     solve_perfusion,
 )
 from ..darcy import AbstractDarcySolver, ConjugateGradient, multigrid
 from ._prepare import Prepared
+from ._progress import Progress
 
 DEFAULT_HYPEREMIA_FACTOR = 3.75
 _SOLVER_GROUP = "jaxperf.darcy_solvers"
+_BUILT_IN: dict[str, Callable[..., AbstractDarcySolver]] = {
+    "conjugate_gradient": lambda mesh, permeability: ConjugateGradient(),
+    "multigrid": multigrid,
+}
+# From a problem to its solution.
+Solve: TypeAlias = Callable[..., PerfusionSolution]
 
 
 @dataclass(frozen=True)
@@ -38,35 +49,32 @@ class Solved:
     seconds_solve: float
 
 
-def solve_case(prepared: Prepared, stage, note) -> Solved:
+def solve_case(prepared: Prepared, progress: Progress) -> Solved:
     """Calibrate in the lesion-free heart, then solve rest and hyperemia with the lesions.
 
     Rest regulates itself where the case says so; hyperemia takes the calibrated dilation. Two
     programs are compiled, with and without autoregulation; the second also serves the
-    calibration.
-
-    **Arguments:** `stage(name)`, a context for progress; `note(text)`, called with progress inside
-    a stage.
+    calibration. With a built-in Darcy solver the problem is padded to its bucket, so that cases of
+    one bucket share these programs.
 
     **Errors:** [`SolveError`][] where a solve fails.
     """
     case, problem = prepared.case, prepared.problem
     bed, regulation = case.microcirculation, case.autoregulation
-    method = darcy_method(case.darcy.solver, problem)
+    solve = _solver(case.darcy.solver, problem)
     factor = bed.hyperemia_factor
     if factor is None and bed.mbf_hyperemia_ml_min_g is None:
         factor = DEFAULT_HYPEREMIA_FACTOR
-    with stage("compile"):
-        first = {"hyperemia": _first_call(problem, method)}
+    with progress.stage("compile"):
+        first = {"hyperemia": _first_call(problem, solve)}
         if regulation.enabled:
-            target = bed.mbf_rest_ml_min_g * M3_S_KG_PER_ML_MIN_G * problem.tissue.density
-            held = Autoregulation(
-                target * problem.tissue.terminal_volume, factor or 4.0, regulation.dilation_min
-            )
-            first["rest"] = _first_call(_regulated(problem, held), method)
+            per_volume = bed.mbf_rest_ml_min_g * M3_S_KG_PER_ML_MIN_G * bed.density_kg_m3
+            target = as_leaf(per_volume * np.asarray(problem.tissue.terminal_volume))
+            held = Autoregulation(target, factor or 4.0, regulation.dilation_min)
+            first["rest"] = _first_call(_regulated(problem, held), solve)
     begin = time.perf_counter()
     took: dict[str, float] = {}
-    with stage("calibrate"):
+    with progress.stage("calibrate"):
         try:
             found = calibrate(
                 problem,
@@ -75,46 +83,62 @@ def solve_case(prepared: Prepared, stage, note) -> Solved:
                 hyperemia_factor=factor,
                 pressure_capillary_mmHg=bed.pressure_capillary_mmHg,
                 rtol=case.solver.calibration_rtol,
-                method=method,
-                report=note,
+                solve=solve,
+                report=progress.tell,
             )
         except SolveError as error:
             raise SolveError(error.result, f"{error.where} This was the calibration.") from error
-    with stage("rest"):
+    with progress.stage("rest"):
         at_rest = eqx.tree_at(lambda p: p.microcirculation, problem, found.rest)
         if regulation.enabled:
             held = eqx.tree_at(
                 lambda a: a.dilation_min,
                 found.autoregulation,
-                jnp.asarray(regulation.dilation_min, found.autoregulation.dilation_min.dtype),
+                as_leaf(regulation.dilation_min, found.autoregulation.dilation_min.dtype),
             )
             at_rest = _regulated(at_rest, held)
-        rest = _timed(at_rest, method, "rest", took)
-    with stage("hyperemia"):
+        rest = _timed(at_rest, solve, "rest", took)
+    with progress.stage("hyperemia"):
         stressed = eqx.tree_at(lambda p: p.microcirculation, problem, found.hyperemia)
-        hyperemia = _timed(stressed, method, "hyperemia", took)
+        hyperemia = _timed(stressed, solve, "hyperemia", took)
     total = time.perf_counter() - begin
     # a first call also solves once, which takes about as long as the solve of the same program
     compiling = sum(max(first[name] - took[name], 0.0) for name in first)
     return Solved(found, rest, hyperemia, compiling, total)
 
 
+def _solver(name: str, problem: PerfusionProblem) -> Solve:
+    """The coupled solve of a case, by the Darcy solver of a name.
+
+    A built-in one solves the padded problem; a registered one knows real meshes only.
+    """
+    if name not in _BUILT_IN:
+        method = darcy_method(name, problem)
+        return lambda given, **options: solve_perfusion(given, method, **options)
+    method = darcy_method(name, pad_problem(problem))
+
+    def solve(given: PerfusionProblem, *, throw: bool = True) -> PerfusionSolution:
+        found = solve_perfusion(pad_problem(given), method, throw=False)
+        # Only the problem as it was given knows the names of its vessels.
+        return conclude(
+            cut_solution(found, given), throw=throw, failure=lambda s: perfusion_failure(given, s)
+        )
+
+    return solve
+
+
 def darcy_method(name: str, problem: PerfusionProblem) -> AbstractDarcySolver:
     """The Darcy solver of a name: a built-in one, or one that a package registers as a function
     of the mesh and the permeability."""
     mesh, permeability = problem.tissue.mesh, problem.microcirculation.permeability
-    built_in = {
-        "conjugate_gradient": lambda mesh, permeability: ConjugateGradient(),
-        "multigrid": multigrid,
-    }
-    if name in built_in:
-        return built_in[name](mesh, permeability)
+    if name in _BUILT_IN:
+        return _BUILT_IN[name](mesh, permeability)
     registered = {e.name: e for e in entry_points(group=_SOLVER_GROUP)}
     if name not in registered:
         raise InputError(
             f"there is no Darcy solver {name!r}",
             where="darcy.solver",
-            expected=f"one of {', '.join([*built_in, *sorted(registered)])}",
+            expected=f"one of {', '.join([*_BUILT_IN, *sorted(registered)])}",
             fix="Install the package that registers it, or use conjugate_gradient",
         )
     return _loaded(registered[name])(mesh, permeability)
@@ -139,23 +163,23 @@ def _regulated(problem: PerfusionProblem, regulation: Autoregulation) -> Perfusi
     return eqx.tree_at(lambda p: p.autoregulation, problem, regulation, is_leaf=lambda x: x is None)
 
 
-def _first_call(problem: PerfusionProblem, method: AbstractDarcySolver) -> float:
+def _first_call(problem: PerfusionProblem, solve: Solve) -> float:
     """Seconds of the call that compiles a program.
 
     A failure here says nothing: the conductances are only a start. The program is compiled all
     the same, and the solves that count come later.
     """
     begin = time.perf_counter()
-    jax.block_until_ready(solve_perfusion(problem, method, throw=False))
+    jax.block_until_ready(solve(problem, throw=False))
     return time.perf_counter() - begin
 
 
 def _timed(
-    problem: PerfusionProblem, method: AbstractDarcySolver, name: str, took: dict[str, float]
+    problem: PerfusionProblem, solve: Solve, name: str, took: dict[str, float]
 ) -> PerfusionSolution:
     begin = time.perf_counter()
     try:
-        solution = jax.block_until_ready(solve_perfusion(problem, method))
+        solution = jax.block_until_ready(solve(problem))
     except SolveError as error:
         raise SolveError(error.result, f"{error.where} This was the flow at {name}.") from error
     took[name] = time.perf_counter() - begin

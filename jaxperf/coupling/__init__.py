@@ -11,6 +11,7 @@ from ._problem import (
     Tissue as Tissue,
 )
 from ._solve import (
+    perfusion_failure as perfusion_failure,
     perfusion_system as perfusion_system,
     PerfusionSolution as PerfusionSolution,
     solve_perfusion as solve_perfusion,

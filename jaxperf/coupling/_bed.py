@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from .._custom_types import as_leaf
 from .._misc import by_precision, InputError, is_traced
 from .._results import RESULTS, SolveError
 from .._units import PA_PER_MMHG
@@ -224,11 +225,11 @@ def condense_bed(
     if solution is None:
         solution = solve_perfusion(problem, method, max_linear_steps=max_linear_steps)
     held = np.isin(np.arange(problem.network.n_nodes), cut.node)
-    linear = _linear(problem, solution, held)
+    linear = _linear(problem, solution, as_leaf(held))
     outlets = _outlets(problem.network, linear, cut)
     if rtol is None:
         rtol = by_precision(solution.pressure, float64=1e-6, float32=1e-4)
-    tolerance = jnp.asarray(rtol, solution.pressure.dtype)
+    tolerance = as_leaf(rtol, solution.pressure.dtype)
     interaction = _interaction(
         problem.network, linear, method, outlets, cut, tolerance, max_linear_steps, chunk, progress
     )
@@ -236,7 +237,7 @@ def condense_bed(
     bed = _perfused_bed(
         outlets,
         interaction,
-        node=jnp.asarray(np.searchsorted(cut.node, cut.outlet), jnp.int32),
+        node=as_leaf(np.searchsorted(cut.node, cut.outlet), np.int32),
         proximal=_impedance(problem, solution, cut, wall),
         arterial=_arterial_compliance(problem, solution, cut, wall),
         storage=_storage(problem, cut, tissue_compliance_ml_mmHg_100g),

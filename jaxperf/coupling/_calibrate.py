@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 
+from .._custom_types import as_leaf
 from .._misc import InputError
 from .._units import M3_S_KG_PER_ML_MIN_G, PA_PER_MMHG
 from ..darcy import AbstractDarcySolver, ConjugateGradient
@@ -34,8 +34,9 @@ class Calibration(eqx.Module):
 
 
 def _mean_mbf(problem: PerfusionProblem, solution: PerfusionSolution) -> float:
-    mass = float(problem.tissue.density) * float(jnp.sum(problem.tissue.volume))
-    return float(jnp.sum(solution.terminal_flow)) / mass / M3_S_KG_PER_ML_MIN_G
+    mass = float(problem.tissue.density) * float(np.sum(np.asarray(problem.tissue.volume)))
+    flow = float(np.sum(np.asarray(solution.terminal_flow)))
+    return flow / mass / M3_S_KG_PER_ML_MIN_G
 
 
 def calibrate(
@@ -47,6 +48,7 @@ def calibrate(
     pressure_capillary_mmHg: float = 15.0,
     rtol: float = 1e-9,
     method: AbstractDarcySolver = ConjugateGradient(),
+    solve: Callable[[PerfusionProblem], PerfusionSolution] | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> Calibration:
     """Find uniform β_src and β_snk from a rest target, and the factor of hyperemia.
@@ -61,7 +63,8 @@ def calibrate(
     the one at which the lesion-free heart reaches a stress target. Runs on the host.
 
     **Arguments:** `problem`, whose own β and dilation are only a layout; its lesions are lifted.
-    Give exactly one of `mbf_hyperemia_ml_min_g` and `hyperemia_factor`.
+    Give exactly one of `mbf_hyperemia_ml_min_g` and `hyperemia_factor`. `solve` takes the place of
+    `solve_perfusion` with `method`, as where the problem is solved padded.
 
     **Errors:** [`InputError`][] where a terminal of the lesion-free heart lies at or below the
     capillary pressure, naming the vessel, and where a target cannot be reached.
@@ -74,6 +77,8 @@ def calibrate(
             fix="Remove one",
         )
     _check_targets(mbf_rest_ml_min_g, mbf_hyperemia_ml_min_g, hyperemia_factor)
+    if solve is None:
+        solve = lambda given: solve_perfusion(given, method)
     bare = eqx.tree_at(
         lambda p: (p.network, p.autoregulation),
         problem,
@@ -81,23 +86,24 @@ def calibrate(
         is_leaf=lambda x: x is None,
     )
     rest, solution, solves = _rest(
-        bare, mbf_rest_ml_min_g, pressure_capillary_mmHg * PA_PER_MMHG, rtol, method, report
+        bare, mbf_rest_ml_min_g, pressure_capillary_mmHg * PA_PER_MMHG, rtol, solve, report
     )
     if hyperemia_factor is None:
         assert mbf_hyperemia_ml_min_g is not None
         at_rest = _mean_mbf(bare, solution)
         factor, stress, more = _factor(
-            bare, rest, at_rest, mbf_hyperemia_ml_min_g, rtol, method, report
+            bare, rest, at_rest, mbf_hyperemia_ml_min_g, rtol, solve, report
         )
     else:
         factor, more = hyperemia_factor, 1
-        stress = solve_perfusion(_with_bed(bare, _dilated(rest, factor)), method)
+        stress = solve(_with_bed(bare, _dilated(rest, factor)))
     tissue = problem.tissue
-    per_volume = mbf_rest_ml_min_g * M3_S_KG_PER_ML_MIN_G * tissue.density
+    per_volume = mbf_rest_ml_min_g * M3_S_KG_PER_ML_MIN_G * np.asarray(tissue.density)
+    target = as_leaf(per_volume * np.asarray(tissue.terminal_volume))
     return Calibration(
         rest=rest,
         hyperemia=_dilated(rest, factor),
-        autoregulation=Autoregulation(per_volume * tissue.terminal_volume, factor),
+        autoregulation=Autoregulation(target, factor),
         hyperemia_factor=factor,
         mbf_rest_ml_min_g=_mean_mbf(bare, solution),
         mbf_hyperemia_ml_min_g=_mean_mbf(bare, stress),
@@ -125,18 +131,19 @@ def _with_bed(problem: PerfusionProblem, bed: Microcirculation) -> PerfusionProb
 
 
 def _dilated(bed: Microcirculation, factor: float) -> Microcirculation:
-    return eqx.tree_at(lambda b: b.dilation, bed, jnp.full_like(bed.dilation, factor))
+    same = as_leaf(np.full(bed.dilation.shape, factor, bed.dilation.dtype))
+    return eqx.tree_at(lambda b: b.dilation, bed, same)
 
 
 def _bed(problem, beta_source, beta_sink) -> Microcirculation:
     like = problem.tissue.volume.dtype
     old = problem.microcirculation
     return Microcirculation(
-        jnp.asarray(beta_source, like),
-        jnp.asarray(beta_sink, like),
+        as_leaf(beta_source, like),
+        as_leaf(beta_sink, like),
         old.permeability,
         old.pressure_sink,
-        jnp.ones((), like),
+        as_leaf(1.0, like),
     )
 
 
@@ -157,7 +164,7 @@ def _refuse_low_pressure(problem: PerfusionProblem, solution: PerfusionSolution,
     )
 
 
-def _rest(problem, target, capillary, rtol, method, report):
+def _rest(problem, target, capillary, rtol, solve, report):
     bed = problem.microcirculation
     per_volume = target * M3_S_KG_PER_ML_MIN_G * float(problem.tissue.density)
     above_sink = capillary - float(bed.pressure_sink)
@@ -182,7 +189,7 @@ def _rest(problem, target, capillary, rtol, method, report):
     beta_source = per_volume / (system_pressure - capillary)
     for solves in range(1, 61):
         bed = _bed(problem, beta_source, beta_sink)
-        solution = solve_perfusion(_with_bed(problem, bed), method)
+        solution = solve(_with_bed(problem, bed))
         reached = _mean_mbf(problem, solution)
         report(f"rest: {reached:.4f} ml/min/g")
         if abs(reached / target - 1) <= rtol:
@@ -204,13 +211,18 @@ def _rest(problem, target, capillary, rtol, method, report):
 
 
 def _highest_pressure(problem: PerfusionProblem) -> float:
+    return float(np.max(np.asarray(_at_rest(problem))))
+
+
+@eqx.filter_jit
+def _at_rest(problem: PerfusionProblem):
     closure = node_closure(problem.network, problem.boundary)
-    return float(jnp.max(initial_state(problem.network, closure).pressure))
+    return initial_state(problem.network, closure).pressure
 
 
-def _factor(problem, rest, at_rest, target, rtol, method, report):
+def _factor(problem, rest, at_rest, target, rtol, solve, report):
     """Secant on the flow as a function of the factor, which is smooth, increasing and concave."""
-    flow_at = lambda factor: solve_perfusion(_with_bed(problem, _dilated(rest, factor)), method)
+    flow_at = lambda factor: solve(_with_bed(problem, _dilated(rest, factor)))
     low, low_flow = 1.0, at_rest
     factor = target / at_rest
     for solves in range(1, 41):

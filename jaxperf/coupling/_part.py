@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int
 
+from .._custom_types import as_leaf
 from .._misc import InputError
 from ..network import (
     build_network,
@@ -213,7 +214,7 @@ def transient_part(
     lesion = Lesions(
         network.lesion.diameter_reduction,
         network.lesion.length,
-        jnp.asarray(place, jnp.int32),
+        as_leaf(place, np.int32),
         network.lesion.lesion,
         network.lesion.fraction,
     )
@@ -231,5 +232,5 @@ def _values_of(network: VascularNetwork, node, segment, flipped):
 
 def transient_boundary(boundary: Boundary, cut: Cut) -> Boundary:
     """The boundary conditions, in the numbers of the 1-D part."""
-    number = lambda b: jnp.asarray(np.searchsorted(cut.node, np.asarray(b.node)), jnp.int32)
+    number = lambda b: as_leaf(np.searchsorted(cut.node, np.asarray(b.node)), np.int32)
     return tuple(eqx.tree_at(lambda c: c.node, b, number(b)) for b in boundary)

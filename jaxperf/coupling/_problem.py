@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._custom_types import float_leaf, Parameter
+from .._custom_types import as_leaf, float_leaf, Parameter
 from .._misc import InputError, is_traced
 from ..darcy import (
     check_permeability,
@@ -51,7 +51,7 @@ class Tissue(eqx.Module):
     @property
     def terminal_volume(self) -> Float[Array, " t"]:
         """Volume of each terminal region, m³."""
-        return self.to_terminals(self.overlap)
+        return _terminal_volume(self)
 
     def to_terminals(self, values: Float[Array, " k"]) -> Float[Array, " t"]:
         """Sum over the control volumes that a terminal region overlaps."""
@@ -60,6 +60,11 @@ class Tissue(eqx.Module):
     def to_cells(self, values: Float[Array, " k"]) -> Float[Array, " c"]:
         """Sum over the terminal regions that overlap a control volume."""
         return jax.ops.segment_sum(values, self.cell, self.n_cells, indices_are_sorted=True)
+
+
+@eqx.filter_jit
+def _terminal_volume(tissue: Tissue) -> Float[Array, " t"]:
+    return tissue.to_terminals(tissue.overlap)
 
 
 def perfused_tissue(
@@ -84,10 +89,10 @@ def perfused_tissue(
         )
     return Tissue(
         mesh=darcy_mesh(mesh, full_tensor=True) if full_tensor else darcy_mesh(mesh),
-        cell=jnp.asarray(regions.cell, jnp.int32),
-        terminal=jnp.asarray(regions.terminal, jnp.int32),
-        overlap=jnp.asarray(regions.volume),
-        terminal_node=jnp.asarray(terminal_node, jnp.int32),
+        cell=as_leaf(regions.cell, np.int32),
+        terminal=as_leaf(regions.terminal, np.int32),
+        overlap=as_leaf(regions.volume),
+        terminal_node=as_leaf(terminal_node, np.int32),
         density=density,
     )
 

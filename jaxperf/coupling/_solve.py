@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._results import conclude, RESULTS
+from .._padding import cut, cut_solution, pad_problem
+from .._results import conclude, RESULTS, SolveError
 from ..darcy import AbstractDarcySolver, ConjugateGradient, darcy_operator
 from ..steady import (
     AbstractAdjoint,
@@ -17,6 +18,7 @@ from ..steady import (
     node_closure,
     worst_vessel,
 )
+from ._padding import pad_perfusion, sanitised_perfusion
 from ._problem import PerfusionProblem
 from ._system import initial_perfusion, PerfusionState, PerfusionSystem
 
@@ -112,8 +114,13 @@ def solve_perfusion(
     # One jitted function with every argument in its place: a default left out and the same value
     # passed would be two programs.
     solution = _solve(problem, method, newton, adjoint, max_steps, max_linear_steps, start)
-    where = lambda s: worst_vessel(problem.network, np.asarray(s.pressure), np.asarray(s.flow))
-    return conclude(solution, throw=throw, where=where)
+    return conclude(solution, throw=throw, failure=lambda s: perfusion_failure(problem, s))
+
+
+def perfusion_failure(problem: PerfusionProblem, solution: PerfusionSolution) -> SolveError:
+    """The error of a failed solve, with the vessel that `jaxperf.steady.worst_vessel` finds."""
+    pressure, flow = np.asarray(solution.pressure), np.asarray(solution.flow)
+    return SolveError(solution.result, worst_vessel(problem.network, pressure, flow))
 
 
 def _state_of(problem: PerfusionProblem, solution: PerfusionSolution) -> PerfusionState:
@@ -140,6 +147,7 @@ def _solve(
     max_linear_steps: int,
     start: PerfusionState | None,
 ) -> PerfusionSolution:
+    problem = sanitised_perfusion(problem)
     system = perfusion_system(problem, method, max_linear_steps)
     if start is None:
         start = initial_perfusion(
@@ -174,3 +182,24 @@ def _solve(
         linear_iterations=root.linear_iterations,
         residual=root.residual,
     )
+
+
+@pad_problem.register
+def _pad(problem: PerfusionProblem) -> PerfusionProblem:
+    return pad_perfusion(problem)
+
+
+@cut_solution.register
+def _cut(solution: PerfusionSolution, problem: PerfusionProblem) -> PerfusionSolution:
+    at = {
+        "pressure": problem.network.n_nodes,
+        "flow": problem.network.n_segments,
+        "pressure_static": problem.network.n_segments,
+        "terminal_flow": problem.tissue.n_terminals,
+        "terminal_pressure": problem.tissue.n_terminals,
+        "dilation": problem.tissue.n_terminals,
+        "pressure_tissue": problem.tissue.n_cells,
+        "mbf": problem.tissue.n_cells,
+    }
+    real = [cut(getattr(solution, name), n) for name, n in at.items()]
+    return eqx.tree_at(lambda s: [getattr(s, name) for name in at], solution, real)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from .._padding import is_real, kept
 from ..darcy import AbstractDarcySolver, darcy_operator, DarcyOperator, solve_krylov
 from ..network import VascularNetwork
 from ..steady import (
@@ -203,5 +204,9 @@ def initial_perfusion(
     start = initial_state(network, closure)
     highest = jnp.max(start.pressure)
     fed = bed.beta_source * highest + bed.beta_sink * bed.pressure_sink
-    pressure = fed / (bed.beta_source + bed.beta_sink)
-    return PerfusionState(start, jnp.broadcast_to(pressure, (tissue.n_cells,)))
+    pressure = jnp.broadcast_to(fed / (bed.beta_source + bed.beta_sink), (tissue.n_cells,))
+    real = tissue.mesh.graph.real
+    if real is not None:
+        # where padding ends up, so that it takes no part in any step
+        pressure = kept(pressure, is_real(real.cell, tissue.n_cells), 0.0)
+    return PerfusionState(start, pressure)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from .._custom_types import as_leaf
 from .._misc import InputError
 from ..geometry import TetMesh, VoxelMesh
 from ._mesh import AbstractDarcyMesh, check_shape
@@ -106,9 +107,9 @@ def darcy_mesh(
         pairs = mesh.face_pairs()
         return VoxelDarcyMesh(
             graph=build_darcy_graph(pairs.edge, mesh.volume),
-            normal=jnp.asarray(mesh.axes[pairs.axis]),
-            area_over_distance=jnp.asarray(pairs.area / pairs.distance),
-            cell_ijk=jnp.asarray(mesh.cell_ijk, jnp.int32),
+            normal=as_leaf(mesh.axes[pairs.axis]),
+            area_over_distance=as_leaf(pairs.area / pairs.distance),
+            cell_ijk=as_leaf(mesh.cell_ijk, np.int32),
         )
     corner = mesh.point[mesh.tet]
     jacobian = np.transpose(corner[:, 1:] - corner[:, :1], (0, 2, 1))
@@ -120,9 +121,9 @@ def darcy_mesh(
     edge = np.stack([code // n, code % n], axis=1)
     return TetDarcyMesh(
         graph=build_darcy_graph(edge, mesh.volume),
-        gradient=jnp.asarray(gradient),
-        tet_volume=jnp.asarray(mesh.tet_volume),
-        tet_edge=jnp.asarray(tet_edge.reshape(-1, 6), jnp.int32),
+        gradient=as_leaf(gradient),
+        tet_volume=as_leaf(mesh.tet_volume),
+        tet_edge=as_leaf(tet_edge.reshape(-1, 6), np.int32),
     )
 
 
@@ -145,7 +146,7 @@ def check_permeability(
     **Errors:** [`InputError`][] naming the element. A rotated tensor is refused by two-point
     fluxes on voxels, which would drop its off-diagonal part and converge to the wrong pressure.
     """
-    check_shape(jnp.asarray(permeability), mesh.n_elements)
+    check_shape(permeability, mesh.n_elements)
     tensor = permeability.ndim == 3
     smallest = np.linalg.eigvalsh(permeability)[:, 0] if tensor else np.atleast_1d(permeability)
     bad = ~(np.isfinite(smallest) & (smallest > 0))

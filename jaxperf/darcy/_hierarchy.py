@@ -1,16 +1,17 @@
 """Set-up of the multigrid on the host: aggregates, prolongations, and the plan of the refit."""
 
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Array, Float, Int
 
 from .._misc import InputError
+from .._padding import bucket_size, coarse_size, count_leaf, padded
 from ._galerkin import plan_first, plan_second
 from ._operator import DarcyGraph
+from ._padding import pad_pattern, pad_transfer
 from ._rows import build_pattern, build_transfer, by_rows, Pattern, Transfer
 
 # The types of SciPy's sparse arrays know neither shape nor operators.
@@ -43,7 +44,8 @@ class Level(eqx.Module):
     A symmetric matrix is held as the values of its edges (the entry of both triangles), and its
     diagonal. **Attributes:** `pattern`, off-diagonal rows with entries into the values of the
     edges; `prolong`, `restrict`; `first`, `second`: values of A ↦ values of A P ↦ values of PᵀA P,
-    those of the edges and then the diagonal.
+    those of the edges and then the diagonal; `n_coarse` control volumes of the coarser one, of
+    which `real` are real where the mesh is padded.
     """
 
     pattern: Pattern
@@ -51,6 +53,7 @@ class Level(eqx.Module):
     restrict: Transfer
     first: Transfer
     second: Transfer
+    real: Int[Array, ""] | None
     n_coarse: int = eqx.field(static=True)
 
 
@@ -77,12 +80,16 @@ def build_hierarchy(
     Aggregates are blocks of the grid where `cell_ijk` tells where the cells lie in one and nearly
     all neighbours are strongly coupled, else those of strongly coupled ones. Prolongations are
     smoothed by conduction alone, so that their rows sum to one, and stay as they are when
-    coefficients change.
+    coefficients change. A padded mesh gets the levels of its real part, each padded in turn.
 
     **Errors:** [`InputError`][] where nothing small enough for a dense factor is left in the end,
     as in a mesh of very many pieces.
     """
-    edge, n = np.asarray(graph.edge, np.int64), graph.n_cells
+    real, fine = graph.real, _Size(graph.n_cells, graph.edge.shape[0])
+    n, n_edges = (fine.cell, fine.edge) if real is None else (int(real.cell), int(real.edge))
+    edge, transmissibility = np.asarray(graph.edge, np.int64)[:n_edges], transmissibility[:n_edges]
+    cell_ijk = None if cell_ijk is None else cell_ijk[:n]
+    size = fine
     matrix: _Sparse = laplacian(edge, transmissibility, n)
     if cell_ijk is not None and not _is_strong_throughout(
         edge, transmissibility, matrix.diagonal()
@@ -102,8 +109,8 @@ def build_hierarchy(
             break
         smoothed_by = matrix if cell_ijk is not None else _strong_part(matrix)
         prolong = _smoothed(smoothed_by, aggregate.ravel(), n_coarse)
-        level, matrix, edge = _level(matrix, edge, pattern, prolong)
-        pattern = _pattern(edge, n_coarse)
+        level, matrix, edge, size = _level(matrix, edge, size, pattern, prolong, real is not None)
+        pattern = _pattern(edge, size, real is not None)
         levels.append(level)
     if matrix.shape[0] > _COARSEST_MOST:
         raise InputError(
@@ -112,8 +119,15 @@ def build_hierarchy(
             expected=f"a mesh whose {n} control volumes come down to {_COARSEST_MOST} at most",
             fix=f"Use ConjugateGradient, or drop what hangs on nothing: pieces: {graph.n_pieces}",
         )
-    coarsest = jnp.asarray(edge, jnp.int32)
-    return Hierarchy(tuple(levels), coarsest, matrix.shape[0], n, len(graph.edge))
+    coarsest = padded(edge.astype(np.int32), size.edge, size.cell - 1)
+    return Hierarchy(tuple(levels), coarsest, size.cell, fine.cell, fine.edge)
+
+
+class _Size(NamedTuple):
+    """The control volumes and edges of a level, padded ones included."""
+
+    cell: int
+    edge: int
 
 
 def laplacian(edge: np.ndarray, transmissibility: np.ndarray, n: int) -> _Sparse:
@@ -198,44 +212,74 @@ def _spectral_radius(scaled: _Sparse, steps: int = 15) -> float:
     return float(size)
 
 
-def _pattern(edge: np.ndarray, n: int) -> Pattern:
+def _pattern(edge: np.ndarray, size: _Size, is_padded: bool) -> Pattern:
     """Off-diagonal rows of a symmetric matrix, with entries into the values of its edges."""
     both = np.concatenate([edge, edge[:, ::-1]])
-    return build_pattern(both[:, 0], both[:, 1], np.tile(np.arange(len(edge)), 2), n)
+    number = np.tile(np.arange(len(edge)), 2)
+    pattern = build_pattern(both[:, 0], both[:, 1], number, size.cell)
+    return pad_pattern(pattern, size.cell, len(edge), size.edge) if is_padded else pattern
 
 
-def _level(matrix: _Sparse, edge: np.ndarray, pattern: Pattern, prolong: _Sparse):
-    """The level, the coarse matrix and its edges."""
+def _level(
+    matrix: _Sparse,
+    edge: np.ndarray,
+    fine: _Size,
+    pattern: Pattern,
+    prolong: _Sparse,
+    is_padded: bool,
+) -> tuple[Level, _Sparse, np.ndarray, _Size]:
+    """The level, the coarse matrix, its edges and its size."""
     n, n_edges, n_coarse = matrix.shape[0], len(edge), prolong.shape[1]
     itself, number = np.arange(n), np.arange(n_edges)
     order, start = by_rows(np.concatenate([edge[:, 0], edge[:, 1], itself]), n)
     column = np.concatenate([edge[:, 1], edge[:, 0], itself])[order]
-    entry = np.concatenate([number, number, n_edges + itself])[order]
+    entry = np.concatenate([number, number, fine.edge + itself])[order]
     restrict = prolong.T.tocsr()
     ap_start, ap_column, *found = plan_first(
         start, column, entry, prolong.indptr, prolong.indices, prolong.data, n_coarse
     )
-    value = np.concatenate([matrix[edge[:, 0], edge[:, 1]], matrix.diagonal()])
-    first, value = _map(found, len(ap_column), value)
+    value = np.zeros(fine.edge + n)
+    value[:n_edges], value[fine.edge :] = matrix[edge[:, 0], edge[:, 1]], matrix.diagonal()
+    n_between = bucket_size(len(ap_column)) if is_padded else len(ap_column)
+    first, value = _map(found, n_between, value, is_padded)
     c_start, c_column, *found = plan_second(
         restrict.indptr, restrict.indices, restrict.data, ap_start, ap_column, n_coarse
     )
-    second, value = _map(found, len(c_column) + n_coarse, value)
     edge = np.stack([np.repeat(np.arange(n_coarse), np.diff(c_start)), c_column], axis=1)
+    coarse = _Size(n_coarse, len(edge))
+    if is_padded:
+        coarse = _Size(coarse_size(n_coarse + 1), coarse_size(len(edge) + 1))
+    source, coefficient, target = found
+    target = np.where(target < len(edge), target, target + (coarse.edge - len(edge)))
+    found = source, coefficient, target.astype(np.int32)
+    second, value = _map(found, sum(coarse), value, is_padded)
     i, j = np.concatenate([edge, edge[:, ::-1], np.arange(n_coarse)[:, None].repeat(2, 1)]).T
-    number = np.concatenate([np.tile(np.arange(len(edge)), 2), len(edge) + np.arange(n_coarse)])
-    coarse = sp.csr_array((value[number], (i, j)), shape=(n_coarse, n_coarse))
-    level = Level(pattern, _transfer(prolong), _transfer(restrict), first, second, n_coarse)
-    return level, coarse, edge
+    number = np.concatenate([np.tile(np.arange(len(edge)), 2), coarse.edge + np.arange(n_coarse)])
+    made = sp.csr_array((value[number], (i, j)), shape=(n_coarse, n_coarse))
+    level = Level(
+        pattern,
+        _transfer(prolong, fine.cell, is_padded),
+        _transfer(restrict, coarse.cell, is_padded),
+        first,
+        second,
+        count_leaf(n_coarse) if is_padded else None,
+        coarse.cell,
+    )
+    return level, made, edge, coarse
 
 
-def _map(found, n_out: int, value: np.ndarray) -> tuple[Transfer, np.ndarray]:
+def _map(found, n_out: int, value: np.ndarray, is_padded: bool) -> tuple[Transfer, np.ndarray]:
     """The map that a plan describes, and what it makes of these values."""
     source, coefficient, target = found
     made = np.bincount(target, weights=coefficient * value[source], minlength=n_out)
-    return build_transfer(target, source, coefficient, n_out), made
+    return _laid_out(target, source, coefficient, n_out, is_padded), made
 
 
-def _transfer(matrix: _Sparse) -> Transfer:
+def _transfer(matrix: _Sparse, n: int, is_padded: bool) -> Transfer:
     entries = matrix.tocoo()
-    return build_transfer(entries.row, entries.col, entries.data, matrix.shape[0])
+    return _laid_out(entries.row, entries.col, entries.data, n, is_padded)
+
+
+def _laid_out(row, column, value, n: int, is_padded: bool) -> Transfer:
+    transfer = build_transfer(row, column, value, n)
+    return pad_transfer(transfer, n) if is_padded else transfer

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._padding import is_real, kept
 from ._assembly import check_permeability, VoxelDarcyMesh
 from ._hierarchy import build_hierarchy, Hierarchy, Level
 from ._mesh import AbstractDarcyMesh
@@ -149,7 +150,11 @@ def refit(hierarchy: Hierarchy, operator: DarcyOperator, dtype) -> MultigridStat
         value = jnp.concatenate([off, diagonal])
         for part in (level.first, level.second):
             value = fenced(part.rows, part, value)
-        off, diagonal = value[: -level.n_coarse], value[-level.n_coarse :]
+        n = level.n_coarse
+        off, diagonal = value[:-n], value[-n:]
+        if level.real is not None:
+            # padded control volumes stay apart, at the size that the finest diagonal is scaled to
+            diagonal = kept(diagonal, is_real(level.real, n), 1.0)
     coarsest = _dense_inverse(hierarchy.coarsest_edge, off, diagonal, scale.dtype)
     return MultigridState(operator, tuple(levels), coarsest, scale)
 

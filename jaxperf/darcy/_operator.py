@@ -15,26 +15,41 @@ import scipy.sparse as sp
 from jaxtyping import Array, Bool, Float, Int
 from scipy.sparse.csgraph import connected_components
 
+from .._custom_types import as_leaf
+from .._padding import is_real, kept
 from ._rows import build_pattern, Pattern
+
+
+class RealGraph(eqx.Module):
+    """How many entries of a padded graph are real: int32 scalars."""
+
+    cell: Int[Array, ""]
+    edge: Int[Array, ""]
 
 
 class DarcyGraph(eqx.Module):
     """Which control volumes exchange fluid.
 
     **Attributes:** `edge` (e, 2); `pattern`, for each control volume its neighbours, and the edges
-    that lead there; `piece` (c,), the connected piece to which each control volume belongs, of
-    `n_pieces`.
+    that lead there; `piece` (c,), the connected piece to which each control volume belongs;
+    `real`, how many entries are real where the graph is padded by [`jaxperf.pad_problem`][], else
+    None.
     """
 
     edge: Int[Array, "e 2"]
     pattern: Pattern
     volume: Float[Array, " c"]
     piece: Int[Array, " c"]
-    n_pieces: int = eqx.field(static=True)
+    real: RealGraph | None = None
 
     @property
     def n_cells(self) -> int:
         return self.volume.shape[0]
+
+    @property
+    def n_pieces(self) -> int:
+        """The number of connected pieces, those of padding included; host only."""
+        return len(np.unique(np.asarray(self.piece)))
 
 
 def build_darcy_graph(edge: Int[np.ndarray, "e 2"], volume: Float[np.ndarray, " c"]) -> DarcyGraph:
@@ -44,13 +59,12 @@ def build_darcy_graph(edge: Int[np.ndarray, "e 2"], volume: Float[np.ndarray, " 
     other = np.concatenate([edge[:, 1], edge[:, 0]])
     pattern = build_pattern(owner, other, np.tile(np.arange(n_edges), 2), n_cells)
     joined = sp.coo_array((np.ones(n_edges), (edge[:, 0], edge[:, 1])), shape=(n_cells, n_cells))
-    n_pieces, piece = connected_components(joined, directed=False)
+    _, piece = connected_components(joined, directed=False)
     return DarcyGraph(
-        edge=jnp.asarray(edge, jnp.int32),
+        edge=as_leaf(edge, np.int32),
         pattern=pattern,
-        volume=jnp.asarray(volume),
-        piece=jnp.asarray(piece, jnp.int32),
-        n_pieces=int(n_pieces),
+        volume=as_leaf(volume),
+        piece=as_leaf(piece, np.int32),
     )
 
 
@@ -76,8 +90,9 @@ class DarcyOperator(eqx.Module):
         defined. Its sign is not looked at, nor whether every edge conducts.
         """
         sunk = (self.sink != 0).astype(jnp.int32)
-        count = jax.ops.segment_sum(sunk, self.graph.piece, self.graph.n_pieces)
-        return (count > 0).all()
+        piece = self.graph.piece
+        count = jax.ops.segment_sum(sunk, piece, self.graph.n_cells)
+        return (count[piece] > 0).all()
 
     def flux(self, pressure: Float[Array, " c"]) -> Float[Array, " e"]:
         """Flow (m³/s) along each edge from its first to its second control volume."""
@@ -88,7 +103,20 @@ class DarcyOperator(eqx.Module):
 def darcy_operator(
     graph: DarcyGraph, transmissibility: Float[Array, " e"], sink: Float[Array, " c"]
 ) -> DarcyOperator:
-    """Put coefficients on a graph; differentiable in them."""
+    """Put coefficients on a graph; differentiable in them.
+
+    Padded edges conduct nothing whatever is given for them, and padded control volumes take the
+    largest entry of the diagonal as their sink: the operator stays definite and well scaled.
+    """
+    real = graph.real
+    if real is not None:
+        transmissibility = kept(transmissibility, is_real(real.edge, graph.edge.shape[0]), 0.0)
+        cell = is_real(real.cell, graph.n_cells)
+        sink = kept(sink, cell, 0.0)
     weight = graph.pattern.weights(transmissibility)
     diagonal = sink + graph.pattern.rows.sums(weight)
+    if real is not None:
+        largest = jax.lax.stop_gradient(jnp.max(diagonal))
+        largest = jnp.where(largest > 0, largest, jnp.ones_like(largest))
+        sink, diagonal = kept(sink, cell, largest), kept(diagonal, cell, largest)
     return DarcyOperator(graph, transmissibility, sink, weight, diagonal)

@@ -1,14 +1,15 @@
 """Sparse matrices as rows of like width, so that a product is a few gathers."""
 
 import functools
-from typing import no_type_check
 
 import equinox as eqx
 import jax.numpy as jnp
-import numba
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Array, Float, Int
+
+from .._custom_types import as_leaf
+from .._native import array, function, INT
 
 # Blocks of rows, at most; each has a width of its own and costs one more loop. More of them leave
 # less padding and run no faster, but compilation takes in proportion longer.
@@ -20,6 +21,13 @@ _ROUNDED = 16
 # What several blocks and putting their rows in order cost, in entries of each row. Padding costs
 # little: it refers to what has just been read.
 _ORDERING = 12.0
+
+_OF_INT32 = array(np.int32)
+_fill = function(
+    "rows_fill",
+    *(INT, INT, INT, INT, array(np.int64), array(np.int64), _OF_INT32, _OF_INT32),
+    *(array(np.int32, 2), array(np.int32, 2)),
+)
 
 
 class Rows(eqx.Module):
@@ -97,7 +105,7 @@ def build_pattern(
 ) -> Pattern:
     """Lay out the entries of a sparse matrix with n rows; runs on the host."""
     rows, entries = _lay_out(row, column, entry, n, int(entry.max(initial=-1)) + 1)
-    return Pattern(rows, tuple(jnp.asarray(e) for e in entries))
+    return Pattern(rows, tuple(as_leaf(e) for e in entries))
 
 
 def build_transfer(
@@ -109,7 +117,7 @@ def build_transfer(
     """Lay out a constant sparse matrix with n rows; runs on the host."""
     rows, entries = _lay_out(row, column, np.arange(len(value), dtype=np.int32), n, len(value))
     padded = np.append(value, 0.0).astype(np.float32)
-    return Transfer(rows, tuple(jnp.asarray(padded[e]) for e in entries))
+    return Transfer(rows, tuple(as_leaf(padded[e]) for e in entries))
 
 
 def _lay_out(row, column, entry, n: int, n_values: int):
@@ -128,12 +136,12 @@ def _lay_out(row, column, entry, n: int, n_values: int):
         shape = (len(mine), width) if wide else (width, len(mine))
         columns.append(np.zeros(shape, np.int32))
         entries.append(np.full(shape, n_values, np.int32))
-        # As columns of rows, whichever way they lie.
-        lying = (lambda a: a) if wide else np.transpose
-        _fill(mine, first, column, entry, lying(columns[-1]), lying(entries[-1]))
-    in_order = None if len(limit) == 1 else jnp.asarray(place)
+        # Which way rows lie: how far the next row, and the next item of the same one.
+        steps = (width, 1) if wide else (1, len(mine))
+        _fill(len(mine), width, *steps, mine, first, column, entry, columns[-1], entries[-1])
+    in_order = None if len(limit) == 1 else as_leaf(place)
     n_narrow = int(np.sum(limit <= _NARROW))
-    return Rows(tuple(jnp.asarray(c) for c in columns), in_order, n_narrow), entries
+    return Rows(tuple(as_leaf(c) for c in columns), in_order, n_narrow), entries
 
 
 def by_rows(row: Int[np.ndarray, " v"], n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -141,20 +149,7 @@ def by_rows(row: Int[np.ndarray, " v"], n: int) -> tuple[np.ndarray, np.ndarray]
     number = np.arange(len(row))
     # SciPy's conversion counts; a sort would compare.
     sorted_ = sp.csr_array((number, (row, number)), shape=(n, len(row)))
-    return sorted_.indices, sorted_.indptr
-
-
-@numba.njit(cache=True)
-@no_type_check
-def _fill(mine, first, column, entry, columns, entries):
-    """Rows `mine` into (r, w); padding refers to the row's last column: any that is near."""
-    for r in range(len(mine)):
-        start, stop = first[mine[r]], first[mine[r] + 1]
-        for t in range(stop - start):
-            columns[r, t] = column[start + t]
-            entries[r, t] = entry[start + t]
-        if stop > start:
-            columns[r, stop - start :] = column[stop - 1]
+    return sorted_.indices.astype(np.int32), sorted_.indptr.astype(np.int64)
 
 
 def _widths(count: Int[np.ndarray, " n"]) -> Int[np.ndarray, " b"]:

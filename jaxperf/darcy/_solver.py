@@ -10,9 +10,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .._misc import by_precision
-from .._results import conclude, ended_as, RESULTS
+from .._padding import cut, cut_solution, is_real, kept, pad_problem, padded
+from .._results import conclude, ended_as, RESULTS, SolveError
 from ._krylov import KrylovSolution, solve_krylov
 from ._operator import darcy_operator, DarcyOperator
+from ._padding import pad_graph
 
 
 class DarcySolution(eqx.Module):
@@ -180,6 +182,21 @@ class DarcyProblem(eqx.Module):
             raise ValueError("one of fixed and pressure_fixed is missing; expected both or neither")
 
 
+def _sanitised(problem: DarcyProblem) -> DarcyProblem:
+    """A problem whose padded entries are harmless, whatever stood there."""
+    graph = problem.operator.graph
+    if graph.real is None:
+        return problem
+    cell = is_real(graph.real.cell, graph.n_cells)
+    fixed = problem.fixed
+    return DarcyProblem(
+        darcy_operator(graph, problem.operator.transmissibility, problem.operator.sink),
+        kept(problem.source, cell, 0.0),
+        None if fixed is None else fixed & cell,
+        problem.pressure_fixed,
+    )
+
+
 def _eliminated(problem: DarcyProblem) -> tuple[DarcyOperator, Array]:
     """Take control volumes of prescribed pressure out of the system, keeping it symmetric.
 
@@ -225,14 +242,16 @@ def solve_darcy(
     """
     # A default left out and the same value passed would be two programs: see `solve_perfusion`.
     solution = _solve(problem, method, max_steps)
-    return conclude(solution, throw=throw, where=lambda s: _worst_cell(problem, s))
+    return conclude(
+        solution, throw=throw, failure=lambda s: SolveError(s.result, _worst_cell(problem, s))
+    )
 
 
 @eqx.filter_jit
 def _solve(
     problem: DarcyProblem, method: AbstractDarcySolver, max_steps: int | None
 ) -> DarcySolution:
-    operator, source = _eliminated(problem)
+    operator, source = _eliminated(_sanitised(problem))
     return method.solve(method.init(operator), source, max_steps=max_steps)
 
 
@@ -255,3 +274,29 @@ def _worst_cell(problem: DarcyProblem, solution: DarcySolution) -> str:
     if not np.isfinite(missing).any():
         return "No pressure is finite."
     return f"The largest imbalance is in control volume {int(np.nanargmax(missing))}."
+
+
+_compiled_operator = eqx.filter_jit(darcy_operator)
+
+
+@pad_problem.register
+def _pad(problem: DarcyProblem) -> DarcyProblem:
+    operator, graph = problem.operator, pad_graph(problem.operator.graph)
+    n, fixed, known = graph.n_cells, problem.fixed, problem.pressure_fixed
+    return DarcyProblem(
+        _compiled_operator(
+            graph,
+            padded(operator.transmissibility, graph.edge.shape[0], 0.0),
+            padded(operator.sink, n, 0.0),
+        ),
+        padded(problem.source, n, 0.0),
+        None if fixed is None else padded(fixed, n, False),
+        None if known is None else padded(known, n, 0.0),
+    )
+
+
+@cut_solution.register
+def _cut(solution: DarcySolution, problem: DarcyProblem) -> DarcySolution:
+    n = problem.operator.graph.n_cells
+    real = cut(solution.pressure, n), cut(solution.balance, n)
+    return eqx.tree_at(lambda s: (s.pressure, s.balance), solution, real)

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from .._custom_types import as_leaf
 from ..geometry import VoxelMesh
 from ._mesh import AbstractDarcyMesh, check_shape
 from ._operator import build_darcy_graph, DarcyGraph
@@ -248,12 +249,12 @@ def build_voxel_tensor_mesh(mesh: VoxelMesh) -> VoxelTensorDarcyMesh:
     spacing = mesh.spacing
     return VoxelTensorDarcyMesh(
         graph=build_darcy_graph(np.stack([code // n, code % n], axis=1), mesh.volume),
-        axes=jnp.asarray(mesh.axes),
-        scale=jnp.asarray(np.prod(spacing) / (2.0 * spacing[:, None] * spacing[None, :])),
-        corner_cell=jnp.asarray(cell, jnp.int32),
-        corner_edge=jnp.asarray(edge, jnp.int32),
-        surface_quarter=jnp.asarray(_surface_quarters(mesh, corner_of), jnp.int32),
-        cell_ijk=jnp.asarray(mesh.cell_ijk, jnp.int32),
+        axes=as_leaf(mesh.axes),
+        scale=as_leaf(np.prod(spacing) / (2.0 * spacing[:, None] * spacing[None, :])),
+        corner_cell=as_leaf(cell, np.int32),
+        corner_edge=as_leaf(edge, np.int32),
+        surface_quarter=as_leaf(_surface_quarters(mesh, corner_of), np.int32),
+        cell_ijk=as_leaf(mesh.cell_ijk, np.int32),
     )
 
 

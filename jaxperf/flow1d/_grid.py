@@ -4,12 +4,12 @@ import math
 from dataclasses import dataclass
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from .._custom_types import as_leaf, float_leaf, Parameter
 from .._misc import InputError
 from ..network import AbstractBoundary, VascularNetwork, vessel_label
 from ..vessel import AbstractElasticWall, AbstractWall, Blood
@@ -17,6 +17,14 @@ from ..vessel import AbstractElasticWall, AbstractWall, Blood
 # Where the admittance of a vessel jumps by more than this factor, a node keeps the flow at the step
 # to what the narrower side can take; one cell across it would ask for that of the wider.
 _ADMITTANCE_JUMP = 1.25
+
+
+class RealGrid(eqx.Module):
+    """How many entries of a padded grid are real: int32 scalars."""
+
+    slot: Int[Array, ""]
+    piece: Int[Array, ""]
+    node: Int[Array, ""]
 
 
 class Grid(eqx.Module):
@@ -44,6 +52,8 @@ class Grid(eqx.Module):
     - networks that do not touch each other, `n_parts` of them: `cell_part` (k,) and `node_part`
       (n,).
     - `cell_time`: a wave takes this long (s) or longer through every cell.
+    - `real`: how many entries are real where [`jaxperf.pad_problem`][] has added gaps, nodes
+      without an end and pieces of no length, else None.
     """
 
     cell_segment: Int[Array, " k"]
@@ -66,7 +76,8 @@ class Grid(eqx.Module):
     cell_part: Int[Array, " k"]
     node_part: Int[Array, " n"]
     n_parts: int = eqx.field(static=True)
-    cell_time: float = eqx.field(static=True)
+    cell_time: Parameter = eqx.field(converter=float_leaf)
+    real: RealGrid | None = None
 
     @property
     def n_slots(self) -> int:
@@ -78,7 +89,8 @@ class Grid(eqx.Module):
 
     @property
     def n_cells(self) -> int:
-        return self.n_slots - 2 * self.n_vessels
+        """Host only."""
+        return int(np.count_nonzero(np.asarray(self.is_cell) > 0))
 
     @property
     def n_nodes(self) -> int:
@@ -136,9 +148,12 @@ def segment_wave_speed(
     network: VascularNetwork, blood: Blood, wall: AbstractWall
 ) -> Float[np.ndarray, "s 2"]:
     """Wave speed (m/s) of the unloaded vessel at both ends of every segment."""
-    radius = jnp.asarray(network.radius)
-    speed = elastic(wall).wave_speed(math.pi * radius**2, radius, blood.density)
-    return np.asarray(speed, np.float64)
+    return np.asarray(_wave_speed(elastic(wall), network.radius, blood.density), np.float64)
+
+
+@eqx.filter_jit
+def _wave_speed(wall: AbstractElasticWall, radius: Float[Array, "s 2"], density: Parameter):
+    return wall.wave_speed(math.pi * radius**2, radius, density)
 
 
 def elastic(wall: AbstractWall) -> AbstractElasticWall:
@@ -292,7 +307,7 @@ def _assemble(courses, filled, node_network, cell_time: float) -> Grid:
         lesion=np.asarray([-1] * len(courses) + [c.proximal_lesion for c in courses]),
     )
     at_node = lambda values, padding: _by_node(ends.node, values, len(node_network), padding)
-    index, number = (lambda x: jnp.asarray(np.asarray(x), jnp.int32)), jnp.asarray
+    index, number = (lambda x: as_leaf(np.asarray(x), np.int32)), as_leaf
     return Grid(
         cell_segment=index([c[0] for c in cell]),
         cell_fraction=number(np.array([c[1] for c in cell], float)),

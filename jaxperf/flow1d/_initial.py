@@ -12,6 +12,7 @@ from .._results import nan_unless, RESULTS, SolveError
 from ..network import PerfusedBed
 from ..steady import NetworkLaw, NetworkState, solve_steady, SteadyProblem
 from ._outlets import outlet_start
+from ._padding import rest_in_padding, sanitised_flow
 from ._problem import Flow1DProblem
 from ._semidiscretisation import FlowState, interpolate, semidiscretise
 
@@ -39,6 +40,7 @@ def initial_state(problem: Flow1DProblem, network_state: NetworkState | None = N
     return state
 
 
+@eqx.filter_jit
 def steady_start(problem: Flow1DProblem) -> tuple[FlowState, Bool[Array, ""]]:
     """The state of steady flow and whether there is one; else of blood at rest, unloaded."""
     if any(isinstance(c, PerfusedBed) for c in problem.boundary):
@@ -48,6 +50,7 @@ def steady_start(problem: Flow1DProblem) -> tuple[FlowState, Bool[Array, ""]]:
             expected="network_state with a perfused bed",
             fix="Pass the `state` that condense_bed returns",
         )
+    problem = sanitised_flow(problem)
     network, grid = problem.network, problem.grid
     steady = solve_steady(
         SteadyProblem(network, problem.boundary, problem.blood, problem.wall), throw=False
@@ -61,7 +64,9 @@ def steady_start(problem: Flow1DProblem) -> tuple[FlowState, Bool[Array, ""]]:
     return jax.tree.map(lambda x, y: jnp.where(found, x, y), state, nothing), found
 
 
+@eqx.filter_jit
 def _state_of(problem: Flow1DProblem, network_state: NetworkState) -> FlowState:
+    problem = sanitised_flow(problem)
     network, grid = problem.network, problem.grid
     law = NetworkLaw(network, problem.blood, problem.wall)
     equations = semidiscretise(problem)
@@ -73,7 +78,7 @@ def _state_of(problem: Flow1DProblem, network_state: NetworkState) -> FlowState:
     area = equations.cell_wall.lumen(pressure).area
     flow = network_state.flow
     leaving = _outflow(network.segment_node, flow, network.n_nodes)
-    return FlowState(
+    state = FlowState(
         # A vessel that the wall law closes gets what the run then names as its fault.
         area=jnp.where(equations.cell_wall.bears(pressure), area, -area),
         flow=jnp.where(grid.is_cell > 0, flow[grid.cell_segment], 0.0),
@@ -83,6 +88,7 @@ def _state_of(problem: Flow1DProblem, network_state: NetworkState) -> FlowState:
             for c in problem.boundary
         ),
     )
+    return rest_in_padding(problem, state, equations.cell_wall.area)
 
 
 def _outflow(segment_node: Array, flow: Float[Array, " s"], n_nodes: int) -> Float[Array, " n"]:

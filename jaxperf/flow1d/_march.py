@@ -1,17 +1,17 @@
 """Through time, interval by interval between the moments that are saved."""
 
-import math
-
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from .._custom_types import cast_like
 from ._controller import CourantLimit
+from ._padding import sanitised_flow
 from ._points import Sampling
 from ._problem import Flow1DProblem
-from ._semidiscretisation import FlowState, Semidiscretisation
+from ._semidiscretisation import FlowState, Semidiscretisation, semidiscretise
 from ._step import RelaxedHeun
 
 # Beyond this an explicit step amplifies the shortest waves.
@@ -19,14 +19,13 @@ _COURANT_MAX = 0.95
 
 
 class March(eqx.Module):
-    """How time is crossed: where and how often the flow is saved, and the steps in between.
+    """How time is crossed: how often the flow is saved, and the steps in between.
 
-    **Attributes:** `sampling`; `samples` in a cycle; `solver`, [`RelaxedHeun`][] where None;
+    **Attributes:** `samples` in a cycle; `solver`, [`RelaxedHeun`][] where None;
     `controller` of the steps, which are equal where None; `adjoint` of the steps under a
     controller and their largest number `max_steps`.
     """
 
-    sampling: Sampling
     solver: diffrax.AbstractSolver | None
     controller: diffrax.AbstractStepSizeController | None
     adjoint: diffrax.AbstractAdjoint | None
@@ -35,8 +34,12 @@ class March(eqx.Module):
 
     def steps(self, problem: Flow1DProblem) -> int:
         """The number of equal steps in one interval."""
-        longest = problem.time_step * (1.0 + 1e-9)
-        return max(1, math.ceil(problem.period / self.samples / longest))
+        return -(-problem.n_steps // self.samples)
+
+    def interval(self, problem: Flow1DProblem) -> Float[Array, ""]:
+        """The length of one interval, s; held fixed."""
+        period = cast_like(problem.period, problem.network.radius)
+        return jax.lax.stop_gradient(period) / self.samples
 
 
 class Watch(eqx.Module):
@@ -55,6 +58,7 @@ def run_cycles(
     problem: Flow1DProblem,
     equations: Semidiscretisation,
     march: March,
+    sampling: Sampling,
     y: FlowState,
     n_cycles: int,
     started: Bool[Array, ""] | bool = True,
@@ -64,14 +68,15 @@ def run_cycles(
     **Returns:** the last state (the last sound one where the run failed), the series of
     the solution by name (time, pressure, flow, area, passed; each (k, ...)) and the [`Watch`][].
     """
-    n, length = march.samples * n_cycles, problem.period / march.samples
+    n, length = march.samples * n_cycles, march.interval(problem)
     dtype = y.area.dtype
 
     def cross(equations, y, start):
         if march.controller is None:
             return _equal_steps(equations, march.solver, y, start, length, march.steps(problem))
         controller = CourantLimit(march.controller, equations)
-        return _controlled_steps(equations, march, controller, y, start, length, problem.time_step)
+        first = jnp.minimum(length, length * march.samples / problem.n_steps)
+        return _controlled_steps(equations, march, controller, y, start, length, first)
 
     def interval(equations, carry, j):
         y, watch = carry
@@ -88,7 +93,7 @@ def run_cycles(
             jnp.where(sound, jnp.maximum(watch.courant, courant), watch.courant),
         )
         pressure = equations.static_pressure(start + length, after)
-        series = tuple(march.sampling(x) for x in (pressure, after.flow, after.area))
+        series = tuple(sampling(x) for x in (pressure, after.flow, after.area))
         return (after, watch), (*series, after.passed)
 
     # In reverse mode some intervals are computed again from the first state of the first: memory
@@ -136,16 +141,14 @@ def _equal_steps(equations: Semidiscretisation, solver, y: FlowState, start, len
     return jax.lax.scan(body, (y, state), count)[0][0], step, jnp.zeros((), bool)
 
 
-def _controlled_steps(
-    equations, march: March, controller, y: FlowState, start, length, first_step: float
-):
+def _controlled_steps(equations, march: March, controller, y: FlowState, start, length, first_step):
     adjoint = diffrax.RecursiveCheckpointAdjoint() if march.adjoint is None else march.adjoint
     found = diffrax.diffeqsolve(
         diffrax.ODETerm(equations),
         RelaxedHeun(equations.relaxation) if march.solver is None else march.solver,
         start,
         start + length,
-        min(first_step, length),
+        first_step,
         y,
         stepsize_controller=controller,
         adjoint=adjoint,
@@ -173,13 +176,15 @@ def _inspect(equations: Semidiscretisation, y: FlowState, step):
 
 
 @eqx.filter_jit
-def find_fault(problem: Flow1DProblem, equations: Semidiscretisation, march, y, interval):
+def find_fault(problem: Flow1DProblem, march: March, y: FlowState, interval: Int[Array, ""]):
     """Cross the interval in which a run failed again, looking at every step.
 
     **Returns:** the fault, its time (s) and its slot; under a controller or another solver fault 0,
     the start of the interval, and the slot nearest to a fault there.
     """
-    length, n = problem.period / march.samples, march.steps(problem)
+    problem = sanitised_flow(problem)
+    equations = semidiscretise(problem)
+    length, n = march.interval(problem), march.steps(problem)
     start = interval.astype(y.area.dtype) * length
     step = jnp.asarray(length / n, start.dtype)
     term, solver = diffrax.ODETerm(equations), RelaxedHeun(equations.relaxation)

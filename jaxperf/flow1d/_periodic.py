@@ -1,5 +1,6 @@
 """The periodic state: the fixed point of the map over one cycle."""
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import equinox as eqx
@@ -8,17 +9,20 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
-from .._misc import InputError
+from .._misc import InputError, is_traced
+from .._padding import cut_solution
 from .._results import RESULTS
 from ..network import PressureBoundary, PressureWaveform
 from ._flux import cell_pressure
+from ._grid import Grid
 from ._initial import steady_start
 from ._march import March, run_cycles
 from ._outlets import outlet_conductance, outlet_rate, outlet_source
-from ._points import sample_points, SavePoints
+from ._padding import sanitised_flow
+from ._points import sample_points, Sampling, SavePoints
 from ._problem import Flow1DProblem
 from ._semidiscretisation import FlowState, Semidiscretisation, semidiscretise
-from ._solve import concluded, flow_result
+from ._solve import concluded, cut_flow, flow_result
 
 # Of the exponential of the slow rates over a cycle.
 _IMPLICIT_STEPS = 64
@@ -62,6 +66,7 @@ def solve_periodic(
     max_cycles: int = 100,
     adjoint: Literal["reverse", "forward"] = "reverse",
     throw: bool = True,
+    progress: Callable[[int, int], None] | None = None,
 ) -> PeriodicSolution:
     r"""Find the flow that repeats itself every cycle.
 
@@ -85,6 +90,8 @@ def solve_periodic(
     - `tolerance`: change over a cycle, relative to the largest pressure and the largest flow.
     - `max_cycles`: cycles at most.
     - `adjoint`: the mode of differentiation that is to work, "reverse" or "forward".
+    - `progress`: called after every cycle with the cycles done and `max_cycles`. The host then goes
+      from cycle to cycle, which it cannot under a transformation.
 
     **Returns:** a [`PeriodicSolution`][].
 
@@ -98,18 +105,14 @@ def solve_periodic(
             expected="at least one sample and cycle, and the adjoint reverse or forward",
             fix="Correct the argument",
         )
-    march = March(
-        sampling=sample_points(problem.network, problem.grid, points),
-        solver=None,
-        controller=None,
-        adjoint=None,
-        samples=samples,
-        max_steps=0,
-    )
-    started = jnp.ones((), bool)
-    if initial is None:
-        initial, started = steady_start(problem)
-    solution = _solve(problem, march, initial, started, tolerance, max_cycles, adjoint)
+    points.check(problem.network)
+    march = March(solver=None, controller=None, adjoint=None, samples=samples, max_steps=0)
+    given = (problem, march, points, initial, tolerance, max_cycles)
+    if progress is None:
+        solution = _solve(*given, adjoint)
+    else:
+        settings = _prepared(*given)
+        solution = _last_cycle(problem, settings, *_follow(problem, settings, progress))
     return concluded(problem, march, solution, throw)
 
 
@@ -117,22 +120,33 @@ def solve_periodic(
 def _solve(
     problem: Flow1DProblem,
     march: March,
-    initial: FlowState,
-    started: Bool[Array, ""],
+    points: SavePoints,
+    initial: FlowState | None,
     tolerance: float,
     max_cycles: int,
     adjoint: str,
 ) -> PeriodicSolution:
-    settings = _Settings(march, jax.lax.stop_gradient(initial), started, tolerance, max_cycles)
+    settings = _settings(problem, march, points, initial, tolerance, max_cycles)
     fixed_point = {"reverse": _fixed_point_reverse, "forward": _fixed_point_forward}[adjoint]
-    vector, watch = fixed_point(problem, settings)
+    return _last_cycle(problem, settings, *fixed_point(sanitised_flow(problem), settings))
+
+
+@eqx.filter_jit
+def _last_cycle(
+    problem: Flow1DProblem, settings: "_Settings", vector: Float[Array, " y"], watch: "_Progress"
+) -> PeriodicSolution:
+    """The solution, from the cycle that begins at the fixed point."""
+    problem = sanitised_flow(problem)
     state = settings.state_of(vector)
-    last, series, seen = run_cycles(problem, semidiscretise(problem), march, state, 1, started)
+    equations = semidiscretise(problem)
+    last, series, seen = run_cycles(
+        problem, equations, settings.march, settings.sampling, state, 1, settings.started
+    )
     # A run that failed keeps the state it failed from, on the way or in this last cycle.
     early, late = watch.fault > 0, seen.fault > 0
     state = jax.tree.map(lambda x, y: jnp.where(late & ~early, y, x), state, last)
     result = flow_result(jnp.where(early, watch.fault, seen.fault))
-    missed = ~early & ~late & ~(watch.change <= _at_least_rounding(tolerance, vector))
+    missed = ~early & ~late & ~(watch.change <= _at_least_rounding(settings.tolerance, vector))
     return PeriodicSolution(
         **series,
         state=state,
@@ -144,10 +158,16 @@ def _solve(
     )
 
 
+@cut_solution.register
+def _cut(solution: PeriodicSolution, problem: Flow1DProblem) -> PeriodicSolution:
+    return cut_flow(solution, problem)
+
+
 class _Settings(eqx.Module):
     """What the fixed point depends on without being differentiated with respect to it."""
 
     march: March
+    sampling: Sampling
     initial: FlowState
     started: Bool[Array, ""]
     tolerance: float
@@ -157,6 +177,13 @@ class _Settings(eqx.Module):
     def vector(self) -> Float[Array, " y"]:
         """The initial state as one vector, the outlets' states last."""
         return self._ravelled[0]
+
+    @property
+    def start(self):
+        """The fixed point before its first cycle, and that nothing has been seen yet."""
+        vector, zero = self.vector, jnp.zeros((), jnp.int32)
+        limit = _at_least_rounding(self.tolerance, vector)
+        return vector, _Progress(zero, jnp.full_like(limit, jnp.inf), zero, zero)
 
     @property
     def _ravelled(self):
@@ -171,7 +198,9 @@ class _Settings(eqx.Module):
         """The state one cycle later, and what was seen on the way."""
         equations = semidiscretise(problem)
         state = self.state_of(vector)
-        y, _, watch = run_cycles(problem, equations, self.march, state, 1, self.started)
+        y, _, watch = run_cycles(
+            problem, equations, self.march, self.sampling, state, 1, self.started
+        )
         return ravel_pytree((y.area, y.flow, y.outlet))[0], watch
 
     def scale(self, problem: Flow1DProblem) -> Float[Array, " y"]:
@@ -179,10 +208,11 @@ class _Settings(eqx.Module):
         y = self.initial
         start = jnp.zeros((), y.area.dtype)
         equations = semidiscretise(problem)
-        pressure = jnp.max(jnp.abs(equations.cell_pressure(start, y)))
+        of_cells = lambda x: jnp.max(jnp.abs(jnp.where(equations.inverse_length > 0.0, x, 0.0)))
+        pressure = of_cells(equations.cell_pressure(start, y))
         like = lambda value, x: jnp.broadcast_to(value, x.shape)
         # A flow of 1 m/s in the widest vessel's thousandth keeps a network at rest measurable.
-        flow = jnp.max(jnp.abs(y.flow)) + 1e-3 * jnp.max(y.area)
+        flow = of_cells(y.flow) + 1e-3 * of_cells(y.area)
         outlet = tuple(like(pressure, x) for x in y.outlet)
         # An area counts by the pressure its change makes.
         area = pressure * _compliance(equations, y)
@@ -197,7 +227,10 @@ class _Settings(eqx.Module):
         length = jnp.where(is_cell, 1.0 / jnp.where(is_cell, equations.inverse_length, 1.0), 0.0)
         part, n_parts = problem.grid.cell_part, problem.grid.n_parts
         total = jax.ops.segment_sum(length * compliance, part, n_parts)
-        rate = _slow_rate(problem, equations, y, total) * (problem.period / _IMPLICIT_STEPS)
+        # The part of what pads a grid has no cells; any volume does for its outlets.
+        total = jnp.where(total > 0.0, total, 1.0)
+        cycle = self.march.interval(problem) * self.march.samples
+        rate = _slow_rate(problem.grid, equations, y, total, cycle) * (cycle / _IMPLICIT_STEPS)
         one = jnp.eye(rate.shape[0], dtype=rate.dtype)
         # Implicit steps: nearly exact for what is slow, and sound for what is not.
         over_cycle = jnp.linalg.matrix_power(jnp.linalg.inv(one - rate), _IMPLICIT_STEPS)
@@ -234,27 +267,27 @@ class _Chord(eqx.Module):
 
 
 def _slow_rate(
-    problem: Flow1DProblem, equations: Semidiscretisation, y: FlowState, compliance
+    grid: Grid, equations: Semidiscretisation, y: FlowState, compliance, cycle
 ) -> Float[Array, "x x"]:
     """Rates of the pressures of the network's parts, each a reservoir, and of the outlets."""
     outlet, unravel = ravel_pytree(y.outlet)
     start, n_parts = jnp.zeros((), compliance.dtype), compliance.shape[0]
-    part = [problem.grid.node_part[node] for node in equations.condition_node]
+    part = [grid.node_part[node] for node in equations.condition_node]
     # What is held at a pressure has nothing slow, and what cannot drain nothing to correct.
     drain, held = jnp.zeros_like(compliance), jnp.zeros(n_parts, bool)
-    for c, at in zip(problem.boundary, part, strict=True):
+    for c, at in zip(equations.boundary, part, strict=True):
         drain = drain.at[at].add(outlet_conductance(c))
         held = held.at[at].set(True) if isinstance(c, _HOLDS) else held
     held = held | (drain == 0.0)
 
     def rate(slow):
         out, taken = [], jnp.zeros_like(compliance)
-        for c, x, at in zip(problem.boundary, unravel(slow[n_parts:]), part, strict=True):
+        for c, x, at in zip(equations.boundary, unravel(slow[n_parts:]), part, strict=True):
             flow = outlet_conductance(c) * slow[at] - outlet_source(c, x, start)
             # Where the pressure is held, the source is one.
             taken = taken if isinstance(c, _HOLDS) else taken.at[at].add(flow)
             out.append(outlet_rate(c, x, start, flow))
-        forgotten = -_FORGET / problem.period * slow[:n_parts]
+        forgotten = -_FORGET / cycle * slow[:n_parts]
         vessels = jnp.where(held, forgotten, -taken / compliance)
         return jnp.concatenate([vessels, ravel_pytree(tuple(out))[0]])
 
@@ -270,6 +303,58 @@ class _Progress(NamedTuple):
 
 def _iterate(problem: Flow1DProblem, settings: _Settings):
     """The fixed point, and what has been seen."""
+    return jax.lax.while_loop(*_iteration(problem, settings), settings.start)
+
+
+def _follow(problem: Flow1DProblem, settings: _Settings, progress: Callable[[int, int], None]):
+    """As `_iterate`, with the host between the cycles."""
+    carry, more = _begin(settings), True
+    while more:
+        carry, more = _one_cycle(problem, settings, carry)
+        if is_traced(more):
+            raise InputError(
+                "progress was given under a transformation",
+                where="solve_periodic",
+                expected="progress only where the host can go from cycle to cycle",
+                fix="Leave it out under jit, grad and vmap",
+            )
+        progress(int(carry[1].cycles), settings.max_cycles)
+    return carry
+
+
+def _settings(
+    problem: Flow1DProblem,
+    march: March,
+    points: SavePoints,
+    initial: FlowState | None,
+    tolerance: float,
+    max_cycles: int,
+) -> _Settings:
+    """All that the fixed point depends on; nothing is differentiated with respect to it."""
+    problem = jax.lax.stop_gradient(sanitised_flow(problem))
+    sampling = sample_points(problem.network, problem.grid, points)
+    start, started = steady_start(problem) if initial is None else (initial, jnp.ones((), bool))
+    start = jax.lax.stop_gradient(start)
+    return _Settings(march, sampling, start, started, tolerance, max_cycles)
+
+
+_prepared = eqx.filter_jit(_settings)
+
+
+@eqx.filter_jit
+def _begin(settings: _Settings):
+    return settings.start
+
+
+@eqx.filter_jit
+def _one_cycle(problem: Flow1DProblem, settings: _Settings, carry):
+    go_on, body = _iteration(sanitised_flow(problem), settings)
+    carry = body(carry)
+    return carry, go_on(carry)
+
+
+def _iteration(problem: Flow1DProblem, settings: _Settings):
+    """Of the iteration for the fixed point: whether it goes on, and one cycle."""
     problem = jax.lax.stop_gradient(problem)
     scale, chord = settings.scale(problem), settings.chord(problem)
     limit = _at_least_rounding(settings.tolerance, settings.vector)
@@ -286,9 +371,7 @@ def _iterate(problem: Flow1DProblem, settings: _Settings):
         corrected = jnp.where(watch.fault == 0, after + chord(gap), after)
         return corrected, _Progress(seen.cycles + 1, change, watch.fault, watch.interval)
 
-    zero = jnp.zeros((), jnp.int32)
-    seen = _Progress(zero, jnp.full_like(limit, jnp.inf), zero, zero)
-    return jax.lax.while_loop(go_on, body, (settings.vector, seen))
+    return go_on, body
 
 
 def _at_least_rounding(tolerance, like: Array) -> Array:

@@ -38,6 +38,17 @@ class SavePoints(eqx.Module):
                 fix="Divide the distance from the segment's proximal end by its length",
             )
 
+    def check(self, network: VascularNetwork) -> None:
+        """Refuse a segment that does not exist."""
+        unknown = (self.segment < 0) | (self.segment >= network.n_segments)
+        if unknown.any():
+            raise InputError(
+                f"there is no segment {self.segment[unknown][0]}",
+                where="points",
+                expected=f"segments 0 to {network.n_segments - 1}",
+                fix="Number the segments as the network does",
+            )
+
 
 class Sampling(eqx.Module):
     """Slots on both sides of each point, and the weight of the second."""
@@ -52,18 +63,7 @@ class Sampling(eqx.Module):
 
 
 def sample_points(network: VascularNetwork, grid: Grid, points: SavePoints) -> Sampling:
-    """Find the cells around points.
-
-    **Errors:** [`InputError`][] for a segment that does not exist.
-    """
-    unknown = (points.segment < 0) | (points.segment >= network.n_segments)
-    if unknown.any():
-        raise InputError(
-            f"there is no segment {points.segment[unknown][0]}",
-            where="points",
-            expected=f"segments 0 to {network.n_segments - 1}",
-            fix="Number the segments as the network does",
-        )
+    """Find the cells around points."""
     length = jax.lax.stop_gradient(network.length)
     dtype = length.dtype
     # Pieces come in order along every vessel, and vessels one after another: one coordinate.

@@ -1,13 +1,13 @@
 """What a transient flow problem consists of."""
 
+import math
 from typing import Literal
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._custom_types import Parameter
+from .._custom_types import as_leaf, float_leaf, Parameter
 from .._misc import InputError, is_traced
 from ..network import check_boundary, STORAGE, VascularNetwork, Waveform
 from ..steady import Boundary
@@ -43,8 +43,8 @@ class Flow1DProblem(eqx.Module):
 
     - `network`, `boundary`, `blood`, `wall`: as for steady flow; the wall is elastic. Its
       stiffness may be a `ConstantStiffness` with one value for both ends of every segment (s, 2).
-    - `grid`: from [`make_grid`][]; `period`, of the boundary's waveforms, s; `time_step`, the
-      longest step in time, s.
+    - `grid`: from [`make_grid`][]; `period`, of the boundary's waveforms, s; `n_steps`, into at
+      least so many equal steps a cycle is cut.
     - `pressure_external`: p_ext, or None.
     - `wall_viscosity`: Γ (Pa·s·m) of a Voigt wall: one value, or (s,) for each segment; None for
       an elastic wall.
@@ -59,12 +59,17 @@ class Flow1DProblem(eqx.Module):
     blood: Blood
     wall: AbstractElasticWall
     grid: Grid
-    period: float = eqx.field(static=True)
-    time_step: float = eqx.field(static=True)
+    period: Parameter = eqx.field(converter=float_leaf)
+    n_steps: int = eqx.field(static=True)
     pressure_external: ExternalPressure | None = None
     wall_viscosity: Parameter | None = None
     junction_pressure: Literal["total", "static"] = eqx.field(static=True, default="total")
     boundary_pressure: Literal["total", "static"] = eqx.field(static=True, default="total")
+
+    @property
+    def time_step(self) -> float | Array:
+        """The longest step in time, s."""
+        return (self.period if is_traced(self.period) else float(self.period)) / self.n_steps
 
     def __check_init__(self):
         check_boundary(self.network, self.boundary)
@@ -146,15 +151,16 @@ def flow1d_problem(
     if wall_viscosity is not None:
         viscosity = np.broadcast_to(np.asarray(wall_viscosity, float), (network.n_segments,))
         time_step = min(time_step, 0.5 * _diffusion_time(network, grid, blood, viscosity))
-        wall_viscosity = jnp.asarray(viscosity, network.radius.dtype)
+        wall_viscosity = as_leaf(viscosity, network.radius.dtype)
+    period = _common_period(boundary, pressure_external, period)
     return Flow1DProblem(
         network=network,
         boundary=boundary,
         blood=blood,
         wall=wall,
         grid=grid,
-        period=_common_period(boundary, pressure_external, period),
-        time_step=float(time_step),
+        period=period,
+        n_steps=max(1, math.ceil(period / (time_step * (1.0 + 1e-9)))),
         pressure_external=pressure_external,
         wall_viscosity=wall_viscosity,
         junction_pressure=junction_pressure,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .._custom_types import cast_like
+from .._padding import is_real, kept
 from ..network import PressureBoundary, PressureWaveform, Waveform
 from ..steady import Boundary, lesion_coefficients
 from ..vessel import ConstantStiffness, resistance_integral
@@ -297,6 +298,9 @@ def semidiscretise(problem: Flow1DProblem) -> Semidiscretisation:
         fixed = fixed.at[at].set(1.0) if held else fixed
         bounded = bounded.at[at].set(True)
         conductance = conductance.at[at].add(outlet_conductance(c))
+    if grid.real is not None:
+        # Without an end, only this keeps the pressure of a node known: at 0, no source is there.
+        conductance = kept(conductance, is_real(grid.real.node, grid.n_nodes), 1.0)
     degree = jnp.sum(jnp.abs(grid.end_sign), axis=0)
     total = jnp.where(
         bounded & (degree == 1),

@@ -1,17 +1,19 @@
 """Transient flow over given cycles."""
 
+import dataclasses
 from typing import Protocol, runtime_checkable, TypeVar
 
 import diffrax
 import equinox as eqx
-import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from .._misc import InputError
-from .._results import conclude, ended_as, RESULTS
+from .._padding import cut_solution
+from .._results import conclude, ended_as, RESULTS, SolveError
 from ._grid import grid_vessel_label
 from ._initial import steady_start
 from ._march import find_fault, March, run_cycles
+from ._padding import cut_nodes, cut_state, sanitised_flow
 from ._points import sample_points, SavePoints
 from ._problem import Flow1DProblem
 from ._semidiscretisation import FlowState, semidiscretise
@@ -110,18 +112,9 @@ def solve_flow1d(
         )
     if adjoint is not None and controller is None:
         raise ValueError("an adjoint is for steps under a controller; expected a controller too")
-    march = March(
-        sampling=sample_points(problem.network, problem.grid, points),
-        solver=solver,
-        controller=controller,
-        adjoint=adjoint,
-        samples=samples,
-        max_steps=max_steps,
-    )
-    started = jnp.ones((), bool)
-    if initial is None:
-        initial, started = steady_start(problem)
-    solution = _solve(problem, march, initial, started, n_cycles)
+    points.check(problem.network)
+    march = March(solver, controller, adjoint, samples, max_steps)
+    solution = _solve(problem, march, points, initial, n_cycles)
     return concluded(problem, march, solution, throw)
 
 
@@ -129,12 +122,15 @@ def solve_flow1d(
 def _solve(
     problem: Flow1DProblem,
     march: March,
-    initial: FlowState,
-    started: Bool[Array, ""],
+    points: SavePoints,
+    initial: FlowState | None,
     n_cycles: int,
 ) -> Flow1DSolution:
+    problem = sanitised_flow(problem)
+    sampling = sample_points(problem.network, problem.grid, points)
+    start, started = steady_start(problem) if initial is None else (initial, True)
     equations = semidiscretise(problem)
-    state, series, watch = run_cycles(problem, equations, march, initial, n_cycles, started)
+    state, series, watch = run_cycles(problem, equations, march, sampling, start, n_cycles, started)
     return Flow1DSolution(
         **series,
         state=state,
@@ -142,6 +138,18 @@ def _solve(
         failed_at=watch.interval,
         courant=watch.courant,
     )
+
+
+@cut_solution.register
+def _cut(solution: Flow1DSolution, problem: Flow1DProblem) -> Flow1DSolution:
+    return cut_flow(solution, problem)
+
+
+def cut_flow(solution: Solution, problem: Flow1DProblem) -> Solution:
+    """The real entries of a solution of this room."""
+    state = cut_state(solution.state, problem)
+    passed = cut_nodes(solution.passed, problem)
+    return dataclasses.replace(solution, state=state, passed=passed)
 
 
 def flow_result(fault: Int[Array, ""]) -> RESULTS:
@@ -162,19 +170,16 @@ def flow_result(fault: Int[Array, ""]) -> RESULTS:
 
 def concluded(problem: Flow1DProblem, march: March, solution: Solution, throw: bool) -> Solution:
     """What the verbs of this room return: see [`conclude`][]."""
-    return conclude(solution, throw=throw, where=lambda s: _place_of_fault(problem, march, s))
+    return conclude(solution, throw=throw, failure=lambda s: _failure(problem, march, s))
 
 
-def _place_of_fault(problem: Flow1DProblem, march: March, solution: Outcome) -> str:
-    """The vessel and the time of a fault; nothing where the whole network is at fault."""
+def _failure(problem: Flow1DProblem, march: March, solution: Outcome) -> SolveError:
+    """The error of a failed run: its cause, and the vessel and the time at which it was seen."""
     for nowhere in (RESULTS.no_steady_start, RESULTS.cycles_exhausted):
         if ended_as(solution.result, nowhere):
-            return ""
-    fault, time, slot = find_fault(
-        problem, semidiscretise(problem), march, solution.state, solution.failed_at
-    )
-    where = grid_vessel_label(problem.network, problem.grid, int(slot))
-    seen = flow_result(fault)
+            return SolveError(nowhere, "")
+    fault, time, slot = find_fault(problem, march, solution.state, solution.failed_at)
     # Step by step a cause shows that the end of the interval may have swallowed.
-    cause = "" if int(fault) == 0 or ended_as(seen, solution.result) else f" {RESULTS[seen]}"
-    return f"It was seen first in {where} at t = {float(time):.4f} s.{cause}"
+    cause = solution.result if int(fault) == 0 else flow_result(fault)
+    where = grid_vessel_label(problem.network, problem.grid, int(slot))
+    return SolveError(cause, f"It was seen first in {where} at t = {float(time):.4f} s.")

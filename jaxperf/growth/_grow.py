@@ -12,11 +12,11 @@ import numpy as np
 
 from .._misc import InputError
 from ._forest import Forest, load_arrays, save_arrays
-from ._insert import filled_grid, FULL, Growth, insert_sites, Plan, WIDEST
-from ._murray import radius_of
+from ._insert import filled_grid, Growth, insert_sites, Plan, WIDEST
+from ._murray import radius_of, terminal_radius
 from ._partition import Partition
 from ._problem import fingerprint, GrowthProblem, settings_of
-from ._repair import compile_separation, outside_wall, separate
+from ._repair import outside_wall, separate
 from ._roots import Roots
 from ._setup import Run, set_up
 from ._space import enlarged, Grid
@@ -66,15 +66,9 @@ def grow_forest(
         run.seconds["setup"] = time.perf_counter() - begin
         _save(checkpoint, mark, run)
     total, saved = problem.n_terminals, time.monotonic()
-    cells = np.empty(1 << 16, np.int64)
-    start = time.perf_counter()
-    none = np.empty(0, np.int64)
-    insert_sites(run.growth, run.grid, wall, run.plan, none, 0, 0, 0, False, none, cells)
-    compile_separation(run.growth, run.grid, wall)
-    run.seconds["compilation"] = time.perf_counter() - start
     while not _finished(run):
         start = time.perf_counter()
-        _advance(run, wall, cells)
+        _advance(run, wall)
         run.seconds["growth"] += time.perf_counter() - start
         if progress is not None:
             progress(int(run.growth.taken.sum()), total)
@@ -87,28 +81,17 @@ def grow_forest(
     return _forest(problem, run, mark, crossings)
 
 
-def _advance(run: Run, wall: Wall, cells: np.ndarray) -> None:
+def _advance(run: Run, wall: Wall) -> None:
     """Insert the next sites of the queue, or start on those that found no place."""
     if run.at == run.queue.size:
         _next_queue(run)
         return
     stop = min(run.at + _STEP, run.queue.size)
-    failed = np.empty(stop - run.at, np.int64)
-    end, run.at, n = insert_sites(
-        run.growth,
-        run.grid,
-        wall,
-        run.plan,
-        run.queue,
-        run.at,
-        stop,
-        run.level,
-        run.conduit,
-        failed,
-        cells,
+    run.at, failed = insert_sites(
+        run.growth, run.grid, wall, run.plan, run.queue, run.at, stop, run.level, run.conduit
     )
-    run.failed = np.concatenate([run.failed, failed[:n]])
-    if end == FULL:
+    run.failed = np.concatenate([run.failed, failed])
+    if run.at < stop:
         run.grid = enlarged(run.grid)
 
 
@@ -154,7 +137,7 @@ def _settle(run: Run, wall: Wall) -> tuple[int, int]:
     Vessels that widened beyond half a voxel out of the wall end the growth.
     """
     growth, m = run.growth, int(run.growth.used[0])
-    growth.radius[:m] = [radius_of(x, run.plan.law) for x in run.plan.log[growth.count[:m]]]
+    growth.radius[:m] = radius_of(run.plan.log[growth.count[:m]], run.plan.law)
     low = run.grid.origin
     size, shape = float(run.grid.size[0]), run.grid.shape
     vessels = np.concatenate([np.arange(m), np.arange(growth.parent.size, growth.tree.size)])
@@ -185,7 +168,7 @@ def _forest(problem: GrowthProblem, run: Run, mark: str, crossings: tuple[int, i
         "fingerprint": mark,
         "seconds": run.seconds,
         "crossings_moved": crossings[0],
-        "terminal_radius_final_m": float(radius_of(0.0, run.plan.law)),
+        "terminal_radius_final_m": terminal_radius(run.plan.law),
         "sites_exchanged": int(growth.lost.sum()),
         "roots_left_out": run.left_out.tolist(),
     }

@@ -1,13 +1,12 @@
 """Divides the wall into connected territories, one per tree, of given volumes."""
 
-import heapq
-from typing import NamedTuple, no_type_check
+from typing import NamedTuple
 
-import numba
 import numpy as np
 from jaxtyping import Float, Int
 
 from .._misc import InputError
+from .._native import array, function, INT
 from ._wall import Wall
 
 _ROUNDS = 150
@@ -15,6 +14,14 @@ _ROUNDS = 150
 # part of the distance is allowed, so that some wall about the root stays its own.
 _ALLOWED = 0.8
 _GAIN = 0.25
+
+_OF_REAL, _OF_INT = array(np.float64), array(np.int64)
+_owners = function("wall_owners", INT, INT, array(np.float64, 2), _OF_REAL, _OF_INT)
+_ways = function(
+    "wall_ways",
+    *(array(np.int32, 3), _OF_INT, _OF_REAL, array(np.int64, 2), INT),
+    *(_OF_INT, _OF_INT, _OF_REAL),
+)
 
 
 class Partition(NamedTuple):
@@ -58,7 +65,7 @@ def divide_wall(
     number = wall.cell[tuple(ijk.T)]
     place = np.empty((number.size, 3), np.int64)
     place[number] = ijk
-    distance = np.stack([_ways(wall.cell, wall.spacing, place, int(e)) for e in entry_cell])
+    distance = _shortest_ways(wall, place, entry_cell)
     if not np.isfinite(distance).all():
         raise InputError(
             f"{int(np.isinf(distance).any(axis=0).sum())} cells of the wall cannot be reached",
@@ -131,46 +138,19 @@ def _kept(offset: np.ndarray, between: np.ndarray) -> np.ndarray:
     return np.max(offset[None, :] - _ALLOWED * between, axis=1)
 
 
-@numba.njit(cache=True)
-@no_type_check
-def _least(distance, offset):
-    owner = np.zeros(distance.shape[1], np.int64)
-    for x in range(distance.shape[1]):
-        best = np.inf
-        for i in range(distance.shape[0]):
-            value = distance[i, x] - offset[i]
-            if value < best:
-                best = value
-                owner[x] = i
+def _least(distance: Float[np.ndarray, "r c"], offset: Float[np.ndarray, " r"]) -> np.ndarray:
+    owner = np.empty(distance.shape[1], np.int64)
+    _owners(*distance.shape, distance, offset, owner)
     return owner
 
 
-@numba.njit(cache=True)
-@no_type_check
-def _ways(cell, spacing, place, start):
-    """Length of the shortest way from one cell to all others over their 26 neighbours.
-
-    **Source:** E. W. Dijkstra (1959), Numer. Math. 1:269; a heap with outdated entries.
-    """
-    n = place.shape[0]
-    distance = np.full(n, np.inf)
-    distance[start] = 0.0
-    queue = [(0.0, start)]
-    while len(queue) > 0:
-        d, x = heapq.heappop(queue)
-        if d > distance[x]:
-            continue
-        i, j, k = place[x, 0], place[x, 1], place[x, 2]
-        for a in range(-1, 2):
-            for b in range(-1, 2):
-                for c in range(-1, 2):
-                    y = cell[i + a, j + b, k + c]
-                    if y < 0 or y == x:
-                        continue
-                    step = np.sqrt(
-                        (a * spacing[0]) ** 2 + (b * spacing[1]) ** 2 + (c * spacing[2]) ** 2
-                    )
-                    if d + step < distance[y]:
-                        distance[y] = d + step
-                        heapq.heappush(queue, (d + step, np.int64(y)))
+def _shortest_ways(
+    wall: Wall, place: Int[np.ndarray, "c 3"], start: Int[np.ndarray, " r"]
+) -> Float[np.ndarray, "r c"]:
+    """Length (m) of the shortest way from each of some cells to all others."""
+    distance = np.full((len(start), len(place)), np.inf)
+    for row, cell in zip(distance, start.tolist(), strict=True):
+        heap, slot = np.empty(len(place), np.int64), np.full(len(place), -1)
+        shape = np.array(wall.cell.shape)
+        _ways(wall.cell, shape, wall.spacing, place, cell, heap, slot, row)
     return distance

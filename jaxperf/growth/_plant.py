@@ -8,7 +8,7 @@ from scipy.spatial import KDTree
 
 from .._misc import InputError
 from ._insert import enter_vessel, Growth, leave_vessel, Plan, plant, plant_bent
-from ._space import Grid, segment_segment
+from ._space import Grid, segment_distances
 from ._wall import cell_centres, Wall
 
 # Room about an entry and a stub over the vessel's radius.
@@ -88,7 +88,7 @@ def _ways_in(
         return
     nearest = np.atleast_1d(KDTree(centre[fit]).query(origin, k=min(_ENTRIES, fit.size))[1])
     # what reaches the place where the stub begins cannot be avoided, nor the vessel's next pieces
-    away = np.array([np.sqrt(segment_segment(origin, origin, f[:3], f[3:6])[0]) for f in fixed])
+    away = np.sqrt(segment_distances(origin, origin, fixed))
     near = np.maximum(fixed[:, 6] + radius, np.where(own_branch, _BESIDE, 0.0))
     others = np.concatenate([fixed[away >= near], stubs])
     for cell in fit[nearest]:
@@ -104,7 +104,7 @@ def _meets(
     radius: float,
     others: Float[np.ndarray, "f 7"],
 ) -> bool:
-    return any(segment_segment(start, end, o[:3], o[3:6])[0] < (radius + o[6]) ** 2 for o in others)
+    return bool(np.any(segment_distances(start, end, others) < (radius + others[:, 6]) ** 2))
 
 
 def plant_trees(
@@ -123,11 +123,10 @@ def plant_trees(
 
     **Errors:** `NoWay` for a tree that fits nowhere.
     """
-    cells = np.empty(1 << 16, np.int64)
     centre = cell_centres(wall)
     n_trees = plan.planned.size
     for i in np.argsort(-plan.planned, kind="stable").tolist():
-        if _planted(growth, grid, wall, plan, i, centre[cell_tree == i], cells):
+        if _planted(growth, grid, wall, plan, i, centre[cell_tree == i]):
             continue
         others = np.delete(np.arange(n_trees), i)
         stubs = np.column_stack([growth.tail[others], growth.tip[others], growth.radius[others]])
@@ -150,10 +149,10 @@ def plant_trees(
         for cell in ways:
             if np.min(np.sum((tried - centre[cell]) ** 2, axis=1)) < _APART**2:
                 continue
-            leave_vessel(growth, grid, i, cells)
+            leave_vessel(growth, grid, i)
             growth.tip[i] = centre[cell]
-            enter_vessel(growth, grid, i, cells)
-            if _planted(growth, grid, wall, plan, i, centre[own], cells):
+            enter_vessel(growth, grid, i)
+            if _planted(growth, grid, wall, plan, i, centre[own]):
                 break
             tried = np.concatenate([tried, centre[cell][None]])
         else:
@@ -168,18 +167,17 @@ def _planted(
     plan: Plan,
     tree: int,
     territory: Float[np.ndarray, "k 3"],
-    cells: Int[np.ndarray, " n"],
 ) -> bool:
     own = np.flatnonzero(plan.site_tree == tree)
     middle = plan.site[own].mean(axis=0)
     own = own[np.argsort(np.sum((plan.site[own] - middle) ** 2, axis=1), kind="stable")]
     central = own[: int(np.ceil(_CENTRAL * own.size))]
-    bends = territory[:: 1 + len(territory) // _BENDS]
+    bends = np.ascontiguousarray(territory[:: 1 + len(territory) // _BENDS])
     state = (growth, grid, wall, plan)
-    return bool(
-        plant(*state, central, True, cells)
-        or plant(*state, central, False, cells)
-        or plant_bent(*state, central, bends, cells)
-        or plant(*state, own, False, cells)
-        or plant_bent(*state, own, bends, cells)
+    return (
+        plant(*state, central, True)
+        or plant(*state, central, False)
+        or plant_bent(*state, central, bends)
+        or plant(*state, own, False)
+        or plant_bent(*state, own, bends)
     )

@@ -10,7 +10,7 @@ from ..geometry import VoxelMesh
 from ..network import downstream_sum, parent_segment, VascularNetwork
 from ._forest import STUB
 from ._insert import filled_grid, Growth, Plan
-from ._murray import radius_of
+from ._murray import terminal_radius
 from ._partition import divide_wall, Partition
 from ._plant import choose_entries, NoWay, plant_trees
 from ._problem import GrowthProblem
@@ -94,7 +94,7 @@ def _from_roots(problem: GrowthProblem, wall: Wall, roots: Roots, left_out: tupl
     rng = np.random.default_rng(problem.seed)
     # a little more than the terminal vessel needs, for its bifurcation
     site, site_tree = spread_sites(
-        wall, partition.cell_tree, planned, 1.05 * radius_of(0.0, law), blocked, rng
+        wall, partition.cell_tree, planned, 1.05 * terminal_radius(law), blocked, rng
     )
     spread = float(np.cbrt(mesh.volume.sum() / problem.n_terminals))
     plan = Plan(
@@ -123,7 +123,7 @@ def _from_roots(problem: GrowthProblem, wall: Wall, roots: Roots, left_out: tupl
         conduit=True,
         waiting=waiting,
         left_out=np.array(left_out, np.int64),
-        seconds={"setup": 0.0, "compilation": 0.0, "growth": 0.0, "settling": 0.0},
+        seconds={"setup": 0.0, "growth": 0.0, "settling": 0.0},
     )
 
 

@@ -1,17 +1,22 @@
 """Terminal sites: evenly spread points of each tree's territory."""
 
-from typing import no_type_check
-
-import numba
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from .._misc import InputError
-from ._space import point_segment
-from ._wall import trilinear, Wall
+from .._native import array, BY_ADDRESS, function, INT, REAL
+from ._wall import WALL, Wall, wall_struct
 
 _POINTS_PER_SITE = 24
 _ROUNDS = 30
+
+_POINTS, _OF_INT = array(np.float64, 2), array(np.int64)
+_fit = function("sites_fit", BY_ADDRESS(WALL), INT, _POINTS, REAL, INT, _POINTS, array(np.bool_))
+_nearest = function(
+    "sites_nearest",
+    *(INT, _POINTS, _OF_INT, _POINTS, _OF_INT),
+    *(array(np.float64), REAL, _OF_INT, _OF_INT, _OF_INT, _OF_INT),
+)
 
 
 def spread_sites(
@@ -76,93 +81,35 @@ def spread_sites(
     return site, site_tree
 
 
-def _fitting(wall, point, clearance, blocked):
-    return _fits(wall.clearance, wall.spacing, point, clearance, blocked)
-
-
-@numba.njit(cache=True)
-@no_type_check
-def _fits(field, spacing, point, clearance, blocked):
+def _fitting(
+    wall: Wall,
+    point: Float[np.ndarray, "p 3"],
+    clearance: float,
+    blocked: Float[np.ndarray, "f 7"],
+) -> Bool[np.ndarray, " p"]:
     """Whether each point keeps its distance from the wall's surface and all blocked vessels."""
-    fit = np.ones(point.shape[0], np.bool_)
-    for p in range(point.shape[0]):
-        x, y, z = point[p]
-        if trilinear(field, spacing, x, y, z) < clearance:
-            fit[p] = False
-            continue
-        for f in range(blocked.shape[0]):
-            reach = blocked[f, 6] + clearance
-            square = point_segment(x, y, z, blocked[f, :3], blocked[f, 3:6])[0]
-            if square < reach * reach:
-                fit[p] = False
-                break
+    fit = np.empty(len(point), np.bool_)
+    _fit(wall_struct(wall), len(point), point, clearance, len(blocked), blocked, fit)
     return fit
 
 
-@numba.njit(cache=True)
-@no_type_check
-def nearest_site(point, tree, site, site_tree, size):
-    """The nearest site of the same tree for each point, over a grid of cells of `size`."""
-    low, high = np.empty(3), np.empty(3)
-    shape = np.empty(3, np.int64)
-    for k in range(3):
-        low[k], high[k] = site[:, k].min() - 1e-9, site[:, k].max() + 1e-9
-        shape[k] = int((high[k] - low[k]) / size) + 1
-    n_cells = shape[0] * shape[1] * shape[2]
-    start = np.zeros(n_cells + 1, np.int64)
-    where = np.empty(site.shape[0], np.int64)
-    for s in range(site.shape[0]):
-        where[s] = _flat(site[s], low, size, shape)
-        start[where[s] + 1] += 1
-    for c in range(n_cells):
-        start[c + 1] += start[c]
-    fill, member = start[:-1].copy(), np.empty(site.shape[0], np.int64)
-    for s in range(site.shape[0]):
-        member[fill[where[s]]] = s
-        fill[where[s]] += 1
-    owner = np.full(point.shape[0], -1, np.int64)
-    longest = int(shape.max())
-    for p in range(point.shape[0]):
-        own, best = tree[p], np.inf
-        i, j, k = _cell(point[p], low, size, shape)
-        for ring in range(longest + 1):
-            # cells of this ring lie at least this far away
-            if ring > 0 and best <= ((ring - 1) * size) ** 2:
-                break
-            for a in range(max(0, i - ring), min(shape[0], i + ring + 1)):
-                for b in range(max(0, j - ring), min(shape[1], j + ring + 1)):
-                    shell = abs(a - i) == ring or abs(b - j) == ring
-                    step = 1 if shell or ring == 0 else 2 * ring
-                    for c in range(k - ring, k + ring + 1, step):
-                        if c < 0 or c >= shape[2]:
-                            continue
-                        cell = (a * shape[1] + b) * shape[2] + c
-                        for m in range(start[cell], start[cell + 1]):
-                            s = member[m]
-                            if site_tree[s] != own:
-                                continue
-                            d = (
-                                (point[p, 0] - site[s, 0]) ** 2
-                                + (point[p, 1] - site[s, 1]) ** 2
-                                + (point[p, 2] - site[s, 2]) ** 2
-                            )
-                            if d < best or (d == best and s < owner[p]):
-                                best = d
-                                owner[p] = s
+def nearest_site(
+    point: Float[np.ndarray, "p 3"],
+    tree: Int[np.ndarray, " p"],
+    site: Float[np.ndarray, "n 3"],
+    site_tree: Int[np.ndarray, " n"],
+    size: float,
+) -> Int[np.ndarray, " p"]:
+    """The nearest site of the same tree for each point, over a grid of cells of `size` (m).
+
+    Of sites at one distance it is the first one; −1 where the tree has none.
+    """
+    low, high = site.min(axis=0) - 1e-9, site.max(axis=0) + 1e-9
+    shape = ((high - low) / size).astype(np.int64) + 1
+    ijk = np.clip(((site - low) / size).astype(np.int64), 0, shape - 1)
+    cell = np.asarray(np.ravel_multi_index(tuple(ijk.T), tuple(shape)))
+    member = np.argsort(cell, kind="stable")
+    start = np.concatenate([[0], np.cumsum(np.bincount(cell, minlength=int(np.prod(shape))))])
+    owner = np.full(len(point), -1)
+    _nearest(len(point), point, tree, site, site_tree, low, size, shape, start, member, owner)
     return owner
-
-
-@numba.njit(cache=True)
-@no_type_check
-def _cell(x, low, size, shape):
-    i = min(shape[0] - 1, max(0, int((x[0] - low[0]) / size)))
-    j = min(shape[1] - 1, max(0, int((x[1] - low[1]) / size)))
-    k = min(shape[2] - 1, max(0, int((x[2] - low[2]) / size)))
-    return i, j, k
-
-
-@numba.njit(cache=True)
-@no_type_check
-def _flat(x, low, size, shape):
-    i, j, k = _cell(x, low, size, shape)
-    return (i * shape[1] + j) * shape[2] + k

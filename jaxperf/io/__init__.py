@@ -1,30 +1,37 @@
 """Readers and writers: trees, tissue meshes, svOneDSolver and openBF cases, results."""
 
-from ._centerlines import read_centerlines as read_centerlines
-from ._frames import (
-    mesh_in_frame as mesh_in_frame,
-    network_in_frame as network_in_frame,
-    to_frame as to_frame,
-)
-from ._images import read_voxel_labels as read_voxel_labels, write_nifti as write_nifti
-from ._openbf import OpenBFCase as OpenBFCase, read_openbf as read_openbf
-from ._resample import sample_on_grid as sample_on_grid
-from ._svoned import (
-    read_svoned as read_svoned,
-    SvOneDCase as SvOneDCase,
-    SvOneDMaterial as SvOneDMaterial,
-)
-from ._swc import read_swc as read_swc
-from ._tets import (
-    read_tets as read_tets,
-    read_tets_with_data as read_tets_with_data,
-    TetFile as TetFile,
-)
-from ._waveforms import read_waveform as read_waveform
-from ._writers import (
-    json_text as json_text,
-    write_csv as write_csv,
-    write_json as write_json,
-    write_perfusion as write_perfusion,
-    write_tree as write_tree,
-)
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._centerlines import read_centerlines as read_centerlines
+    from ._frames import (
+        mesh_in_frame as mesh_in_frame,
+        network_in_frame as network_in_frame,
+        to_frame as to_frame,
+    )
+    from ._images import read_voxel_labels as read_voxel_labels, write_nifti as write_nifti
+    from ._openbf import OpenBFCase as OpenBFCase, read_openbf as read_openbf
+    from ._resample import sample_on_grid as sample_on_grid
+    from ._svoned import (
+        read_svoned as read_svoned,
+        SvOneDCase as SvOneDCase,
+        SvOneDMaterial as SvOneDMaterial,
+    )
+    from ._swc import read_swc as read_swc
+    from ._tets import (
+        read_tets as read_tets,
+        read_tets_with_data as read_tets_with_data,
+        TetFile as TetFile,
+    )
+    from ._waveforms import read_waveform as read_waveform
+    from ._writers import (
+        json_text as json_text,
+        write_csv as write_csv,
+        write_json as write_json,
+        write_perfusion as write_perfusion,
+        write_tree as write_tree,
+    )
+else:
+    from .._lazy import lazy_names
+
+    __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

@@ -24,8 +24,15 @@ from ._lesion import (
 from ._network import (
     build_network as build_network,
     Lesions as Lesions,
+    RealNetwork as RealNetwork,
     VascularNetwork as VascularNetwork,
     vessel_label as vessel_label,
+)
+from ._padding import (
+    pad_boundary as pad_boundary,
+    pad_network as pad_network,
+    sanitised_boundary as sanitised_boundary,
+    sanitised_network as sanitised_network,
 )
 from ._territory import (
     downstream_sum as downstream_sum,

@@ -146,7 +146,7 @@ class PerfusedBed(AbstractBoundary):
 
 
 # What must be positive for an outlet to mean anything.
-_POSITIVE = ("resistance", "Ra", "Ra_micro", "Rv", "Ra1", "Ra2", "Rv1", "R1", "R2")
+POSITIVE = ("resistance", "Ra", "Ra_micro", "Rv", "Ra1", "Ra2", "Rv1", "R1", "R2")
 STORAGE = ("C", "Ca", "Cim", "Cc", "Ct")
 
 
@@ -160,10 +160,13 @@ def check_boundary(network: VascularNetwork, boundary: tuple[AbstractBoundary, .
     **Errors:** [`InputError`][] naming the type and the node.
     """
     held: list[int] = []
+    # Conditions of a padded network meet on its padded nodes.
+    real = network.real
+    n_real = network.n_nodes if real is None or is_traced(real.node) else int(real.node)
     other: list[int] = []
     for condition in boundary:
         kind = type(condition).__name__
-        for name in ("node", *_POSITIVE, *STORAGE):
+        for name in ("node", *POSITIVE, *STORAGE):
             value = getattr(condition, name, None)
             if value is None or is_traced(value):
                 continue
@@ -171,7 +174,7 @@ def check_boundary(network: VascularNetwork, boundary: tuple[AbstractBoundary, .
             if name == "node":
                 bad = (number < 0) | (number >= network.n_nodes)
                 prescribed = isinstance(condition, PressureBoundary | PressureWaveform)
-                (held if prescribed else other).extend(number.tolist())
+                (held if prescribed else other).extend(number[number < n_real].tolist())
                 expected = f"a node from 0 to {network.n_nodes - 1}"
             else:
                 bad, expected = ~(number > 0), "a positive resistance in Pa s/m3"

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from .._misc import InputError
+from .._custom_types import as_leaf
+from .._misc import InputError, is_traced
 from .._units import M_PER_MM
 from ._network import build_network, Lesions, VascularNetwork
 
@@ -187,7 +188,12 @@ def _refuse_junctions(raw, inside, where):
 
 def _append(lesion, raw, inside, reduction):
     length = raw["length"][inside]
-    add = lambda old, new: jnp.concatenate([old, jnp.asarray(new, old.dtype).reshape(-1)])
+
+    def add(old, new):
+        # A reduction may be traced where a second lesion is declared.
+        array = jnp if is_traced(old) else np
+        return as_leaf(array.concatenate([old, np.asarray(new, old.dtype).reshape(-1)]))
+
     return Lesions(
         diameter_reduction=add(lesion.diameter_reduction, reduction),
         length=add(lesion.length, length.sum()),
@@ -202,7 +208,8 @@ def without_lesions(network: VascularNetwork) -> VascularNetwork:
 
     Shapes do not change, so a compiled solve serves both.
     """
-    reduction = jnp.zeros_like(network.lesion.diameter_reduction)
+    given = network.lesion.diameter_reduction
+    reduction = as_leaf(np.zeros(given.shape, given.dtype))
     return eqx.tree_at(lambda n: n.lesion.diameter_reduction, network, reduction)
 
 
@@ -230,7 +237,7 @@ def undeclared_narrowings(network: VascularNetwork, threshold: float = 0.3) -> l
             upstream = max(upstream, float(widest[segment]))
             segment = into[node[segment, 0]]
         radius = np.asarray(network.radius)[course]
-        arc = np.append(start, start[-1] + float(network.length[course[-1]]))
+        arc = np.append(start, start[-1] + np.asarray(network.length)[course[-1]])
         before_step = np.append(np.inf, radius[:-1, 1])
         lumen = np.append(np.minimum(radius[:, 0], before_step), radius[-1, 1])
         before = np.maximum(upstream, np.maximum.accumulate(lumen))

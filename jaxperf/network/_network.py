@@ -1,10 +1,10 @@
 """The vascular network: centreline nodes, tapered segments, named branches, declared lesions."""
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from .._custom_types import as_leaf
 from .._misc import check_frame, InputError
 from ._topology import build_topology, Topology
 
@@ -29,8 +29,16 @@ class Lesions(eqx.Module):
 
 def no_lesions() -> Lesions:
     """Lesions of a healthy network: empty arrays."""
-    none, index = jnp.zeros(0), jnp.zeros(0, jnp.int32)
+    none, index = as_leaf(np.zeros(0)), as_leaf(np.zeros(0, np.int32))
     return Lesions(none, none, index, index, none)
+
+
+class RealNetwork(eqx.Module):
+    """How many entries of a padded network are real: int32 scalars."""
+
+    node: Int[Array, ""]
+    segment: Int[Array, ""]
+    lesion: Int[Array, ""]
 
 
 class VascularNetwork(eqx.Module):
@@ -44,7 +52,8 @@ class VascularNetwork(eqx.Module):
     **Attributes:** `node_position` (m); `segment_node` (proximal, distal); `radius` (m) at the
     proximal and distal end; `length` (m), which may exceed the chord; `branch`, an index into
     `branch_name`; `frame`, the patient frame of the positions (`LPS`, `RAS`, or `model` for a
-    network that belongs to no image).
+    network that belongs to no image); `real`, how many entries are real where the network is padded
+    by [`jaxperf.pad_problem`][], else None.
 
     Build one with [`build_network`][] or a reader of `jaxperf.io`.
     """
@@ -58,6 +67,7 @@ class VascularNetwork(eqx.Module):
     topology: Topology
     branch_name: tuple[str, ...] = eqx.field(static=True)
     frame: str = eqx.field(static=True)
+    real: RealNetwork | None = None
 
     @property
     def n_nodes(self) -> int:
@@ -183,11 +193,11 @@ def build_network(
     )
     flipped = directed[:, 0] != segment_node[:, 0]
     return VascularNetwork(
-        node_position=jnp.asarray(node_position),
-        segment_node=jnp.asarray(directed, jnp.int32),
-        radius=jnp.asarray(np.where(flipped[:, None], radius[:, ::-1], radius)),
-        length=jnp.asarray(length),
-        branch=jnp.asarray(branch, jnp.int32),
+        node_position=as_leaf(node_position),
+        segment_node=as_leaf(directed, np.int32),
+        radius=as_leaf(np.where(flipped[:, None], radius[:, ::-1], radius)),
+        length=as_leaf(length),
+        branch=as_leaf(branch, np.int32),
         lesion=no_lesions() if lesion is None else lesion,
         topology=topology,
         branch_name=tuple(branch_name),
@@ -197,5 +207,7 @@ def build_network(
 
 def vessel_label(network: VascularNetwork, segment: int) -> str:
     """The name a message gives a segment: its branch, and the numbers of vessel and segment."""
-    name = network.branch_name[int(network.branch[segment])]
-    return f"{name} (vessel {int(network.topology.vessel[segment])}, segment {segment})"
+    branch, vessel = (np.asarray(x)[segment] for x in (network.branch, network.topology.vessel))
+    # A padded network has left its names behind.
+    name = network.branch_name[branch] if network.branch_name else "network"
+    return f"{name} (vessel {vessel}, segment {segment})"

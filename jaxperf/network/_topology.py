@@ -1,12 +1,12 @@
 """Host-side topology of a vascular network: direction, order of elimination, vessels."""
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
+from .._custom_types import as_leaf
 from .._misc import InputError
 
 
@@ -166,7 +166,7 @@ def build_topology(
     leaf = np.bincount(directed.ravel(), minlength=n_nodes) == 1
     leaf[root] = False
     sweep = elimination_order(directed, cut, depth, sweep_shape)
-    as_index = lambda x: jnp.asarray(x, jnp.int32)
+    as_index = lambda x: as_leaf(x, np.int32)
     topology = Topology(
         root=as_index(root),
         terminal=as_index(np.flatnonzero(leaf)),

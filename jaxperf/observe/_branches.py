@@ -89,9 +89,19 @@ def branch_summary(
 
     A branch without segments has no flow and no length, and NaN for the rest.
     """
+    ratio = fractional_flow_reserve(pressure_static, pressure_aortic)
+    return _summary(network, _begins(network), flow, ratio)
+
+
+@eqx.filter_jit
+def _summary(
+    network: VascularNetwork,
+    begins: Bool[Array | np.ndarray, " s"],
+    flow: Float[Array, " s"],
+    ratio: Float[Array, "s 2"],
+) -> BranchSummary:
     n_branches = len(network.branch_name)
     branch = network.branch
-    ratio = fractional_flow_reserve(pressure_static, pressure_aortic)
     filled = jax.ops.segment_sum(jnp.ones_like(network.length), branch, n_branches) > 0.0
 
     def known(values):
@@ -99,7 +109,7 @@ def branch_summary(
 
     radius = network.radius
     return BranchSummary(
-        flow=jax.ops.segment_sum(jnp.where(_begins(network), flow, 0.0), branch, n_branches),
+        flow=jax.ops.segment_sum(jnp.where(begins, flow, 0.0), branch, n_branches),
         ffr_min=known(jax.ops.segment_min(jnp.min(ratio, axis=1), branch, n_branches)),
         length=jax.ops.segment_sum(network.length, branch, n_branches),
         radius_min=known(jax.ops.segment_min(jnp.min(radius, axis=1), branch, n_branches)),
@@ -108,8 +118,8 @@ def branch_summary(
     )
 
 
-def _begins(network: VascularNetwork) -> Bool[Array, " s"]:
+def _begins(network: VascularNetwork) -> Bool[np.ndarray, " s"]:
     """The segments that no segment of their own branch feeds."""
     node, branch = np.asarray(network.segment_node), np.asarray(network.branch)
     key = node.astype(np.int64) * len(network.branch_name) + branch[:, None]
-    return jnp.asarray(~np.isin(key[:, 0], key[:, 1]))
+    return ~np.isin(key[:, 0], key[:, 1])

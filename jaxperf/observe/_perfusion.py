@@ -1,10 +1,13 @@
 """Myocardial blood flow by segment of the ventricle."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 
+@functools.partial(jax.jit, static_argnames="n_segments")
 def segment_means(
     mbf: Float[Array, " c"],
     volume: Float[Array, " c"],

@@ -1,11 +1,13 @@
 """Ratios of pressures and of flows."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._custom_types import cast_like, ScalarLike
 
 
+@jax.jit
 def fractional_flow_reserve(
     pressure_static: Float[Array, "*s"], pressure_aortic: ScalarLike
 ) -> Float[Array, "*s"]:
@@ -24,6 +26,7 @@ def fractional_flow_reserve(
     return pressure_static / cast_like(pressure_aortic, pressure_static)
 
 
+@jax.jit
 def coronary_flow_reserve(
     rest: Float[Array, "*s"], hyperemia: Float[Array, "*s"]
 ) -> Float[Array, "*s"]:

@@ -82,8 +82,10 @@ def _number(axes, place, segment, values, colour, number_format) -> None:
     ink = INK if luminance > 0.45 else "white"
     value = values[segment - 1]
     text = format(float(value), number_format) if np.isfinite(value) else "–"
-    axes.text(x, y - 0.025, text, ha="center", va="center", fontsize=9.5, color=ink)
-    axes.text(x, y + 0.068, str(segment), ha="center", va="center", fontsize=6, color=ink)
+    # inside the map, so the layout need not measure them
+    style = {"ha": "center", "va": "center", "color": ink, "in_layout": False}
+    axes.text(x, y - 0.025, text, fontsize=9.5, **style)
+    axes.text(x, y + 0.068, str(segment), fontsize=6, **style)
 
 
 def bullseye_figure(

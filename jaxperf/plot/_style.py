@@ -8,6 +8,8 @@ FLOW_MAP = "viridis"
 INK = "#222222"
 MUTED = "#777777"
 ISCHAEMIC_FFR = 0.80
+# zlib's own choice, 6, takes twice as long for a tenth less
+_PNG = {"compress_level": 3}
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -15,7 +17,7 @@ def new_figure(width: float, height: float) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
@@ -28,4 +30,6 @@ def add_note(figure: Any, text: str) -> None:
 
 def save_figure(path: str | os.PathLike, figure: Any, dpi: int = 140) -> None:
     """Write a figure as PNG."""
-    figure.savefig(path, dpi=dpi, facecolor="white", metadata={"Software": "jaxperf"})
+    figure.set_dpi(dpi)
+    # `savefig` would draw everything once more, unseen, to lay the figure out
+    figure.canvas.print_png(path, metadata={"Software": "jaxperf"}, pil_kwargs=_PNG)

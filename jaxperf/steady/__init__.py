@@ -15,6 +15,7 @@ from ._newton import (
     Newton as Newton,
     UnrolledAdjoint as UnrolledAdjoint,
 )
+from ._padding import pad_vessels as pad_vessels, sanitised_vessels as sanitised_vessels
 from ._solve import (
     solve_steady as solve_steady,
     SteadyProblem as SteadyProblem,

@@ -4,11 +4,13 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._results import conclude, RESULTS
+from .._padding import cut, cut_solution, pad_problem
+from .._results import conclude, RESULTS, SolveError
 from .._units import M_PER_MM
 from ..network import check_boundary, VascularNetwork, vessel_label
 from ..vessel import AbstractWall, Blood, RigidWall
 from ._newton import AbstractAdjoint, find_root, ImplicitAdjoint, Newton
+from ._padding import pad_vessels, sanitised_vessels
 from ._system import Boundary, initial_state, NetworkLaw, node_closure, SteadySystem
 
 
@@ -75,13 +77,14 @@ def solve_steady(
     # A default left out and the same value passed would be two programs: see `solve_perfusion`.
     solution = _solve(problem, method, adjoint, max_steps)
     where = lambda s: worst_vessel(problem.network, np.asarray(s.pressure), np.asarray(s.flow))
-    return conclude(solution, throw=throw, where=where)
+    return conclude(solution, throw=throw, failure=lambda s: SolveError(s.result, where(s)))
 
 
 @eqx.filter_jit
 def _solve(
     problem: SteadyProblem, method: Newton, adjoint: AbstractAdjoint, max_steps: int
 ) -> SteadySolution:
+    problem = sanitised_vessels(problem)
     closure = node_closure(problem.network, problem.boundary)
     law = NetworkLaw(problem.network, problem.blood, problem.wall)
     root = find_root(
@@ -126,3 +129,23 @@ def worst_vessel(
     fall = np.abs(pressure[node[:, 0]] - pressure[node[:, 1]]) / np.asarray(network.length)
     i = int(np.argmax(lost if lost.any() else fall))
     return f"The worst vessel is {vessel_label(network, i)}."
+
+
+@pad_problem.register
+def _pad(problem: SteadyProblem) -> SteadyProblem:
+    return pad_vessels(problem)
+
+
+@cut_solution.register
+def _cut(solution: SteadySolution, problem: SteadyProblem) -> SteadySolution:
+    n_nodes, n_segments = problem.network.n_nodes, problem.network.n_segments
+    return eqx.tree_at(
+        lambda s: (s.pressure, s.flow, s.pressure_static, s.area),
+        solution,
+        (
+            cut(solution.pressure, n_nodes),
+            cut(solution.flow, n_segments),
+            cut(solution.pressure_static, n_segments),
+            cut(solution.area, n_segments),
+        ),
+    )

@@ -5,8 +5,9 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
+from .._padding import is_real, kept
 from ..network import (
     AbstractBoundary,
     CoronaryOutletSvOneD,
@@ -74,7 +75,23 @@ def node_closure(network: VascularNetwork, boundary: Boundary) -> NodeClosure:
             resistance, reference = _outlet(condition)
             conductance = conductance.at[condition.node].add(1.0 / resistance)
             inflow = inflow.at[condition.node].add(reference / resistance)
-    return NodeClosure(fixed, pressure, inflow, conductance)
+    closure = NodeClosure(fixed, pressure, inflow, conductance)
+    return closure if network.real is None else _padding_held(closure, network.real.node)
+
+
+def _padding_held(closure: NodeClosure, count: Int[Array, ""]) -> NodeClosure:
+    """Padded nodes held at a pressure at which every vessel is open."""
+    real = is_real(count, closure.fixed.shape[0])
+    free = NodeClosure(
+        closure.fixed & real,
+        kept(closure.pressure, real, 0.0),
+        kept(closure.inflow, real, 0.0),
+        kept(closure.conductance, real, 0.0),
+    )
+    level = jax.lax.stop_gradient(_highest(free))
+    return NodeClosure(
+        free.fixed | ~real, kept(free.pressure, real, level), free.inflow, free.conductance
+    )
 
 
 class NetworkState(eqx.Module):
@@ -199,13 +216,18 @@ class NetworkLaw(eqx.Module):
         return factor_network(self.network, self.linearise(state), total, closure.fixed)
 
 
-def initial_state(network: VascularNetwork, closure: NodeClosure) -> NetworkState:
-    """Rest at the highest prescribed or reference pressure: every vessel open."""
+def _highest(closure: NodeClosure) -> Float[Array, ""]:
+    """The highest prescribed or reference pressure; 0 where there is none."""
     has_outlet = closure.conductance > 0
     reference = closure.inflow / jnp.where(has_outlet, closure.conductance, 1.0)
     known = jnp.where(closure.fixed, closure.pressure, jnp.where(has_outlet, reference, -jnp.inf))
     highest = jnp.max(known)
-    highest = jnp.where(jnp.isfinite(highest), highest, 0.0).astype(closure.pressure.dtype)
+    return jnp.where(jnp.isfinite(highest), highest, 0.0).astype(closure.pressure.dtype)
+
+
+def initial_state(network: VascularNetwork, closure: NodeClosure) -> NetworkState:
+    """Rest at the highest prescribed or reference pressure: every vessel open."""
+    highest = _highest(closure)
     pressure = jnp.where(closure.fixed, closure.pressure, highest)
     return NetworkState(pressure, jnp.zeros_like(network.length))
 

@@ -1,0 +1,194 @@
+"""Run folders of real processes that are killed, hung up, or run side by side."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from jaxperf import InputError
+from jaxperf.case._folder import run_folder
+
+posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+REPOSITORY = Path(__file__).resolve().parents[1]
+# The command line in a process for each folder; its runs write half a folder and wait. The
+# process of the folder "hang" has a terminal, whose number is the first argument.
+_WAITING = """
+import fcntl, os, signal, sys, termios, time
+from jaxperf import cli
+from jaxperf.case._folder import run_folder
+
+def wait(case, *, out, data, overwrite, progress):
+    with run_folder(out, overwrite) as folder:
+        (folder / "half").write_text("half")
+        os.write(1, f"begun {os.getpid()} {out}\\n".encode())
+        with progress.stage("compile"):
+            time.sleep(120.0)
+
+cli.cases.run_case = wait
+terminal, *outs = sys.argv[1:]
+for out in outs:
+    if os.fork() == 0:
+        if "hang" in out:
+            os.setsid()
+            fcntl.ioctl(int(terminal), termios.TIOCSCTTY, 0)
+            os.dup2(int(terminal), 2)
+        if "nohup" in out:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        sys.argv = ["jaxperf", "demo", "--out", out]
+        cli.main()
+for _ in outs:
+    number, status = os.wait()
+    os.write(1, f"ended {number} {os.waitstatus_to_exitcode(status)}\\n".encode())
+"""
+
+
+@dataclass
+class Waiting:
+    """A run that waits with half its folder written.
+
+    `said` is what the runs print, `terminal` the other end of the terminal of the run in "hang".
+    """
+
+    number: int
+    out: Path
+    said: IO[str]
+    terminal: int
+
+    def kill(self, by: int) -> int:
+        """The exit code that a signal leads to."""
+        os.kill(self.number, by)
+        return self.ended()
+
+    def ended(self) -> int:
+        word, number, code = self.said.readline().split()
+        assert (word, int(number)) == ("ended", self.number)
+        return int(code)
+
+    @property
+    def hidden(self) -> list[Path]:
+        return [path for path in self.out.parent.iterdir() if path.name.startswith(".")]
+
+
+def write(out: Path, text: str, overwrite: bool = False) -> None:
+    with run_folder(out, overwrite) as folder:
+        (folder / "summary.json").write_text(text)
+
+
+def content(out: Path) -> str:
+    return (out / "summary.json").read_text()
+
+
+@pytest.fixture(scope="module")
+def waiting(tmp_path_factory):
+    """Waiting runs by the name of the folder that they are in."""
+    names = ("kill", "term", "hang", "nohup")
+    outs = [tmp_path_factory.mktemp(name) / "out" for name in names]
+    terminal, other = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", _WAITING, str(other), *map(str, outs)],
+        pass_fds=[other],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TERM": "xterm"},
+        start_new_session=True,
+    )
+    os.close(other)
+    said = process.stdout
+    assert said is not None
+    runs = {}
+    try:
+        for _ in names:
+            word, number, out = said.readline().split()
+            assert word == "begun"
+            name = names[outs.index(Path(out))]
+            runs[name] = Waiting(int(number), Path(out), said, terminal)
+        yield runs
+    finally:
+        # those that a failed test has left, too; what has a terminal is in a group of its own
+        for group in (process.pid, *(run.number for name, run in runs.items() if name == "hang")):
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+        process.wait()
+        said.close()
+
+
+@posix
+def test_the_folder_of_a_killed_run_is_removed_and_one_in_use_is_not(waiting):
+    run = waiting["kill"]
+    (folder,) = (path for path in run.hidden if path.is_dir())
+    with pytest.raises(InputError, match="another run is writing it"):
+        write(run.out, "second")
+    assert (folder / "half").exists()
+    assert run.kill(signal.SIGKILL) == -signal.SIGKILL
+    assert (folder / "half").exists()
+    neighbour = folder.with_name(f"{folder.name}-more")
+    neighbour.mkdir()
+    write(run.out, "second")
+    assert sorted(run.out.parent.iterdir()) == [neighbour, run.out]
+    assert content(run.out) == "second"
+
+
+@posix
+def test_a_signal_ends_a_run_without_a_trace(waiting):
+    run = waiting["term"]
+    assert run.kill(signal.SIGTERM) == 128 + signal.SIGTERM
+    assert list(run.out.parent.iterdir()) == []
+
+
+@posix
+def test_a_terminal_that_is_closed_ends_a_run_without_a_trace(waiting):
+    run = waiting["hang"]
+    shown = b""
+    while b"compile" not in shown:
+        shown += os.read(run.terminal, 4096)
+    os.close(run.terminal)
+    assert run.ended() == 128 + signal.SIGHUP
+    assert list(run.out.parent.iterdir()) == []
+
+
+@posix
+def test_a_run_under_nohup_outlives_its_terminal(waiting):
+    run = waiting["nohup"]
+    os.kill(run.number, signal.SIGHUP)
+    time.sleep(0.2)
+    assert len(run.hidden) == 2
+    assert run.kill(signal.SIGTERM) == 128 + signal.SIGTERM
+    assert run.hidden == []
+
+
+def test_a_run_killed_between_its_renames_loses_nothing(tmp_path):
+    out, new = tmp_path / "out", tmp_path / ".out-0123abcd"
+    for name, text in ((".out-0123abcd-old", "first"), (".out-0123abcd", "second")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "summary.json").write_text(text)
+    with pytest.raises(InputError, match="it exists"):
+        write(out, "third")
+    assert content(out) == "second" and list(tmp_path.iterdir()) == [out]
+    out.rename(new.with_name(f"{new.name}-old"))
+    with pytest.raises(InputError, match="it exists"):
+        write(out, "third")
+    assert content(out) == "second" and list(tmp_path.iterdir()) == [out]
+    out.rename(new.with_name(f"{new.name}-old"))
+    # a scheduler's script may have made the place anew
+    out.mkdir()
+    write(out, "third", overwrite=True)
+    assert content(out) == "third" and list(tmp_path.iterdir()) == [out]
+
+
+def test_a_failed_run_keeps_what_it_was_to_replace(tmp_path):
+    out = tmp_path / "out"
+    write(out, "first")
+    with pytest.raises(KeyboardInterrupt), run_folder(out, True) as folder:
+        (folder / "summary.json").write_text("half")
+        raise KeyboardInterrupt
+    assert content(out) == "first" and list(tmp_path.iterdir()) == [out]
+    write(out, "second", overwrite=True)
+    assert content(out) == "second" and list(tmp_path.iterdir()) == [out]
