@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flow1d_cases import advance, star, volume, waveform
+from flow1d_cases import advance, interpolated, star, volume, waveform
 from helpers import data_dir, requires_data
 from scipy.integrate import solve_ivp
 
@@ -290,13 +290,6 @@ def cycle_ode(rate, start):
     return found.y[:, -1]
 
 
-def interpolated(waveform):
-    """Its values at a time; arrays of the host, for the integrator asks some thousand times."""
-    time = np.append(np.asarray(waveform.time), 1.0)
-    rows = [np.append(row, row[0]) for row in np.asarray(waveform.value)]
-    return lambda t: np.array([np.interp(t, time, row) for row in rows])
-
-
 @pytest.fixture(scope="module")
 def outlets():
     """Seven short stiff vessels: six under one pressure, one under a flow, each with an outlet."""
@@ -354,11 +347,8 @@ def outlets():
 
     end, outflow = run(problem)
     place = {n: i for i, n in enumerate(np.asarray(problem.grid.node_network).tolist())}
-    return (
-        end,
-        lambda n: float(outflow[place[n]]),
-        *(interpolated(w) for w in (pressure, flow, both)),
-    )
+    leaving = lambda n: float(outflow[place[n]])
+    return end, leaving, *(interpolated(w) for w in (pressure, flow, both))
 
 
 def test_resistance_and_pressure_inlet(outlets):
