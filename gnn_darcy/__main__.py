@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from jaxperf import enable_compilation_cache
+from jaxperf._cache import enable_compilation_cache
 from jaxperf._misc import InputError
 
 from ._config import read_config

@@ -212,8 +212,8 @@ def condense_bed(
     **Errors:** [`InputError`][] naming the vessel or the node: an elastic wall in the problem, a
     1-D part that is not closed towards the roots, a loop, a lesion or a boundary condition in the
     bed, an outlet that feeds no tissue, two outlets that the mesh cannot tell apart, a vessel
-    without lumen, a pressure waveform without depth. [`SolveError`][] naming the vessel or the
-    outlet where a solve fails; under a transformation the bed is NaN then.
+    without lumen, a pressure waveform without depth. [`SolveError`][] where a solve fails; under a
+    transformation the bed is NaN then.
 
     **Source:** abstracts of J. A. E. Spaan, N. P. W. Breuls, J. D. Laird, Circ Res 49:584 (1981);
     W. M. Chilian, M. L. Marcus, Am J Physiol 247:H984 (1984); J. A. E. Spaan, Circ Res 56:293
@@ -229,9 +229,9 @@ def condense_bed(
     outlets = _outlets(problem.network, linear, cut)
     if rtol is None:
         rtol = by_precision(solution.pressure, float64=1e-6, float32=1e-4)
-    tolerance = as_leaf(rtol, solution.pressure.dtype)
+    rtol = as_leaf(rtol, solution.pressure.dtype)
     interaction = _interaction(
-        problem.network, linear, method, outlets, cut, tolerance, max_linear_steps, chunk, progress
+        problem.network, linear, method, outlets, cut, rtol, max_linear_steps, chunk, progress
     )
     _refuse_twins(problem.network, cut, interaction)
     bed = _perfused_bed(
