@@ -35,6 +35,13 @@ def waveform(function, period, knots):
     return Waveform(time, np.asarray(function(time), np.float64)[None], period)
 
 
+def interpolated(wave):
+    """A waveform's values at a time, on the host: an integrator asks some thousand times."""
+    time = np.append(np.asarray(wave.time), wave.period)
+    rows = [np.append(row, row[0]) for row in np.asarray(wave.value)]
+    return lambda t: np.array([np.interp(t, time, row) for row in rows])
+
+
 def advance(equations: Semidiscretisation, y, t0, h, n, field=None):
     """n equal steps of the default solver; `field` stands in for the equations where given."""
     term = diffrax.ODETerm(equations if field is None else field)

@@ -34,16 +34,19 @@ def _relative_l2(found, exact, volume):
     return float(np.sqrt(np.sum(volume * (found - exact) ** 2) / np.sum(volume * exact**2)))
 
 
+@eqx.filter_jit
+def _operator(prepared, permeability, sink):
+    return darcy_operator(prepared.graph, prepared.transmissibility(permeability), sink)
+
+
 def _manufactured_error(case, n):
     mesh = kuhn_tetrahedra(n)
     prepared = darcy_mesh(mesh)
-    exact = np.asarray(jax.vmap(case.pressure)(jnp.asarray(mesh.point)))
-    source = jax.vmap(case.source)(jnp.asarray(mesh.point))
-    centroid = jnp.asarray(mesh.point[mesh.tet].mean(axis=1))
-    permeability = jax.vmap(case.permeability)(centroid)
-    operator = darcy_operator(
-        prepared.graph, prepared.transmissibility(permeability), jnp.zeros(mesh.n_cells)
-    )
+    field = lambda function, place: jax.jit(jax.vmap(function))(jnp.asarray(place))
+    exact = np.asarray(field(case.pressure, mesh.point))
+    source = field(case.source, mesh.point)
+    permeability = field(case.permeability, mesh.point[mesh.tet].mean(axis=1))
+    operator = _operator(prepared, permeability, jnp.zeros(mesh.n_cells))
     on_boundary = ((mesh.point < 1e-12) | (mesh.point > 1 - 1e-12)).any(axis=1)
     problem = DarcyProblem(
         operator, source * mesh.volume, jnp.asarray(on_boundary), jnp.asarray(exact)
@@ -85,7 +88,7 @@ def _slab_error(n):
     x = mesh.centre[:, 0] + 0.5 * thickness / n
     prepared = darcy_mesh(mesh)
     sink = jnp.asarray(mesh.volume) / length**2
-    operator = darcy_operator(prepared.graph, prepared.transmissibility(jnp.asarray(1.0)), sink)
+    operator = _operator(prepared, jnp.asarray(1.0), sink)
     # p(0) = 1 acts through half a cell: a Robin term on the first layer
     first = mesh.cell_ijk[:, 0] == 0
     half = np.where(first, 1e-6 / (0.5 * thickness / n), 0.0)
@@ -106,11 +109,7 @@ def _shell_error(n):
 
     mesh = kuhn_tetrahedra((n, 2 * n, 2 * n), vertex_map=sector)
     prepared = darcy_mesh(mesh)
-    operator = darcy_operator(
-        prepared.graph,
-        prepared.transmissibility(jnp.asarray(length**2)),
-        jnp.asarray(mesh.volume),
-    )
+    operator = _operator(prepared, jnp.asarray(length**2), jnp.asarray(mesh.volume))
     radius = np.linalg.norm(mesh.point, axis=1)
     exact = np.asarray(screened_shell(jnp.asarray(radius), inner, outer, length))
     fixed = jnp.asarray((radius < inner * (1 + 1e-9)) | (radius > outer * (1 - 1e-9)))
@@ -188,18 +187,19 @@ def test_gradient_has_two_witnesses(small):
         return jnp.sum(jnp.linalg.solve(dense, source) ** 2)
 
     theta = jnp.array([2.0, 0.5, 1.3])
-    value, gradient = jax.jit(jax.value_and_grad(functional))(theta)
-    dense_value, dense_gradient = jax.value_and_grad(dense_functional)(theta)
+    run = jax.jit(jax.value_and_grad(functional))
+    value, gradient = run(theta)
+    dense_value, dense_gradient = jax.jit(jax.value_and_grad(dense_functional))(theta)
     assert abs(value / dense_value - 1) <= 1e-11
-    assert jnp.max(jnp.abs(gradient / dense_gradient - 1)) <= 1e-9
+    assert np.max(np.abs(gradient / dense_gradient - 1)) <= 1e-9
     step = 1e-4
     for k in range(3):
-        e = step * jnp.eye(3)[k]
-        f = [functional(theta + m * e) for m in (-2, -1, 1, 2)]
+        e = step * np.eye(3)[k]
+        f = [run(jnp.asarray(theta + m * e))[0] for m in (-2, -1, 1, 2)]
         difference = (f[0] - 8 * f[1] + 8 * f[2] - f[3]) / (12 * step)
         assert abs(difference / gradient[k] - 1) <= 1e-8
     hessian = jax.jit(jax.hessian(functional))(theta)
-    dense_hessian = jax.hessian(dense_functional)(theta)
+    dense_hessian = jax.jit(jax.hessian(dense_functional))(theta)
     assert jnp.max(jnp.abs(hessian - dense_hessian)) <= 1e-8 * jnp.max(jnp.abs(dense_hessian))
 
 

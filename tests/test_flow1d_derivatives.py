@@ -206,7 +206,7 @@ def test_second_derivative_of_a_node():
         node = one_node([1e4], flow[None], [1e-5], [-1e-15], [0.0], 1.1e4, fixed=1.0)
         return solve_nodes(node)[0][0, 0]
 
-    found = jax.hessian(pressure)(jnp.asarray(4e-6))
+    found = jax.jit(jax.hessian(pressure))(jnp.asarray(4e-6))
     assert float(found) == pytest.approx(-2 * 530.0 / 1e-10, rel=1e-4)
 
 
@@ -225,7 +225,7 @@ def test_hessian_of_a_junction():
         return jnp.sum(solve_nodes(node)[0] ** 2) / 1e8
 
     zero = jnp.zeros(3)
-    hessian = np.asarray(jax.hessian(flow_through)(zero))
+    hessian = np.asarray(jax.jit(jax.hessian(flow_through))(zero))
     by_differences = differences(jax.jit(jax.grad(flow_through)), np.zeros(3), step=1e-2)
     assert np.allclose(hessian, hessian.T, rtol=1e-9)
     assert np.abs(hessian).max() > 1e-3

@@ -48,33 +48,37 @@ def arguments():
     return [some(), some(), 0.1 * scalar(), *(some() for _ in range(4)), scalar(), scalar()]
 
 
+def derivatives(law, plain, given, along):
+    """First ones by one argument at a time, second ones along all of them, and the gradient."""
+    first = []
+    for k in range(len(given)):
+        of = lambda one, k=k: law(plain, *given[:k], one, *given[k + 1 :])
+        first.append(jax.jvp(of, (given[k],), (along[k],)))
+    path = lambda s: law(plain, *(x + s * d for x, d in zip(given, along, strict=True)))
+    slope = lambda s: jax.jvp(path, (s,), (jnp.ones(()),))[1]
+    second = jax.jvp(slope, (jnp.zeros(()),), (jnp.ones(()),))[1]
+    gradient = jax.grad(lambda every: jnp.sum(law(plain, *every)))(given)
+    return first, (second, gradient)
+
+
 @pytest.mark.parametrize("with_inertia", [False, True])
 @pytest.mark.parametrize("shape", _SHAPE)
 def test_derivatives_are_those_of_the_formulas(shape, with_inertia):
-    """First ones by one argument at a time, second ones by all of them."""
     root = jnp.linspace(0.3, 1.0, _N) if with_inertia else None
     given = arguments()
-    along = [0.3 + 0.5 * x for x in given]
-    for name, law in laws(_SHAPE[shape], root).items():
-        for k, dot in enumerate(along):
-            of = lambda plain, k=k, law=law: (
-                lambda one: law(plain, *given[:k], one, *given[k + 1 :])
-            )
-            expected = jax.jvp(of(True), (given[k],), (dot,))
-            found = jax.jvp(of(False), (given[k],), (dot,))
-            for x, y in zip(found, expected, strict=True):
-                assert np.allclose(x, y, rtol=1e-12, atol=1e-13), (name, k)
-
-        def twice(plain, law=law):
-            path = lambda s: law(plain, *(x + s * d for x, d in zip(given, along, strict=True)))
-            slope = lambda s: jax.jvp(path, (s,), (jnp.ones(()),))[1]
-            return jax.jvp(slope, (jnp.zeros(()),), (jnp.ones(()),))[1]
-
-        assert np.allclose(twice(False), twice(True), rtol=1e-11, atol=1e-12), name
-        total = lambda plain, law=law: jax.grad(lambda every: jnp.sum(law(plain, *every)))(given)
-        for x, y in zip(total(False), total(True), strict=True):
-            assert np.allclose(x, y, rtol=1e-11, atol=1e-12), name
     assert len(given) == 9
+    along = [0.3 + 0.5 * x for x in given]
+    every = laws(_SHAPE[shape], root)
+    run = lambda plain: jax.jit(
+        lambda *a: {name: derivatives(law, plain, *a) for name, law in every.items()}
+    )(given, along)
+    found, expected = run(False), run(True)
+    for name in every:
+        for k, pair in enumerate(zip(found[name][0], expected[name][0], strict=True)):
+            for x, y in zip(*pair, strict=True):
+                assert np.allclose(x, y, rtol=1e-12, atol=1e-13), (name, k)
+        for x, y in zip(*(jax.tree.leaves(of[name][1]) for of in (found, expected)), strict=True):
+            assert np.allclose(x, y, rtol=1e-11, atol=1e-12), name
 
 
 def test_no_momentum_coefficient():
