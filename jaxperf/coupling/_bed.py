@@ -222,8 +222,7 @@ def condense_bed(
     """
     _refuse_arguments(problem, pressure_lv, depth, tissue_compliance_ml_mmHg_100g)
     cut = cut_network(problem, is_transient)
-    if solution is None:
-        solution = solve_perfusion(problem, method, max_linear_steps=max_linear_steps)
+    solution = solution or solve_perfusion(problem, method, max_linear_steps=max_linear_steps)
     held = np.isin(np.arange(problem.network.n_nodes), cut.node)
     linear = _linear(problem, solution, as_leaf(held))
     outlets = _outlets(problem.network, linear, cut)
