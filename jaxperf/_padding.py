@@ -94,16 +94,18 @@ def pad_problem(problem: Any) -> Any:
     added is harmless: the solution of the real entries is that of the problem itself, and a
     derivative with respect to them too. [`jaxperf.cut_solution`][] takes them out.
 
-    **Arguments:** `problem`, a [`jaxperf.SteadyProblem`][], [`jaxperf.DarcyProblem`][] or
-    [`jaxperf.PerfusionProblem`][], or a mesh of [`jaxperf.darcy_mesh`][]; its floating-point leaves
-    may be traced, so that derivatives run through the padding.
+    **Arguments:** `problem`, a [`jaxperf.SteadyProblem`][], [`jaxperf.DarcyProblem`][],
+    [`jaxperf.PerfusionProblem`][] or [`jaxperf.Flow1DProblem`][], or a mesh of
+    [`jaxperf.darcy_mesh`][]; its floating-point leaves may be traced, so that derivatives run
+    through the padding.
 
     **Returns:** a problem of the same type. Names of branches and the frame are left out: they
-    would make programs differ.
+    would make programs differ. The steps of a transient problem get shorter by up to 12 %, so that
+    their number is one of a few.
 
     **Errors:** [`InputError`][] for what cannot be padded.
     """
-    _refuse(problem, "pad_problem", "a SteadyProblem, DarcyProblem or PerfusionProblem")
+    _refuse(problem, "pad_problem", "a problem of steady, Darcy, coupled or transient flow")
 
 
 @functools.singledispatch
@@ -116,7 +118,7 @@ def cut_solution(solution: Any, problem: Any) -> Any:
 
     **Errors:** [`InputError`][] for what is no solution of a padded problem.
     """
-    _refuse(solution, "cut_solution", "a SteadySolution, DarcySolution or PerfusionSolution")
+    _refuse(solution, "cut_solution", "a solution of steady, Darcy, coupled or transient flow")
 
 
 def _refuse(thing: Any, where: str, expected: str) -> None:

@@ -36,9 +36,9 @@ problem = jp.flow1d_problem(
     network, boundary, jp.Blood(), jp.SqrtAreaWall(jp.OlufsenStiffness(), 1e4), cell_time=2e-3
 )
 points = jp.SavePoints([0, 2], [0.5, 0.5])
-jp.solve_periodic(problem, points=points, samples=2, throw=False)
+jp.solve_periodic(problem, points=points, samples=2)
 print(len(names))
-jp.solve_flow1d(problem, points=points, samples=2, throw=False)
+jp.solve_flow1d(problem, points=points, samples=2)
 print(len(names), names)
 """
 
