@@ -27,10 +27,10 @@ network = jp.build_network(
 )
 time = np.linspace(0.0, 1.0, 21)[:-1]
 pressure = jp.Waveform(time, (1.2e4 + 2e3 * np.sin(2 * np.pi * time))[None], 1.0)
-node, resistance = jax.device_put((np.array([0]), np.full(3, 2e10)))
+node, resistance, reference = jax.device_put((np.array([0]), np.full(3, 2e10), np.full(3, 2e3)))
 boundary = (
     jp.PressureWaveform(node, pressure),
-    jp.ResistanceOutlet(network.terminals, resistance, resistance),
+    jp.ResistanceOutlet(network.terminals, resistance, reference),
 )
 problem = jp.flow1d_problem(
     network, boundary, jp.Blood(), jp.SqrtAreaWall(jp.OlufsenStiffness(), 1e4), cell_time=2e-3
