@@ -28,7 +28,7 @@ class AbstractDarcyMesh(eqx.Module):
         """Transmissibility (m³/s/Pa) of every edge; differentiable in the permeability."""
 
 
-def check_shape(permeability: Array, n_elements: int) -> None:
+def check_shape(permeability: Array | np.ndarray, n_elements: int) -> None:
     allowed = ((), (n_elements,), (n_elements, 3, 3))
     if permeability.shape not in allowed:
         raise ValueError(
