@@ -3,6 +3,7 @@
 from abc import abstractmethod
 
 import equinox as eqx
+import numpy as np
 from jaxtyping import Array, Float
 
 from ._operator import DarcyGraph
