@@ -17,13 +17,6 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 # A C compiler that pip installs, for machines without one.
 ZIG = "ziglang>=0.14,<0.18"
-# The result is that of the operations as they are written, one after the other, on every
-# processor: no fused multiply-add, no reordering, no instructions beyond the baseline (what a
-# compiler takes where none is named; zig would take the machine's own).
-_FLAGS = (
-    "-O3", "-std=c11", "-ffp-contract=off", "-fno-fast-math", "-fno-math-errno",
-    "-fPIC", "-fvisibility=hidden", "-shared",
-)  # fmt: skip
 # By system: zig's name of it with the oldest version the library runs on, and the wheel's.
 _SYSTEMS = {
     "Linux": ("linux-gnu.2.17", "manylinux_2_17"),
@@ -56,7 +49,7 @@ def compile_library() -> Path:
     with tempfile.TemporaryDirectory(dir=library.parent, prefix=".build-") as folder:
         made = Path(folder) / library.name
         command = [
-            *_compiler(), *_FLAGS, f'-DJAXPERF_SOURCES="{sources.digest()}"',
+            *_compiler(), *sources.FLAGS, f'-DJAXPERF_SOURCES="{sources.digest()}"',
             *map(str, sources.source_files()), "-lm", "-o", str(made),
         ]  # fmt: skip
         # zig's own default is a folder in HOME, which need not be writable.

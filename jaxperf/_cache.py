@@ -10,7 +10,7 @@ from pathlib import Path
 
 # Bytes of compiled programs that are kept; those not used for longest go first.
 _LARGEST = 2 * 1024**3
-_UNREADABLE = "Error reading persistent compilation cache entry"
+_UNUSABLE = ("Error reading persistent compilation", "Error writing persistent compilation")
 
 
 def enable_compilation_cache(
@@ -27,7 +27,7 @@ def enable_compilation_cache(
     lies in `JAXPERF_CACHE_DIR`, else in the user's cache directory, and holds 2 GiB at most.
 
     **Arguments:** `say`, takes one line where the cache stays off because no folder can be
-    written, and one at the first entry that cannot be read; the program is compiled then.
+    written, and one at the first entry that cannot be read or written; its program is compiled.
 
     **Returns:** the folder, or None where the cache is off.
     """
@@ -54,7 +54,7 @@ def enable_compilation_cache(
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     # With a bound JAX also takes a lock: without one another process could read half an entry.
     jax.config.update("jax_compilation_cache_max_size", _LARGEST)
-    _say_once_of_unreadable_entries(folder, say)
+    _say_once_of_unusable_entries(folder, say)
     return folder
 
 
@@ -88,20 +88,21 @@ def processor_mark() -> str:
     return hashlib.sha256("\n".join(said).encode()).hexdigest()[:12]
 
 
-def _say_once_of_unreadable_entries(folder: Path, say: Callable[[str], None]) -> None:
+def _say_once_of_unusable_entries(folder: Path, say: Callable[[str], None]) -> None:
     """JAX warns of every such entry by the name of its program; one line for all is enough."""
     shown, said = warnings.showwarning, False
 
     def show(message, category, filename, lineno, file=None, line=None):
         nonlocal said
-        if not str(message).startswith(_UNREADABLE):
+        if not str(message).startswith(_UNUSABLE):
             shown(message, category, filename, lineno, file, line)
         elif not said:
             said = True
             say(
-                f"Some compiled programs in {folder} cannot be read and are compiled again. "
-                "Delete the folder if this line comes back."
+                f"Some compiled programs in {folder} cannot be read or written and are compiled "
+                "again. Delete the folder, or make room, if this line comes back."
             )
 
-    warnings.filterwarnings("always", message=_UNREADABLE)
+    for text in _UNUSABLE:
+        warnings.filterwarnings("always", message=text)
     warnings.showwarning = show

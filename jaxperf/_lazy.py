@@ -28,13 +28,20 @@ def lazy_names(
         if alias.asname
     }
 
+    rooms = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module is None
+        for alias in node.names
+    }
+
     def load(name: str) -> Any:
         if name not in where:
             raise AttributeError(
                 f"module {package!r} has no attribute {name!r}", name=name, obj=sys.modules[package]
             )
         source = import_module(where[name], package)
-        value = source if where[name] == f".{name}" else getattr(source, name)
+        value = source if name in rooms else getattr(source, name)
         setattr(sys.modules[package], name, value)
         return value
 

@@ -7,6 +7,7 @@ its own types, and registers them here.
 """
 
 import functools
+import importlib.util
 from typing import Any
 
 import jax.numpy as jnp
@@ -92,7 +93,8 @@ def pad_problem(problem: Any) -> Any:
     Two padded problems whose sizes fall into the same buckets run one compiled program and stack
     under `jax.vmap`. Sizes up to 8 stay as they are, beyond they grow by at most 12 %. What is
     added is harmless: the solution of the real entries is that of the problem itself, and a
-    derivative with respect to them too. [`jaxperf.cut_solution`][] takes them out.
+    derivative with respect to them too (of a transient problem: with as many time steps).
+    [`jaxperf.cut_solution`][] takes them out.
 
     **Arguments:** `problem`, a [`jaxperf.SteadyProblem`][], [`jaxperf.DarcyProblem`][],
     [`jaxperf.PerfusionProblem`][] or [`jaxperf.Flow1DProblem`][], or a mesh of
@@ -105,7 +107,14 @@ def pad_problem(problem: Any) -> Any:
 
     **Errors:** [`InputError`][] for what cannot be padded.
     """
-    _refuse(problem, "pad_problem", "a problem of steady, Darcy, coupled or transient flow")
+    # The file that knows how may not have been loaded with the type: names load on first use.
+    room = type(problem).__module__.rpartition(".")[0]
+    if room.startswith("jaxperf.") and importlib.util.find_spec(f"{room}._padding"):
+        importlib.import_module(f"{room}._padding")
+    handler = pad_problem.dispatch(type(problem))
+    if handler is pad_problem.dispatch(object):
+        _refuse(problem, "pad_problem", "a problem of steady, Darcy, coupled or transient flow")
+    return handler(problem)
 
 
 @functools.singledispatch

@@ -1,6 +1,9 @@
 """Problems padded to buckets: the same answers, one program, and nothing read from the padding."""
 
 import contextlib
+import subprocess
+import sys
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -25,6 +28,7 @@ from jaxperf import (
     pad_problem,
     PressureBoundary,
     ResistanceOutlet,
+    RigidWall,
     solve_darcy,
     solve_perfusion,
     solve_steady,
@@ -36,6 +40,7 @@ from jaxperf._padding import bucket_size
 from jaxperf.darcy import multigrid, pad_permeability, sanitised_mesh
 from jaxperf.geometry import tetrahedra_from_voxels
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 INLET = 93 * 133.322
 # Of solutions and derivatives; the solvers stop at 1e-12.
 CLOSE = 1e-11
@@ -424,3 +429,33 @@ def test_two_hearts_run_one_coupled_program(method):
     for i, alone in enumerate([found, other]):
         assert_close(together.pressure_tissue[i], alone.pressure_tissue)
         assert_close(together.terminal_flow[i], alone.terminal_flow)
+
+
+_FRESH = """
+import jax, numpy as np, jaxperf as jp
+from jaxperf.geometry import ellipsoid_ventricle
+mesh = jp.pad_problem(jp.darcy_mesh(ellipsoid_ventricle(spacing_mm=5.0)[0]))
+network = jp.build_network(
+    np.array([[0.0, 0, 0], [0.05, 0, 0]]), np.array([[0, 1]]), np.array([2e-3, 2e-3]),
+    root=np.array([0]), frame="model")
+node, value = jax.device_put((np.array([0]), np.array([1e-6])))
+problem = jp.flow1d_problem(
+    network, (jp.FlowBoundary(node, value),), jp.Blood(),
+    jp.SqrtAreaWall(jp.OlufsenStiffness(), 1e4), period=1.0)
+print(type(mesh).__name__, type(jp.pad_problem(problem)).__name__)
+"""
+
+
+def test_a_process_that_has_loaded_no_solver_pads_too():
+    """Names load on first use: the type of a problem may be there before what pads it."""
+    done = subprocess.run(
+        [sys.executable, "-c", _FRESH], capture_output=True, text=True, check=False, cwd=REPOSITORY
+    )
+    assert done.stdout.split() == ["VoxelDarcyMesh", "Flow1DProblem"], done.stderr
+
+
+def test_what_cannot_be_padded_is_refused():
+    with pytest.raises(InputError, match="it got RigidWall"):
+        pad_problem(RigidWall())
+    with pytest.raises(InputError, match="it got dict"):
+        cut_solution({}, None)

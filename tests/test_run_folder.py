@@ -172,15 +172,43 @@ def test_a_run_killed_between_its_renames_loses_nothing(tmp_path):
     with pytest.raises(InputError, match="it exists"):
         write(out, "third")
     assert content(out) == "second" and list(tmp_path.iterdir()) == [out]
-    out.rename(new.with_name(f"{new.name}-old"))
+    # A scheduler's script may have made the place anew.
+    out.rename(new)
+    new.with_name(f"{new.name}-old").mkdir()
+    out.mkdir()
     with pytest.raises(InputError, match="it exists"):
         write(out, "third")
     assert content(out) == "second" and list(tmp_path.iterdir()) == [out]
-    out.rename(new.with_name(f"{new.name}-old"))
-    # a scheduler's script may have made the place anew
-    out.mkdir()
-    write(out, "third", overwrite=True)
+
+
+def test_what_was_being_deleted_does_not_come_back(tmp_path):
+    """A run was killed while it deleted the folder it had replaced, and its own was moved away."""
+    out, old = tmp_path / "out", tmp_path / ".out-0123abcd-old"
+    old.mkdir()
+    (old / "summary.json").write_text("a part of it")
+    write(out, "third")
     assert content(out) == "third" and list(tmp_path.iterdir()) == [out]
+
+
+def test_a_place_filled_between_the_renames_loses_nothing(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    write(out, "first")
+    rename = Path.rename
+
+    def busy(path, target):
+        done = rename(path, target)
+        if path == out:  # somebody else is quicker than the second rename
+            out.mkdir()
+            (out / "foreign").write_text("theirs")
+        return done
+
+    monkeypatch.setattr(Path, "rename", busy)
+    with pytest.raises(InputError, match="filled by something else"):
+        write(out, "second", overwrite=True)
+    assert (out / "foreign").read_text() == "theirs"
+    beside = [path for path in tmp_path.iterdir() if path != out]
+    assert sorted(content(path) for path in beside) == ["first", "second"]
+    assert not any(path.name.startswith(".") for path in beside)
 
 
 def test_a_failed_run_keeps_what_it_was_to_replace(tmp_path):

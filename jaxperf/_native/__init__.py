@@ -1,8 +1,9 @@
 """Loops that NumPy cannot express, in C, compiled when the package is installed.
 
 C knows no Python: functions take pointers and sizes, and the rooms that use them say in Python
-which types those are. Arrays are checked at every call, since C would read anything. The library is
-loaded at the first call.
+which types those are. Type, axes and layout of arrays are checked at every call, since C would read
+anything; that sizes fit, and that C may write to what it fills, is up to the caller. The library
+is loaded at the first call.
 """
 
 import ctypes

@@ -36,11 +36,29 @@ def run_folder(
             yield temporary
             # somebody else may have written there meanwhile
             _refuse_existing(out, overwrite, marker)
-            if out.exists():
-                out.rename(temporary.with_name(f"{temporary.name}-old"))
-            temporary.rename(out)
+            _put(temporary, out)
         finally:
             _clear(out)
+
+
+def _put(temporary: Path, out: Path) -> None:
+    """Give a complete folder its name, and set what bears the name now aside until then."""
+    aside = temporary.with_name(f"{temporary.name}-old")
+    if out.exists():
+        out.rename(aside)
+    try:
+        temporary.rename(out)
+    except OSError as error:
+        # Somebody has filled the place between the two: nothing of ours may be lost for that.
+        kept = [path for path in (temporary, aside) if path.exists()]
+        for path in kept:
+            path.rename(path.with_name(path.name.removeprefix(".")))
+        raise InputError(
+            f"it was filled by something else ({error.strerror})",
+            where=str(out),
+            expected="a place that only this run writes to",
+            fix=f"The run is in {kept[0].name.removeprefix('.')} beside it",
+        ) from None
 
 
 @contextmanager
@@ -83,12 +101,13 @@ def _clear(out: Path) -> None:
     of_run = re.compile(rf"\.{re.escape(out.name)}-[0-9a-f]{{8}}(-old)?")
     found = [path for path in out.parent.iterdir() if of_run.fullmatch(path.name)]
     for old in found:
-        if old.name.endswith("-old") and not _is_taken(out):
-            # the run ended between its two renames, so its own folder is complete
-            new = old.with_name(old.name.removesuffix("-old"))
+        new = old.with_name(old.name.removesuffix("-old"))
+        if old.name.endswith("-old") and new.exists() and not _is_taken(out):
+            # The run ended between its two renames, so its own folder is complete. An old one
+            # alone had been replaced and was being deleted.
             if out.exists():
                 out.rmdir()
-            (new if new.exists() else old).rename(out)
+            new.rename(out)
     for path in found:
         shutil.rmtree(path, ignore_errors=True)
 

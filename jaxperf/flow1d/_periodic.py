@@ -106,6 +106,9 @@ def solve_periodic(
             fix="Correct the argument",
         )
     points.check(problem.network)
+    if progress is not None and any(map(is_traced, jax.tree.leaves((problem, initial)))):
+        # `grad` leaves the cycles concrete: they would run, and their derivative be left out.
+        raise _no_progress()
     march = March(solver=None, controller=None, adjoint=None, samples=samples, max_steps=0)
     given = (problem, march, points, initial, tolerance, max_cycles)
     if progress is None:
@@ -306,18 +309,22 @@ def _iterate(problem: Flow1DProblem, settings: _Settings):
     return jax.lax.while_loop(*_iteration(problem, settings), settings.start)
 
 
+def _no_progress() -> InputError:
+    return InputError(
+        "progress was given under a transformation",
+        where="solve_periodic",
+        expected="progress only where the host can go from cycle to cycle",
+        fix="Leave it out under jit, grad and vmap",
+    )
+
+
 def _follow(problem: Flow1DProblem, settings: _Settings, progress: Callable[[int, int], None]):
     """As `_iterate`, with the host between the cycles."""
     carry, more = _begin(settings), True
     while more:
         carry, more = _one_cycle(problem, settings, carry)
         if is_traced(more):
-            raise InputError(
-                "progress was given under a transformation",
-                where="solve_periodic",
-                expected="progress only where the host can go from cycle to cycle",
-                fix="Leave it out under jit, grad and vmap",
-            )
+            raise _no_progress()
         progress(int(carry[1].cycles), settings.max_cycles)
     return carry
 
