@@ -226,11 +226,10 @@ def condense_bed(
     held = np.isin(np.arange(problem.network.n_nodes), cut.node)
     linear = _linear(problem, solution, as_leaf(held))
     outlets = _outlets(problem.network, linear, cut)
-    if rtol is None:
-        rtol = by_precision(solution.pressure, float64=1e-6, float32=1e-4)
-    rtol = as_leaf(rtol, solution.pressure.dtype)
+    default = by_precision(solution.pressure, float64=1e-6, float32=1e-4)
+    within = as_leaf(default if rtol is None else rtol, solution.pressure.dtype)
     interaction = _interaction(
-        problem.network, linear, method, outlets, cut, rtol, max_linear_steps, chunk, progress
+        problem.network, linear, method, outlets, cut, within, max_linear_steps, chunk, progress
     )
     _refuse_twins(problem.network, cut, interaction)
     bed = _perfused_bed(
@@ -284,7 +283,8 @@ def _perfused_bed(
 def _storage(problem: PerfusionProblem, cut: Cut, compliance: float) -> Float[Array, " b"]:
     """Ct, of the tissue that the outlets' terminals perfuse."""
     tissue = problem.tissue
-    volume = _sums(tissue.terminal_volume, cut.terminal_outlet, cut.outlet.size)
+    outlet = as_leaf(cut.terminal_outlet, np.int32)
+    volume = _sums(tissue.terminal_volume, outlet, cut.outlet.size)
     return compliance * _COMPLIANCE_UNIT * tissue.density * volume
 
 
@@ -363,7 +363,7 @@ def _shared_out(linear: _Linear, terminal_outlet: Int[Array, " t"], n_outlets: i
 
 
 def _outlets(network: VascularNetwork, linear: _Linear, cut: Cut) -> _Outlets:
-    outlets = _shared_out(linear, np.asarray(cut.terminal_outlet, np.int32), cut.outlet.size)
+    outlets = _shared_out(linear, as_leaf(cut.terminal_outlet, np.int32), cut.outlet.size)
     conductance = outlets.conductance
     if not is_traced(conductance) and not (np.asarray(conductance) > 0).all():
         bad = int(cut.outlet[np.argmin(np.asarray(conductance))])
