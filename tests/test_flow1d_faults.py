@@ -131,6 +131,21 @@ def test_a_run_without_steady_flow_to_start_from():
     assert np.isfinite(np.asarray(solution.flow)).all()
 
 
+def test_progress_is_refused_where_a_derivative_would_lack_the_cycles():
+    """Without jit, grad leaves what it does not follow concrete: all cycles would run unseen."""
+    problem = pipe()
+
+    def mean(scale):
+        wider = eqx.tree_at(lambda p: p.network.radius, problem, problem.network.radius * scale)
+        report = lambda done, most: None
+        return solve_periodic(wider, points=_POINTS, samples=5, progress=report).flow.mean()
+
+    one = jnp.asarray(1.0)
+    for differentiated in (jax.grad(mean), lambda x: jax.jvp(mean, (x,), (x,))):
+        with pytest.raises(InputError, match="progress was given under a transformation"):
+            differentiated(one)
+
+
 def test_a_controller_that_runs_out_of_steps():
     """The run stays at the sample it had reached."""
     controller = diffrax.PIDController(rtol=1e-7, atol=1e-12)
