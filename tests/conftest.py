@@ -29,18 +29,27 @@ enable_compilation_cache()
 
 # The files that take longest, longest first: a worker that begins one of them last is waited for.
 _LONG = (
+    "test_gnn_flux.py",
+    "test_darcy_multigrid.py",
+    "test_bridges_flow1d.py",
     "test_flow1d.py",
     "test_bridges_cross_check.py",
     "test_coupled_gradients.py",
+    "test_bridges_functions.py",
+    "test_flow1d_padding.py",
+    "test_padding.py",
+    "test_gnn_training.py",
+    "test_bridges_graph.py",
+    "test_bridges_darcy.py",
+    "test_pulsatile_case.py",
+    "test_cache.py",
+    "test_flow1d_run.py",
+    "test_failed_solves.py",
+    "test_darcy.py",
     "test_case_growth.py",
     "test_growth_audit.py",
     "test_bridges_coupled.py",
-    "test_pulsatile_case.py",
-    "test_coupled_physics.py",
-    "test_darcy_multigrid.py",
-    "test_bridges_flow1d.py",
     "test_case.py",
-    "test_bed.py",
 )
 
 
