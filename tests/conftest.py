@@ -7,12 +7,14 @@ Programs are kept on disk (`JAXPERF_CACHE_DIR`), and a file of tests runs in one
 its fixtures and programs are made once.
 """
 
+import gc
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import jax
+import pytest
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_enable_x64", True)
@@ -57,3 +59,15 @@ def pytest_collection_modifyitems(items):
     """Long files first; the others stay as they are."""
     rank = {name: number for number, name in enumerate(_LONG)}
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_of_one_file():
+    """Let the programs of a file go at its end.
+
+    Each holds mappings of memory, of which the system grants a process some 65 000; thousands of
+    programs use them up, and XLA ends with a fault. What another file shares is on disk.
+    """
+    yield
+    jax.clear_caches()
+    gc.collect()
