@@ -65,7 +65,7 @@ def _times(diagonal: Array, x: Array) -> Array:
 def _apart(matrix: AbstractMatrix, weight, x: Array) -> Array:
     """The product, on rows kept from fusing with what makes x."""
     if isinstance(matrix, MatrixByRows):
-        return fenced(matrix.pattern.rows, lambda x: matrix.product(weight, x), x)
+        return fenced(matrix.pattern.rows, eqx.Partial(matrix.product, weight), x)
     return matrix.product(weight, x)
 
 

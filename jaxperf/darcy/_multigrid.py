@@ -6,6 +6,7 @@ preconditions conjugate gradients here and in the coupled solve. It runs in sing
 asked otherwise: what is solved, and to which tolerance, is a matter of the outer iteration alone.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -177,8 +178,9 @@ def _dense_inverse(edge: Array, off: Array, diagonal: Array, dtype) -> Array:
     return (0.5 * (inverse + inverse.T)).astype(diagonal.dtype)
 
 
+@jax.jit
 def fenced(rows: Rows, function: Callable, x: Array) -> Array:
-    """function(x), kept from fusing with what makes x.
+    """function(x), kept from fusing with what makes x; the function is a pytree.
 
     XLA:CPU fuses a chain of gathers and computes each link anew for every element that asks for
     it. A branch that is known at run time only, by an index of the `rows`, keeps the links apart.
@@ -242,7 +244,7 @@ def _descend(state: MultigridState, depth: int, right):
         return jnp.matmul(state.coarsest, right, precision=jax.lax.Precision.HIGHEST)
     at = state.levels[depth]
     level = at.level
-    product = lambda x: fenced(level.pattern.rows, at.product, x)
+    product = functools.partial(fenced, level.pattern.rows, at.product)
     x = _smooth(at, product, right)
     below = fenced(level.restrict.rows, level.restrict, right - product(x))
     x = x + fenced(level.prolong.rows, level.prolong, _descend(state, depth + 1, below))

@@ -3,6 +3,7 @@
 import functools
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
@@ -48,15 +49,7 @@ class Rows(eqx.Module):
         self, weight: tuple[Float[Array, "_ _"], ...], x: Float[Array, " m *b"]
     ) -> Float[Array, " n *b"]:
         """The matrix of these weights times x, or times several side by side."""
-        take = lambda column: x.at[column].get(mode="promise_in_bounds")
-        beside = lambda w: w.reshape(w.shape + (1,) * (x.ndim - 1))
-        out = []
-        for k, (c, w) in enumerate(zip(self.column, weight, strict=True)):
-            if k < self.n_narrow:
-                out.append(_added([beside(w[i]) * take(c[i]) for i in range(c.shape[0])]))
-            else:
-                out.append(jnp.sum(beside(w) * take(c), axis=1))
-        return self._in_order(out)
+        return _product(self, weight, x)
 
     def sums(self, weight: tuple[Float[Array, "_ _"], ...]) -> Float[Array, " n"]:
         """The sum of each row."""
@@ -67,6 +60,20 @@ class Rows(eqx.Module):
 
     def _in_order(self, block: list[Array]) -> Array:
         return block[0] if self.place is None else jnp.concatenate(block)[self.place]
+
+
+# A cycle multiplies by each matrix many times: compiled apart, it is traced once.
+@jax.jit
+def _product(rows: Rows, weight: tuple[Array, ...], x: Array) -> Array:
+    take = lambda column: x.at[column].get(mode="promise_in_bounds")
+    beside = lambda w: w.reshape(w.shape + (1,) * (x.ndim - 1))
+    out = []
+    for k, (c, w) in enumerate(zip(rows.column, weight, strict=True)):
+        if k < rows.n_narrow:
+            out.append(_added([beside(w[i]) * take(c[i]) for i in range(c.shape[0])]))
+        else:
+            out.append(jnp.sum(beside(w) * take(c), axis=1))
+    return rows._in_order(out)
 
 
 def _added(part: list[Array]) -> Array:
