@@ -14,8 +14,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from jaxperf.case import Case, load_case, prepare_case, Progress
+from jaxperf._progress import Progress
+from jaxperf.casefile import Case, load_case
 from jaxperf.coupling import PerfusionProblem
+from jaxperf.study import prepare_case
 
 AORTIC_MMHG = 93.0
 TERRITORY = ("LAD", "LCx", "RCA")

@@ -5,13 +5,19 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxperf._progress import Progress
 from jaxperf._units import M_PER_MM
-from jaxperf.case import prepare_case, Prepared, Progress
-from jaxperf.case._pulsatile import Pulsation, pulsation_summary, solve_pulsation
-from jaxperf.case._results import collect
-from jaxperf.case._solve import solve_case
-from jaxperf.case._waveforms import heartbeat_of_case
 from jaxperf.coupling import transient_segments
+from jaxperf.report import pulsation_summary
+from jaxperf.study import (
+    collect,
+    heartbeat_of_case,
+    prepare_case,
+    Prepared,
+    Pulsation,
+    solve_case,
+    solve_pulsation,
+)
 
 from ._composite import changed, composite_file
 from ._report import Report

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxperf.case._flow1d_run import openbf_problem, svoned_problem
 from jaxperf.flow1d import flow1d_problem, Flow1DProblem, SavePoints
 from jaxperf.io import read_openbf, read_svoned
+from jaxperf.jobs import openbf_problem, svoned_problem
 from jaxperf.network import declare_lesion
 from jaxperf.vessel import ConstantStiffness, SqrtAreaWall
 

@@ -20,15 +20,24 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from jaxperf._progress import Progress
 from jaxperf._units import M3_S_KG_PER_ML_MIN_G, M_PER_MM
-from jaxperf.case import Case, demo_case, prepare_case, Prepared, Progress
-from jaxperf.case._build import build_heart, healthy_tree, Heart
-from jaxperf.case._growth import growth_problem
-from jaxperf.case._solve import solve_case, Solved
+from jaxperf.casefile import Case
 from jaxperf.coupling import PerfusionSolution, solve_perfusion
 from jaxperf.geometry import aha17, transmural_depth, VoxelMesh
 from jaxperf.growth import Forest, grow_forest, GrowthProblem, join_forest, load_forest, save_forest
+from jaxperf.jobs import demo_case
 from jaxperf.network import parent_segment, VascularNetwork
+from jaxperf.study import (
+    build_heart,
+    growth_problem,
+    healthy_tree,
+    Heart,
+    prepare_case,
+    Prepared,
+    solve_case,
+    Solved,
+)
 
 from ._composite import changed, composite_file
 from ._measure import witness

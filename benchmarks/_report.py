@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxperf import io
-from jaxperf.case import versions
+from jaxperf._versions import versions
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from rich.markup import escape
 from jaxperf._cache import enable_compilation_cache
 from jaxperf._misc import InputError
 from jaxperf._results import SolveError
-from jaxperf.case import load_case
+from jaxperf.casefile import load_case
 
 from ._cases import CheckCase, coupled_case, darcy_case, flow1d_case, gnn_case, steady_case
 

@@ -14,20 +14,15 @@ import numpy as np
 import torch
 from jaxtyping import Array, Float
 
+from jaxperf._progress import Progress
 from jaxperf._units import M3_S_KG_PER_ML_MIN_G, PA_PER_MMHG
-from jaxperf.case import (
-    Case,
-    darcy_method,
-    demo_case,
-    demo_tree,
-    prepare_case,
-    Progress,
-    solve_case,
-)
+from jaxperf.anatomy import demo_tree
+from jaxperf.casefile import Case
 from jaxperf.coupling import solve_perfusion
 from jaxperf.darcy import darcy_mesh, darcy_operator, DarcyProblem, multigrid, solve_darcy
 from jaxperf.flow1d import flow1d_problem, Flow1DProblem, SavePoints, solve_flow1d
 from jaxperf.geometry import ellipsoid_ventricle
+from jaxperf.jobs import demo_case
 from jaxperf.network import (
     build_network,
     CoronaryOutletSvOneD,
@@ -39,6 +34,7 @@ from jaxperf.network import (
     WindkesselOutlet,
 )
 from jaxperf.steady import solve_steady, SteadyProblem
+from jaxperf.study import darcy_method, prepare_case, solve_case
 from jaxperf.vessel import Blood, ConstantStiffness, OlufsenStiffness, SqrtAreaWall
 
 from ._coupled_arrays import reference_perfusion

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxperf._misc import InputError
-from jaxperf.case import versions
+from jaxperf._versions import versions
 from jaxperf.io import write_json
 
 from ._dlpack import jax_to_torch

@@ -16,7 +16,7 @@ import optax
 from jaxtyping import Array, PRNGKeyArray
 
 from jaxperf._misc import InputError
-from jaxperf.case import versions
+from jaxperf._versions import versions
 
 from ._buckets import PaddedCase, stacked
 from ._checkpoint import load_checkpoint, read_header, save_checkpoint

@@ -4,17 +4,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from . import (
-        case as case,
+        anatomy as anatomy,
+        casefile as casefile,
         coupling as coupling,
         darcy as darcy,
         flow1d as flow1d,
         geometry as geometry,
         growth as growth,
         io as io,
+        jobs as jobs,
         network as network,
         observe as observe,
         plot as plot,
+        report as report,
         steady as steady,
+        study as study,
         vessel as vessel,
     )
     from ._cache import enable_compilation_cache as enable_compilation_cache

@@ -1,4 +1,4 @@
-"""The command line: arguments in, exit code out; the work is done in `jaxperf.case`."""
+"""The command line: arguments in, exit code out; the work is done in `jaxperf.jobs`."""
 
 # annotations stay text, so that `--help` loads none of the rooms they name
 from __future__ import annotations
@@ -8,13 +8,16 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TYPE_CHECKING
 
 import rich.markup
 import typer
 from rich.console import Console
 
-from . import case as cases
+from . import casefile, jobs, study
+
+if TYPE_CHECKING:
+    from ._progress import Progress
 
 app = typer.Typer(
     add_completion=False,
@@ -52,24 +55,26 @@ def _prepare_jax() -> None:
 
 
 def _carry_out(
-    work: Callable[[cases.Progress], dict[str, Any]],
+    work: Callable[[Progress], dict[str, Any]],
     lines: Callable[[dict[str, Any]], list[str]],
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Do the work of a command, and say what came of it or why it could not be done."""
     from ._misc import InputError
+    from ._progress import Progress
     from ._results import SolveError
+    from .io import json_text
 
     _prepare_jax()
     try:
-        said = work(cases.Progress(None if quiet or as_json else Console(stderr=True)))
+        said = work(Progress(None if quiet or as_json else Console(stderr=True)))
     except InputError as error:
         raise _fail(str(error), BAD_INPUT) from None
     except SolveError as error:
         raise _fail(str(error), FAILED_SOLVE) from None
     if as_json:
-        typer.echo(cases.json_text(said))
+        typer.echo(json_text(said))
     elif not quiet:
         console = Console()
         for line in lines(said):
@@ -77,9 +82,9 @@ def _carry_out(
 
 
 def _run_case(
-    case: cases.Case, out: Path, data: Path, overwrite: bool, progress: cases.Progress
+    case: casefile.Case, out: Path, data: Path, overwrite: bool, progress: Progress
 ) -> dict[str, Any]:
-    said = cases.run_case(case, out=out, data=data, overwrite=overwrite, progress=progress)
+    said = jobs.run_case(case, out=out, data=data, overwrite=overwrite, progress=progress)
     return {"out": str(out), **said}
 
 
@@ -126,7 +131,7 @@ def init(
     from ._misc import InputError
 
     try:
-        path = cases.write_starter(folder, overwrite=overwrite)
+        path = jobs.write_starter(folder, overwrite=overwrite)
     except InputError as error:
         raise _fail(str(error), BAD_INPUT) from None
     if not quiet:
@@ -139,7 +144,7 @@ def check(
 ) -> None:
     """List every finding about a case: schema, units, frames, vessels, distances."""
     _prepare_jax()
-    findings = cases.check_case(case_file, data or case_file.parent)
+    findings = study.check_case(case_file, data or case_file.parent)
     errors = sum(f.severity == "error" for f in findings)
     if as_json:
         typer.echo(json.dumps([f.as_dict() for f in findings]))
@@ -166,8 +171,8 @@ def run(
 ) -> None:
     """Run a case and write its run folder."""
 
-    def work(progress: cases.Progress) -> dict[str, Any]:
-        case = cases.load_case(case_file)
+    def work(progress: Progress) -> dict[str, Any]:
+        case = casefile.load_case(case_file)
         return _run_case(case, out, data or case_file.parent, overwrite, progress)
 
     _carry_out(work, _run_lines, as_json, quiet)
@@ -185,7 +190,7 @@ def grow(
     quiet: _Quiet = False,
 ) -> None:
     """Grow the forest of a case into a file; goes on where a stopped growth left off."""
-    _forest_work(cases.grow_case, case_file, data, as_json, quiet, out=out, overwrite=overwrite)
+    _forest_work(jobs.grow_case, case_file, data, as_json, quiet, out=out, overwrite=overwrite)
 
 
 @app.command()
@@ -202,7 +207,7 @@ def growth_report(
 ) -> None:
     """Draw a grown forest, and its morphometry beside Kassab's table."""
     _forest_work(
-        cases.report_growth,
+        jobs.report_growth,
         case_file,
         data,
         as_json,
@@ -223,8 +228,8 @@ def _forest_work(
 ) -> None:
     """Do something with the forest of a case, and say what came of it."""
 
-    def forest(progress: cases.Progress) -> dict[str, Any]:
-        case = cases.load_case(case_file)
+    def forest(progress: Progress) -> dict[str, Any]:
+        case = casefile.load_case(case_file)
         return work(case, data=data or case_file.parent, progress=progress, **given)
 
     lines = lambda said: [
@@ -290,15 +295,15 @@ def flow1d(
     ] = None,
     cell_time: Annotated[
         float, typer.Option(min=1e-6, max=1e-1, help="Time of a wave through a cell, s.")
-    ] = cases.DEFAULT_CELL_TIME,
+    ] = jobs.DEFAULT_CELL_TIME,
     overwrite: _Overwrite = False,
     as_json: _Json = False,
     quiet: _Quiet = False,
 ) -> None:
     """Run a case of openBF or svOneDSolver and write its run folder."""
 
-    def work(progress: cases.Progress) -> dict[str, Any]:
-        said = cases.run_flow1d(
+    def work(progress: Progress) -> dict[str, Any]:
+        said = jobs.run_flow1d(
             case_file,
             out=out,
             cycles=cycles,
@@ -320,8 +325,8 @@ def demo(
 ) -> None:
     """Run the embedded demonstration; needs no data."""
 
-    def work(progress: cases.Progress) -> dict[str, Any]:
-        return _run_case(cases.demo_case(), out, Path(), overwrite, progress)
+    def work(progress: Progress) -> dict[str, Any]:
+        return _run_case(jobs.demo_case(), out, Path(), overwrite, progress)
 
     _carry_out(work, _run_lines, as_json, quiet)
 
@@ -329,7 +334,7 @@ def demo(
 @app.command()
 def schema() -> None:
     """Print the JSON schema of the case file."""
-    typer.echo(json.dumps(cases.case_schema(), indent=2))
+    typer.echo(json.dumps(casefile.case_schema(), indent=2))
 
 
 def _end(signal_number: int, _frame: object) -> None:

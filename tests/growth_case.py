@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from jaxperf.case._courses import Course, network_from_courses, smooth_course
-from jaxperf.case._starter import branch_ends, write_swc
+from jaxperf.anatomy import Course, network_from_courses, smooth_course
 from jaxperf.geometry import ellipsoid_ventricle
+from jaxperf.jobs import branch_ends, write_swc
 
 SHAPE = {
     "spacing_mm": 2.0,

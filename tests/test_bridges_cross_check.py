@@ -23,7 +23,7 @@ from bridges._cases import (  # noqa: E402
     gnn_case,
     steady_case,
 )
-from jaxperf.case import write_starter  # noqa: E402
+from jaxperf.jobs import write_starter  # noqa: E402
 
 LIMITS = {"value": 1e-12, "reference": 1e-9, "differences": 1e-7}
 GIVEN = {"x": np.linspace(0.2, 1.0, 5), "k": np.array(3e-9), "none": np.zeros(2)}

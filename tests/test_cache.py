@@ -96,7 +96,7 @@ def test_a_folder_of_the_users_own_is_kept(tmp_path):
 
 def test_an_import_switches_nothing_on():
     code = (
-        "import json, jax, jaxperf, jaxperf.case\n"
+        "import json, jax, jaxperf, jaxperf.study\n"
         "print(json.dumps(jax.config.jax_compilation_cache_dir))"
     )
     assert _process("unused", code, JAX_COMPILATION_CACHE_DIR="") in (None, "")

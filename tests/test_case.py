@@ -12,24 +12,23 @@ from pydantic import BaseModel
 from scipy.spatial import KDTree
 
 from jaxperf import InputError
+from jaxperf._progress import Progress
 from jaxperf._units import M3_S_KG_PER_ML_MIN_G
-from jaxperf.case import (
-    Case,
-    case_schema,
-    check_case,
-    demo_case,
-    demo_tree,
-    load_case,
-    prepare_case,
-    Progress,
-)
-from jaxperf.case._build import build_heart, build_tree
-from jaxperf.case._run import on_grid
-from jaxperf.case._solve import darcy_method, solve_case
+from jaxperf.anatomy import demo_tree
+from jaxperf.casefile import Case, case_schema, load_case
 from jaxperf.coupling import solve_perfusion
 from jaxperf.darcy import ConjugateGradient
 from jaxperf.geometry import ellipsoid_ventricle, TetMesh
+from jaxperf.jobs import demo_case, on_grid
 from jaxperf.steady import worst_vessel
+from jaxperf.study import (
+    build_heart,
+    build_tree,
+    check_case,
+    darcy_method,
+    prepare_case,
+    solve_case,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 COMPOSITE = REPOSITORY / "examples" / "composite.yaml"

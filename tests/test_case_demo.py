@@ -7,24 +7,28 @@ import pytest
 from scipy.spatial import KDTree
 
 from jaxperf import InputError
-from jaxperf.case import Case, demo_case, demo_tree, DODGE_MM, load_case
-from jaxperf.case._build import (
+from jaxperf.anatomy import (
+    Course,
+    demo_tree,
+    DODGE_MM,
+    LAD_DISTAL_AT_MM,
+    network_from_courses,
+    synthetic_right_coronary,
+    terminal_sites,
+)
+from jaxperf.casefile import Case, load_case
+from jaxperf.geometry import ellipsoid_ventricle, lv_frame_from_labels
+from jaxperf.io import read_swc
+from jaxperf.jobs import branch_ends, demo_case, write_starter, write_swc
+from jaxperf.network import branch_course, downstream_sum, vessel_territories
+from jaxperf.study import (
     build_heart,
+    build_regions,
     build_tree,
     joined,
     read_tree,
     voxels_in_patient,
 )
-from jaxperf.case._courses import Course, network_from_courses
-from jaxperf.case._demo import LAD_DISTAL_AT_MM
-from jaxperf.case._grooves import synthetic_right_coronary
-from jaxperf.case._prepare import build_regions
-from jaxperf.case._schema import SyntheticRCA
-from jaxperf.case._starter import branch_ends, write_starter, write_swc
-from jaxperf.case._terminals import terminal_sites
-from jaxperf.geometry import ellipsoid_ventricle, lv_frame_from_labels
-from jaxperf.io import read_swc
-from jaxperf.network import branch_course, downstream_sum, vessel_territories
 
 MM = 1e-3
 
@@ -172,7 +176,7 @@ def test_a_right_coronary_along_the_grooves_of_any_labels(heart, tree):
     mesh = voxels_in_patient(heart[0])
     frame = lv_frame_from_labels(mesh)
     left = demo_tree(heart[2])
-    right = synthetic_right_coronary(SyntheticRCA(), mesh, frame, left, rv_label=3)
+    right = synthetic_right_coronary(mesh, frame, left, rv_label=3)
     assert all(name.endswith("(synthetic)") for name in right.branch_name)
     assert {"RCA (synthetic)", "PDA (synthetic)", "PL 2 (synthetic)"} <= set(right.branch_name)
     tip = np.asarray(right.node_position)[np.asarray(right.terminals)]

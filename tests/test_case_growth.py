@@ -15,13 +15,19 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from jaxperf import InputError
-from jaxperf.case import Case, check_case, load_case, prepare_case, Progress
-from jaxperf.case._build import build_heart, healthy_tree
-from jaxperf.case._growth import growth_problem, territory_shares
-from jaxperf.case._schema import Growth
+from jaxperf._progress import Progress
+from jaxperf.casefile import Case, Growth, load_case
 from jaxperf.cli import app, BAD_INPUT
 from jaxperf.geometry import TetMesh, transmural_depth
 from jaxperf.growth import fingerprint, Forest, load_forest
+from jaxperf.study import (
+    build_heart,
+    check_case,
+    growth_problem,
+    healthy_tree,
+    prepare_case,
+    territory_shares,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ARRAYS = [name for name in Forest.__annotations__ if name not in {"settings", "frame"}]
@@ -205,18 +211,18 @@ def test_a_changed_tree_is_named(grown):
 
 _KILLED = """
 import functools, os, sys
-from jaxperf import cli
-from jaxperf.case import _grow
+from jaxperf import _progress, cli
+from jaxperf.jobs import _grow
 
 path, least, number = sys.argv[1], *map(int, sys.argv[2:])
 
-class Killed(cli.cases.Progress):
+class Killed(_progress.Progress):
     def tell(self, what, done=None, total=None):
         if done is not None and done >= least:
             os.kill(os.getpid(), number)
 
 _grow.grow_forest = functools.partial(_grow.grow_forest, checkpoint_seconds=0.0)
-cli.cases.Progress = Killed
+_progress.Progress = Killed
 sys.argv = ["jaxperf", "grow", path]
 cli.main()
 """

@@ -10,9 +10,10 @@ import pyvista
 import yaml
 from typer.testing import CliRunner
 
-from jaxperf import case as cases, InputError, RESULTS, SolveError
-from jaxperf.case import Case, write_starter
+from jaxperf import InputError, jobs, RESULTS, SolveError
+from jaxperf.casefile import Case
 from jaxperf.cli import app, BAD_INPUT, FAILED_SOLVE
+from jaxperf.jobs import write_starter
 
 FILES = {
     "config.yaml",
@@ -180,14 +181,14 @@ def test_a_failed_solve_is_exit_code_one(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise SolveError(RESULTS.nonfinite, "The worst vessel is LAD (vessel 1, segment 4).")
 
-    monkeypatch.setattr(cases, "run_case", fail)
+    monkeypatch.setattr(jobs, "run_case", fail)
     result = runner.invoke(app, ["demo", "--out", str(tmp_path / "out")])
     assert result.exit_code == FAILED_SOLVE
     assert "LAD" in result.stderr and result.stderr.count("\n") == 1
 
 
 def test_a_failed_run_leaves_no_folder(tmp_path):
-    from jaxperf.case._folder import run_folder
+    from jaxperf.jobs import run_folder
 
     def failing():
         with run_folder(tmp_path / "out", False) as folder:
@@ -200,7 +201,7 @@ def test_a_failed_run_leaves_no_folder(tmp_path):
 
 
 def test_a_folder_that_appears_meanwhile_is_kept(tmp_path):
-    from jaxperf.case._folder import run_folder
+    from jaxperf.jobs import run_folder
 
     out = tmp_path / "out"
     with pytest.raises(InputError, match="it exists"), run_folder(out, False):
@@ -219,7 +220,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_json_has_no_nan():
-    from jaxperf.case import json_text
+    from jaxperf.io import json_text
 
     assert json.loads(json_text({"cfr": float("nan")})) == {"cfr": None}
 

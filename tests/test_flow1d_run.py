@@ -9,12 +9,12 @@ import yaml
 from sample_texts import Y_CASE, Y_TREE
 from typer.testing import CliRunner
 
-from jaxperf import case as cases, InputError, RESULTS, SolveError
-from jaxperf.case import Progress, run_flow1d
-from jaxperf.case._flow1d_run import openbf_problem, read_foreign, svoned_problem
+from jaxperf import InputError, jobs, RESULTS, SolveError
+from jaxperf._progress import Progress
 from jaxperf.cli import app, BAD_INPUT, FAILED_SOLVE
 from jaxperf.flow1d import initial_state
 from jaxperf.io import read_openbf, read_svoned
+from jaxperf.jobs import openbf_problem, read_foreign, run_flow1d, svoned_problem
 from jaxperf.vessel import SqrtAreaWall
 
 OPENBF = """\
@@ -200,7 +200,7 @@ def test_a_vessel_that_collapses_is_named(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise SolveError(RESULTS.vessel_collapsed, "It was seen first in left (vessel 1).")
 
-    monkeypatch.setattr("jaxperf.case._flow1d_run.solve_flow1d", fail)
+    monkeypatch.setattr("jaxperf.jobs._flow1d_run.solve_flow1d", fail)
     with pytest.raises(
         SolveError, match=r"no open lumen.*in left \(vessel 1\)\. This was fork, cycle 1 of 1\."
     ):
@@ -223,7 +223,7 @@ def test_a_failed_run_is_exit_code_one(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise SolveError(RESULTS.vessel_collapsed, "It was seen first in left.")
 
-    monkeypatch.setattr(cases, "run_flow1d", fail)
+    monkeypatch.setattr(jobs, "run_flow1d", fail)
     result = CliRunner().invoke(app, ["flow1d", "x", "--out", str(tmp_path / "out")])
     assert result.exit_code == FAILED_SOLVE and "first in left" in result.stderr
 

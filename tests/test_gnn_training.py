@@ -36,9 +36,9 @@ from gnn_darcy._loss import flux_loss
 from gnn_darcy._message_passing import residual_loss
 from gnn_darcy._stream import direct_pressure, Stream
 from jaxperf import InputError, RESULTS
-from jaxperf.case._solve import darcy_method
 from jaxperf.coupling import solve_perfusion
 from jaxperf.darcy import darcy_operator, DarcyProblem, solve_darcy
+from jaxperf.study import darcy_method
 
 SMALL = Ranges(tetrahedra=(900.0, 1100.0), terminals=(100, 110), wall_mm=(10.0, 12.0))
 CONFIG = TrainConfig(

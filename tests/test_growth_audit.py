@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 
 from jaxperf import InputError
-from jaxperf.case import demo_case
-from jaxperf.case._build import build_heart, healthy_tree
 from jaxperf.geometry import aha17, transmural_depth
 from jaxperf.growth import (
     BranchingLaw,
@@ -20,7 +18,9 @@ from jaxperf.growth import (
     is_checkpoint,
     join_forest,
 )
+from jaxperf.jobs import demo_case
 from jaxperf.network import build_network, downstream_sum, parent_segment
+from jaxperf.study import build_heart, healthy_tree
 
 N = 1000
 LAWS = {

@@ -15,8 +15,8 @@ import pytest
 import yaml
 from helpers import data_dir, requires_data
 
-from jaxperf.case import check_case, demo_case, write_starter
-from jaxperf.case._check import check_built
+from jaxperf.jobs import demo_case, write_starter
+from jaxperf.study import check_built, check_case
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import time
 import pytest
 from rich.console import Console
 
-from jaxperf.case import Progress
+from jaxperf._progress import Progress
 
 
 def console(**settings) -> Console:
@@ -20,7 +20,7 @@ def lines(shown: Console) -> list[str]:
 
 def test_a_stage_that_is_one_long_call_speaks_all_the_same(monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr("jaxperf.case._progress.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("jaxperf._progress.time.perf_counter", lambda: now[0])
     shown = console()
     progress = Progress(shown, every=0.01)
     with progress.stage("compile"):
@@ -40,7 +40,7 @@ def test_a_stage_that_is_one_long_call_speaks_all_the_same(monkeypatch):
 @pytest.mark.parametrize("is_terminal", [False, True])
 def test_done_of_how_much_and_time_left(monkeypatch, is_terminal):
     now = [1000.0]
-    monkeypatch.setattr("jaxperf.case._progress.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("jaxperf._progress.time.perf_counter", lambda: now[0])
     shown = console(force_terminal=is_terminal)
     progress = Progress(shown, every=0.01)
 

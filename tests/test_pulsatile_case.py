@@ -11,23 +11,25 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from jaxperf import InputError, RESULTS, SolveError
+from jaxperf._progress import Progress
 from jaxperf._units import PA_PER_MMHG
-from jaxperf.case import Case, check_case, load_case, prepare_case, Progress
-from jaxperf.case._figures import write_waveform_figure
-from jaxperf.case._places import branch_places, Series
-from jaxperf.case._pulsatile import (
-    case_places,
-    followed_segments,
-    pulsation_summary,
-    rigid_bed,
-    solve_pulsation,
-    waveform_rows,
-)
-from jaxperf.case._results import collect
-from jaxperf.case._solve import solve_case
-from jaxperf.case._waveforms import heartbeat_of_case
+from jaxperf.casefile import Case, load_case
 from jaxperf.cli import app
 from jaxperf.network import branch_course
+from jaxperf.report import pulsation_summary, waveform_rows, write_waveform_figure
+from jaxperf.study import (
+    branch_places,
+    case_places,
+    check_case,
+    collect,
+    followed_segments,
+    heartbeat_of_case,
+    prepare_case,
+    rigid_bed,
+    Series,
+    solve_case,
+    solve_pulsation,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LARGE = ("LM", "LAD", "LCx", "RCA")
@@ -382,7 +384,7 @@ def test_a_flow_that_fails_is_a_failed_solve(solved, monkeypatch):
     def fail(*args, **kwargs):
         raise SolveError(RESULTS.vessel_collapsed, "It was seen first in LAD (vessel 2).")
 
-    monkeypatch.setattr("jaxperf.case._pulsatile.solve_periodic", fail)
+    monkeypatch.setattr("jaxperf.study._pulsatile.solve_periodic", fail)
     with pytest.raises(
         SolveError, match=r"in LAD \(vessel 2\)\. This was pulsatile flow at rest\."
     ):

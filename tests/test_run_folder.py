@@ -13,7 +13,7 @@ from typing import IO
 import pytest
 
 from jaxperf import InputError
-from jaxperf.case._folder import run_folder
+from jaxperf.jobs import run_folder
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 _WAITING = """
 import fcntl, os, signal, sys, termios, time
 from jaxperf import cli
-from jaxperf.case._folder import run_folder
+from jaxperf.jobs._folder import run_folder
 
 def wait(case, *, out, data, overwrite, progress):
     with run_folder(out, overwrite) as folder:
@@ -31,7 +31,7 @@ def wait(case, *, out, data, overwrite, progress):
         with progress.stage("compile"):
             time.sleep(120.0)
 
-cli.cases.run_case = wait
+cli.jobs.run_case = wait
 terminal, *outs = sys.argv[1:]
 for out in outs:
     if os.fork() == 0:

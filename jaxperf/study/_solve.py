@@ -13,6 +13,7 @@ import numpy as np
 from .._custom_types import as_leaf
 from .._misc import InputError
 from .._padding import cut_solution, pad_problem
+from .._progress import Progress
 from .._results import conclude, SolveError
 from .._units import M3_S_KG_PER_ML_MIN_G
 from ..coupling import (
@@ -26,7 +27,6 @@ from ..coupling import (
 )
 from ..darcy import AbstractDarcySolver, ConjugateGradient, multigrid
 from ._prepare import Prepared
-from ._progress import Progress
 
 DEFAULT_HYPEREMIA_FACTOR = 3.75
 _SOLVER_GROUP = "jaxperf.darcy_solvers"

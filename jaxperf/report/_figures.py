@@ -20,9 +20,9 @@ from ..plot import (
     waveform_figure,
     WaveformPanel,
 )
+from ..study import Beat, Pulsation
 from ._forest_figures import write_forest_figures
-from ._pulsatile import Beat, Pulsation
-from ._results import labels, Results
+from ._summary import labels, Results
 from ._views import views
 
 _SHORTEST_CURVE = 15e-3

@@ -13,30 +13,6 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from ._schema import Case
-
-STAGES = (
-    "read",
-    "mesh",
-    "forest",
-    "territories",
-    "compile",
-    "calibrate",
-    "rest",
-    "hyperemia",
-    "pulsatile",
-    "write",
-    "figures",
-)
-
-
-def stages(case: Case) -> tuple[str, ...]:
-    """The stages that a run of a case goes through."""
-    left_out = {"forest"} if case.growth is None else set()
-    left_out |= {"pulsatile"} if case.flow == "steady" else set()
-    left_out |= set() if case.output.figures else {"figures"}
-    return tuple(name for name in STAGES if name not in left_out)
-
 
 @dataclass(frozen=True)
 class _Told:
@@ -106,7 +82,7 @@ class Progress:
     def __init__(self, console: Console | None = None, every: float = 10.0):
         self.console, self.every = console, every
         self.seconds: dict[str, float] = {}
-        self.stages: tuple[str, ...] = STAGES
+        self.stages: tuple[str, ...] = ()
         self._stage: _Stage | None = None
 
     @contextmanager

@@ -1,6 +1,6 @@
 """The case file: what it may say, with units in the names of its keys."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -522,3 +522,11 @@ class Case(Section):
                 "rigid wall; write wall: {law: elastic}, which takes Olufsen's stiffness"
             )
         return self
+
+
+def case_schema() -> dict[str, Any]:
+    """The JSON schema of the case file."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Case.model_json_schema(),
+    }

@@ -9,7 +9,10 @@ import numpy as np
 from jaxtyping import Float
 
 from .._misc import InputError
+from .._progress import Progress
 from .._units import M_PER_MM
+from ..anatomy import SYNTHETIC
+from ..casefile import Case, Growth
 from ..geometry import boundary_triangles, TetMesh, transmural_depth, VoxelMesh, voxels_from_surface
 from ..growth import (
     BranchingLaw,
@@ -24,9 +27,6 @@ from ..growth import (
 )
 from ..network import VascularNetwork
 from ._build import closed_outlets, Heart
-from ._grooves import SYNTHETIC
-from ._progress import Progress
-from ._schema import Case, Growth
 
 # Flow by territory in a right-dominant heart, percent of the left ventricle's.
 PUBLISHED_SHARE_PERCENT = {"LAD": 45.0, "LCx": 28.0, "RCA": 27.0}

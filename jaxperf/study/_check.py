@@ -13,6 +13,8 @@ from scipy.spatial import KDTree
 
 from .._misc import InputError
 from .._units import M_PER_MM
+from ..anatomy import SYNTHETIC
+from ..casefile import Case, case_errors, read_yaml
 from ..geometry import transmural_depth
 from ..network import (
     branch_course,
@@ -22,11 +24,8 @@ from ..network import (
     vessel_label,
 )
 from ._build import build_heart, build_tree, healthy_tree, Heart, outlet_node, read_tree
-from ._grooves import SYNTHETIC
-from ._growth import forest_path, growth_problem, read_forest
-from ._load import case_errors, read_yaml
-from ._schema import Case
-from ._waveforms import heartbeat_of_case
+from ._forest import forest_path, growth_problem, read_forest
+from ._heartbeat import heartbeat_of_case
 
 # Lumen radii (m) outside which a segmented coronary artery is unusual, not impossible.
 _USUAL_RADIUS = (0.15e-3, 3.5e-3)

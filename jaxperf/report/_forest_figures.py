@@ -9,9 +9,8 @@ from .._units import M_PER_MM
 from ..growth import kassab_table, KASSAB_TREES, order_rows
 from ..network import vessel_territories
 from ..plot import morphometry_figure, palette, save_figure, scene_figure, smooth_surface, tubes
-from ._build import Heart
+from ..study import Grown, Heart
 from ._forest_facts import morphometries, OUR_VESSELS
-from ._growth import Grown
 from ._views import views
 
 # Thinner vessels are drawn this wide (mm); below the second radius (mm) a plain tube will do.

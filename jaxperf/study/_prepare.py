@@ -9,7 +9,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .._custom_types import as_leaf
+from .._progress import Progress
 from .._units import M3_S_PER_ML_MIN, M_PER_MM, PA_PER_MMHG
+from ..anatomy import terminal_sites
+from ..casefile import Case
 from ..coupling import Microcirculation, perfused_tissue, PerfusionProblem
 from ..darcy import check_permeability, transversely_isotropic
 from ..geometry import (
@@ -39,10 +42,7 @@ from ..vessel import (
     SqrtAreaWall,
 )
 from ._build import build_heart, closed_outlets, healthy_tree, Heart, with_lesions
-from ._growth import forest_of_case, Grown, growth_problem, joined_forest
-from ._progress import Progress
-from ._schema import Case
-from ._terminals import terminal_sites
+from ._forest import forest_of_case, Grown, growth_problem, joined_forest
 
 
 @dataclass(frozen=True)

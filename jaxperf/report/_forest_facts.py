@@ -18,7 +18,7 @@ from ..growth import (
 )
 from ..io import write_csv, write_json
 from ..network import parent_segment, vessel_territories
-from ._growth import Grown
+from ..study import Grown
 
 _STUB = 0
 _WELL_PROJECTED = 0.05

@@ -15,8 +15,10 @@ import yaml
 from jaxtyping import Float
 
 from .._misc import InputError
+from .._progress import Progress
 from .._results import SolveError
 from .._units import M_PER_MM
+from .._versions import versions
 from ..flow1d import (
     ExternalPressure,
     flow1d_problem,
@@ -35,6 +37,7 @@ from ..io import (
 )
 from ..network import VascularNetwork, Waveform
 from ..plot import save_figure, waveform_figure, WaveformPanel
+from ..study import Place, save_points, Series, series_of
 from ..vessel import (
     Blood,
     ConstantStiffness,
@@ -45,9 +48,6 @@ from ..vessel import (
 )
 from ._defaults import DEFAULT_CELL_TIME
 from ._folder import run_folder
-from ._places import Place, save_points, Series, series_of
-from ._progress import Progress
-from ._run import versions
 
 _SAMPLES = 100
 _CYCLES_MAX = 100

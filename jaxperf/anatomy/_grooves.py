@@ -17,10 +17,8 @@ from scipy.spatial import KDTree
 from .._misc import InputError
 from .._units import M_PER_MM
 from ..geometry import LVFrame, VoxelMesh
-from ..io import to_frame
 from ..network import VascularNetwork
 from ._courses import arc_length, Course, network_from_courses
-from ._schema import SyntheticRCA
 
 SYNTHETIC = "(synthetic)"
 _STEP = 0.5e-3
@@ -69,12 +67,15 @@ class _Epicardium:
 
 
 def synthetic_right_coronary(
-    settings: SyntheticRCA,
     mesh: VoxelMesh,
     frame: LVFrame,
     left: VascularNetwork,
     *,
     rv_label: int,
+    diameter_mm: tuple[float, float] = (3.9, 3.0),
+    n_posterolateral: int = 2,
+    gap: float = 2e-3,
+    ostium: Float[np.ndarray, "3"] | None = None,
 ) -> VascularNetwork:
     """Right coronary, PDA and posterolateral branches along the grooves of a labelled heart.
 
@@ -83,29 +84,33 @@ def synthetic_right_coronary(
     **Arguments:**
 
     - `mesh`, `frame`: the labelled grid and the ventricle's directions.
-    - `left`: the tree it completes; the right ostium is placed beside its root unless given.
+    - `left`: the tree it completes.
+    - `diameter_mm`: of the lumen at the ostium and before the crux (Dodge 1992).
+    - `n_posterolateral`: number of posterolateral branches.
+    - `gap`: of the centreline above the epicardium, m.
+    - `ostium`: the right ostium in the mesh's frame, m; beside the left root where left out.
 
     **Returns:** a network of one root in the mesh's frame; all branch names end in "(synthetic)".
 
     **Errors:** [`InputError`][] where the grooves cannot be found.
     """
     outline = _Epicardium(mesh.label > 0, mesh)
-    gap = settings.epicardium_gap_mm * M_PER_MM
     height, angle = _posterior_groove(mesh, frame, rv_label)
     side = lambda degree, h: _beside(outline, frame, degree, h, gap)
     crux = side(np.interp(_CRUX_HEIGHT, height, angle), _CRUX_HEIGHT)
     around = _right_av_groove(outline, frame, rv_label, gap)
-    ostium = _ostium(settings, frame, left, around[0])
+    if ostium is None:
+        ostium = _ostium(left, around[0])
     descent = np.linspace(_CRUX_HEIGHT, _PDA_END, 16)
     pda = np.stack([side(np.interp(h, height, angle), h) for h in descent])
     name = lambda vessel: f"{vessel} {SYNTHETIC}"
-    count = settings.n_posterolateral
+    count = n_posterolateral
     courses = [
         Course(
             name("RCA"),
             np.concatenate([ostium[None], _smoothed(np.concatenate([around, crux[None]]))]),
-            diameter_mm=settings.proximal_diameter_mm,
-            end_mm=settings.distal_diameter_mm,
+            diameter_mm=diameter_mm[0],
+            end_mm=diameter_mm[1],
         ),
         Course(name("PDA"), _smoothed(pda), name("RCA"), share=1.0 / (1 + count)),
     ]
@@ -246,12 +251,7 @@ def _right_av_groove(
     return np.stack(points)
 
 
-def _ostium(
-    settings: SyntheticRCA, frame: LVFrame, left: VascularNetwork, groove: Float[np.ndarray, "3"]
-) -> Float[np.ndarray, "3"]:
-    if settings.ostium_mm is not None:
-        point = np.array([settings.ostium_mm]) * M_PER_MM
-        return to_frame(point, settings.frame, frame.frame)[0]
+def _ostium(left: VascularNetwork, groove: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:
     root = np.asarray(left.node_position)[int(np.asarray(left.roots)[0])]
     way = groove - root
     return root + min(_OSTIUM_APART / float(np.linalg.norm(way)), 0.6) * way

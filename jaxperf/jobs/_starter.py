@@ -2,18 +2,17 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from .._misc import InputError
 from .._units import M_PER_MM
+from ..anatomy import LESION
+from ..casefile import Case
 from ..geometry import build_voxel_mesh, VoxelMesh
 from ..io import network_in_frame, write_nifti
 from ..network import branch_course, VascularNetwork
-from ._build import build_heart, read_tree
-from ._demo import LESION
-from ._schema import Case
+from ..study import build_heart, read_tree
 
 _TEMPLATE = """\
 # A jaxperf case. Run it with:   jaxperf run case.yaml --out run
@@ -83,14 +82,6 @@ def demo_case(spacing_mm: float = 2.5) -> Case:
             "lesions": [LESION],
         }
     )
-
-
-def case_schema() -> dict[str, Any]:
-    """The JSON schema of the case file."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **Case.model_json_schema(),
-    }
 
 
 def write_starter(

@@ -8,19 +8,27 @@ from typing import Any
 import numpy as np
 
 from .._misc import InputError
+from .._progress import Progress
 from .._units import M_PER_MM
+from ..casefile import Case
 from ..geometry import terminal_regions, transmural_depth
 from ..growth import grow_forest, GrowthProblem, is_checkpoint, save_forest
 from ..io import write_tree
 from ..network import VascularNetwork
-from ._build import build_heart, healthy_tree, Heart
-from ._check import geometry_findings, refuse_errors
+from ..report import anatomy_labels, forest_facts, segment_arrays, spread, write_morphometry
+from ..study import (
+    build_heart,
+    forest_path,
+    geometry_findings,
+    Grown,
+    growth_problem,
+    healthy_tree,
+    Heart,
+    joined_forest,
+    read_forest,
+    refuse_errors,
+)
 from ._folder import run_folder
-from ._forest_facts import forest_facts, segment_arrays, spread, write_morphometry
-from ._growth import forest_path, Grown, growth_problem, joined_forest, read_forest
-from ._progress import Progress
-from ._results import anatomy_labels
-from ._schema import Case
 
 
 def grow_case(
@@ -157,7 +165,7 @@ def report_growth(
             facts = {"file": str(path), "labels": labels, **facts}
             write_morphometry(folder, grown, facts)
         with progress.stage("figures"):
-            from ._forest_figures import write_forest_figures
+            from ..report import write_forest_figures
 
             note = f"Anatomy: {', '.join(labels)}."
             write_forest_figures(folder, grown, heart, title=case.title, note=note)

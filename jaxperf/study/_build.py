@@ -9,6 +9,8 @@ from jaxtyping import Int
 
 from .._misc import InputError
 from .._units import M_PER_MM
+from ..anatomy import demo_tree, synthetic_right_coronary
+from ..casefile import Case
 from ..geometry import (
     ellipsoid_ventricle,
     EllipsoidLV,
@@ -35,9 +37,6 @@ from ..network import (
     declare_lesion,
     VascularNetwork,
 )
-from ._demo import demo_tree
-from ._grooves import synthetic_right_coronary
-from ._schema import Case
 
 # Everything is solved and written in one frame; NIfTI maps are turned to RAS by their writer.
 FRAME = "LPS"
@@ -197,8 +196,20 @@ def healthy_tree(case: Case, data: Path, heart: Heart) -> VascularNetwork:
     network = read_tree(case, data, heart)
     if case.synthetic_rca is not None:
         assert heart.voxels is not None
+        said = case.synthetic_rca
+        ostium = None
+        if said.ostium_mm is not None:
+            point = np.array([said.ostium_mm]) * M_PER_MM
+            ostium = to_frame(point, said.frame, heart.frame.frame)[0]
         right = synthetic_right_coronary(
-            case.synthetic_rca, heart.voxels, heart.frame, network, rv_label=heart.rv_label
+            heart.voxels,
+            heart.frame,
+            network,
+            rv_label=heart.rv_label,
+            diameter_mm=(said.proximal_diameter_mm, said.distal_diameter_mm),
+            n_posterolateral=said.n_posterolateral,
+            gap=said.epicardium_gap_mm * M_PER_MM,
+            ostium=ostium,
         )
         network = joined(network, right)
     return network

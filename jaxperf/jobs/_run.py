@@ -1,9 +1,6 @@
 """A case from file to run folder."""
 
-import importlib.metadata
 import os
-import platform
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,25 +10,60 @@ import yaml
 from jaxtyping import Float
 from scipy.spatial import KDTree
 
+from .._progress import Progress
 from .._units import M3_S_PER_ML_MIN, PA_PER_MMHG
+from .._versions import versions
+from ..casefile import Case
 from ..geometry import ellipsoid_ventricle, TetMesh, VoxelMesh
 from ..growth import save_forest
 from ..io import write_csv, write_json, write_nifti, write_perfusion, write_tree
-from ._build import voxels_in_patient
-from ._check import geometry_findings, refuse_errors
+from ..report import (
+    branch_rows,
+    labels,
+    pulsation_summary,
+    segment_arrays,
+    segment_rows,
+    summary,
+    waveform_rows,
+    write_morphometry,
+)
+from ..study import (
+    collect,
+    geometry_findings,
+    heartbeat_of_case,
+    prepare_case,
+    Prepared,
+    refuse_errors,
+    Results,
+    solve_case,
+    solve_pulsation,
+    voxels_in_patient,
+)
 from ._folder import run_folder
-from ._forest_facts import segment_arrays, write_morphometry
-from ._prepare import prepare_case, Prepared
-from ._progress import Progress, stages
-from ._pulsatile import pulsation_summary, solve_pulsation, waveform_rows
-from ._results import branch_rows, collect, labels, Results, segment_rows, summary
-from ._schema import Case
-from ._solve import solve_case
-from ._waveforms import heartbeat_of_case
 
-_PACKAGES = ("jaxperf", "jax", "jaxlib", "equinox", "numpy", "scipy", "pyvista", "nibabel")
+STAGES = (
+    "read",
+    "mesh",
+    "forest",
+    "territories",
+    "compile",
+    "calibrate",
+    "rest",
+    "hyperemia",
+    "pulsatile",
+    "write",
+    "figures",
+)
 # A field of vertices is read at a voxel's centre from as many vertices as a voxel has corners.
 _NEAREST_VERTICES = 8
+
+
+def stages(case: Case) -> tuple[str, ...]:
+    """The stages that a run of a case goes through."""
+    left_out = {"forest"} if case.growth is None else set()
+    left_out |= {"pulsatile"} if case.flow == "steady" else set()
+    left_out |= set() if case.output.figures else {"figures"}
+    return tuple(name for name in STAGES if name not in left_out)
 
 
 def run_case(
@@ -81,7 +113,7 @@ def run_case(
             _write(folder, results, said, Path(data).absolute())
         if case.output.figures:
             with progress.stage("figures"):
-                from ._figures import write_figures, write_waveform_figure
+                from ..report import write_figures, write_waveform_figure
 
                 write_figures(folder / "figures", results)
                 if pulsation is not None:
@@ -189,14 +221,3 @@ def _write_tissue(path: Path, results: Results) -> None:
         aha_segment=prepared.segment,
         transmural_depth=prepared.depth,
     )
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computed a result."""
-    found = {"python": sys.version.split()[0], "platform": platform.platform()}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed as a package"
-    return found

@@ -1,0 +1,16 @@
+"""The case file: its schema, and reading it with sentences that name file and key."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._load import case_errors as case_errors, load_case as load_case, read_yaml as read_yaml
+    from ._schema import (
+        Case as Case,
+        case_schema as case_schema,
+        Growth as Growth,
+        Pulsatile as Pulsatile,
+    )
+else:
+    from .._lazy import lazy_names
+
+    __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

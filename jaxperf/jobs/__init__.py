@@ -1,0 +1,25 @@
+"""What the command line offers, and the folders that it writes."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._defaults import DEFAULT_CELL_TIME as DEFAULT_CELL_TIME
+    from ._flow1d_run import (
+        openbf_problem as openbf_problem,
+        read_foreign as read_foreign,
+        run_flow1d as run_flow1d,
+        svoned_problem as svoned_problem,
+    )
+    from ._folder import run_folder as run_folder
+    from ._grow import grow_case as grow_case, report_growth as report_growth
+    from ._run import on_grid as on_grid, run_case as run_case
+    from ._starter import (
+        branch_ends as branch_ends,
+        demo_case as demo_case,
+        write_starter as write_starter,
+        write_swc as write_swc,
+    )
+else:
+    from .._lazy import lazy_names
+
+    __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

@@ -1,0 +1,28 @@
+"""What a solved case says: summary, tables and figures."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._beat import pulsation_summary as pulsation_summary, waveform_rows as waveform_rows
+    from ._figures import (
+        write_figures as write_figures,
+        write_waveform_figure as write_waveform_figure,
+    )
+    from ._forest_facts import (
+        forest_facts as forest_facts,
+        segment_arrays as segment_arrays,
+        spread as spread,
+        write_morphometry as write_morphometry,
+    )
+    from ._forest_figures import write_forest_figures as write_forest_figures
+    from ._summary import (
+        anatomy_labels as anatomy_labels,
+        branch_rows as branch_rows,
+        labels as labels,
+        segment_rows as segment_rows,
+        summary as summary,
+    )
+else:
+    from .._lazy import lazy_names
+
+    __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

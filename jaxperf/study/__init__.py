@@ -1,0 +1,57 @@
+"""A case made solvable and solved: built, grown, calibrated, rest and hyperemia, a heart beat."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._build import (
+        build_heart as build_heart,
+        build_tree as build_tree,
+        healthy_tree as healthy_tree,
+        Heart as Heart,
+        joined as joined,
+        read_tree as read_tree,
+        voxels_in_patient as voxels_in_patient,
+    )
+    from ._check import (
+        check_built as check_built,
+        check_case as check_case,
+        Finding as Finding,
+        geometry_findings as geometry_findings,
+        refuse_errors as refuse_errors,
+    )
+    from ._forest import (
+        forest_path as forest_path,
+        Grown as Grown,
+        growth_problem as growth_problem,
+        joined_forest as joined_forest,
+        read_forest as read_forest,
+        territory_shares as territory_shares,
+    )
+    from ._heartbeat import Heartbeat as Heartbeat, heartbeat_of_case as heartbeat_of_case
+    from ._observed import collect as collect, Results as Results
+    from ._places import (
+        branch_places as branch_places,
+        Place as Place,
+        save_points as save_points,
+        Series as Series,
+        series_of as series_of,
+    )
+    from ._prepare import (
+        build_regions as build_regions,
+        prepare_case as prepare_case,
+        Prepared as Prepared,
+    )
+    from ._pulsatile import (
+        Beat as Beat,
+        BEHIND as BEHIND,
+        case_places as case_places,
+        followed_segments as followed_segments,
+        Pulsation as Pulsation,
+        rigid_bed as rigid_bed,
+        solve_pulsation as solve_pulsation,
+    )
+    from ._solve import darcy_method as darcy_method, solve_case as solve_case, Solved as Solved
+else:
+    from .._lazy import lazy_names
+
+    __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)
