@@ -17,7 +17,7 @@ HEAVY = {
     "diffrax", "matplotlib", "nibabel", "numba", "pydantic", "pyvista", "scipy", "vtk",
     "vtkmodules", "yaml",
 }  # fmt: skip
-LAZY_ROOMS = ("case", "darcy", "flow1d", "io")
+LAZY_ROOMS = ("study", "jobs", "report", "darcy", "flow1d", "io")
 
 
 def _loaded_by(code):

@@ -12,6 +12,7 @@ from ..network import parent_segment, vessel_label
 from ..observe import (
     branch_summary,
 )
+from ..study import lesion_end, Results, STATES
 from ._forest_facts import flow_split, forest_facts, terminal_facts
 
 # Relative miss of a territory's share of the flow at rest that a reader must know of.
