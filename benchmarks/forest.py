@@ -415,12 +415,12 @@ def _coupled(report: Report, chosen: list[_Grown], log) -> None:
     for g in chosen:
         found = measure.solve_on(g.at, g.n_terminals, g.exponent, g.forest)
         states = {
-            "rest": found.solved.rest,
+            "rest": found.solved.solutions["rest"],
             "rest, not regulated": found.unregulated,
-            "hyperemia": found.solved.hyperemia,
+            "hyperemia": found.solved.solutions["hyperemia"],
         }
         balance += [float(s.mass_balance_relative_error) for s in states.values()]
-        reached.append(abs(measure.mean_mbf(found, found.solved.rest) / REST - 1.0))
+        reached.append(abs(measure.mean_mbf(found, found.solved.solutions["rest"]) / REST - 1.0))
         for state, solution in states.items():
             split = measure.flow_split(found, solution)
             error = max(abs(line["error"]) for line in split)
@@ -428,7 +428,7 @@ def _coupled(report: Report, chosen: list[_Grown], log) -> None:
             head = {"anatomy": g.at.name, "state": state, "exponent": g.exponent}
             splits += [head | line for line in split]
             falls.append(head | measure.pressure_shares(found, solution))
-        trees.append(measure.trees_within(found, found.solved.rest))
+        trees.append(measure.trees_within(found, found.solved.solutions["rest"]))
         error = worst[g.at.name, g.exponent, "rest"]
         factor = found.solved.calibration.hyperemia_factor
         log(f"{g.at.name} γ {g.exponent:.2f}: split off by {error:.2%}, factor {factor:.2f}")

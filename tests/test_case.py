@@ -193,9 +193,12 @@ def test_the_composite_runs(mesh):
     progress = Progress()
     prepared = prepare_case(Case.model_validate(raw), data_dir(), progress)
     solved = solve_case(prepared, progress)
-    for solution in (solved.rest, solved.hyperemia):
+    for solution in (solved.solutions["rest"], solved.solutions["hyperemia"]):
         assert float(solution.mass_balance_relative_error) < 1e-9
         assert int(solution.newton_iterations) <= 8
     volume = prepared.heart.mesh.volume
-    mean = float(np.asarray(solved.rest.mbf) @ volume / volume.sum()) / M3_S_KG_PER_ML_MIN_G
+    mean = (
+        float(np.asarray(solved.solutions["rest"].mbf) @ volume / volume.sum())
+        / M3_S_KG_PER_ML_MIN_G
+    )
     assert mean == pytest.approx(1.0, rel=0.01)

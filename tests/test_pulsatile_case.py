@@ -320,7 +320,7 @@ def test_the_pressure_behind_the_lesion(solved):
 
 def test_the_bed_keeps_its_steady_calibre(solved):
     results, pulsation, _ = solved
-    prepared, found = results.prepared, results.solved.hyperemia
+    prepared, found = results.prepared, results.solved.solutions["hyperemia"]
     assert followed_segments(prepared).all()
     none = np.zeros(prepared.network.n_segments, bool)
     bed = rigid_bed(prepared.problem, found, none)

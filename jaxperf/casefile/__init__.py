@@ -9,6 +9,7 @@ if TYPE_CHECKING:
         case_schema as case_schema,
         Growth as Growth,
         Pulsatile as Pulsatile,
+        StateSection as StateSection,
     )
 else:
     from .._lazy import lazy_names

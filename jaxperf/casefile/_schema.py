@@ -464,6 +464,21 @@ class Output(Section):
     )
 
 
+class StateSection(Section):
+    """A further state of the heart: what differs from rest or hyperemia."""
+
+    like: Literal["rest", "hyperemia"] = Field(
+        default="hyperemia", description="The state it starts from."
+    )
+    pressure_inlet_mmHg: Positive | None = Field(
+        default=None, description="Mean aortic pressure; the case's where left out."
+    )
+    without_lesions: tuple[Annotated[int, Field(ge=1)], ...] | Literal["all"] = Field(
+        default=(),
+        description="Lesions that a stent has opened: numbers from 1, or all.",
+    )
+
+
 class Case(Section):
     """A patient case."""
 
@@ -480,6 +495,9 @@ class Case(Section):
         default=None, description="Grow a synthetic forest of vessels below the tree."
     )
     lesions: tuple[Lesion, ...] = Field(default=(), description="Declared lesions.")
+    states: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")], StateSection] = Field(
+        default={}, description="States beside rest and hyperemia, by name."
+    )
     flow: Literal["steady", "pulsatile"] = Field(
         default="steady",
         description="Steady flow alone, or pulsatile flow in the larger vessels besides.",
@@ -510,6 +528,8 @@ class Case(Section):
             raise ValueError("with synthetic_rca the kind cannot be patient; use composite")
         if self.kind == "patient" and (self.ventricle.ellipsoid or self.tree.built_in):
             raise ValueError("a built ventricle or tree is no patient; kind must be synthetic")
+        for name, state in self.states.items():
+            _state_is_possible(name, state, len(self.lesions))
         bed, inlet = self.microcirculation, self.boundary.pressure_inlet_mmHg
         if not bed.pressure_sink_mmHg < bed.pressure_capillary_mmHg < inlet:
             raise ValueError(
@@ -522,6 +542,16 @@ class Case(Section):
                 "rigid wall; write wall: {law: elastic}, which takes Olufsen's stiffness"
             )
         return self
+
+
+def _state_is_possible(name: str, state: StateSection, n_lesions: int) -> None:
+    if name in ("rest", "hyperemia", "cfr"):
+        raise ValueError(f"states.{name}: the name is taken; choose another")
+    if state.without_lesions != "all" and any(i > n_lesions for i in state.without_lesions):
+        raise ValueError(
+            f"states.{name}.without_lesions: the case declares {n_lesions} lesions; expected "
+            "their numbers from 1 in the order of `lesions`"
+        )
 
 
 def case_schema() -> dict[str, Any]:

@@ -63,7 +63,9 @@ def stages(case: Case) -> tuple[str, ...]:
     left_out = {"forest"} if case.growth is None else set()
     left_out |= {"pulsatile"} if case.flow == "steady" else set()
     left_out |= set() if case.output.figures else {"figures"}
-    return tuple(name for name in STAGES if name not in left_out)
+    at = STAGES.index("hyperemia") + 1
+    names = (*STAGES[:at], *case.states, *STAGES[at:])
+    return tuple(name for name in names if name not in left_out)
 
 
 def run_case(
@@ -181,7 +183,7 @@ def on_grid(
 def _write_tree(path: Path, results: Results) -> None:
     network = results.prepared.network
     arrays: dict[str, np.ndarray] = {}
-    for state in ("rest", "hyperemia"):
+    for state in results.states:
         solution = results.solution(state)
         arrays[f"pressure_{state}_mmHg"] = np.asarray(solution.pressure_static) / PA_PER_MMHG
         arrays[f"flow_{state}_ml_min"] = np.asarray(solution.flow) / M3_S_PER_ML_MIN
@@ -207,7 +209,7 @@ def _write_tree(path: Path, results: Results) -> None:
 def _write_tissue(path: Path, results: Results) -> None:
     prepared = results.prepared
     arrays: dict[str, np.ndarray] = {}
-    for state in ("rest", "hyperemia"):
+    for state in results.states:
         tissue = np.asarray(results.solution(state).pressure_tissue)
         arrays[f"pressure_{state}_mmHg"] = tissue / PA_PER_MMHG
         arrays[f"mbf_{state}_ml_min_g"] = results.mbf[state]

@@ -6,6 +6,7 @@ from ._branches import (
     Pullback as Pullback,
     pullback as pullback,
 )
+from ._observe import Observations as Observations, observe as observe
 from ._perfusion import segment_means as segment_means
 from ._reserve import (
     coronary_flow_reserve as coronary_flow_reserve,

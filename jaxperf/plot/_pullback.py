@@ -10,7 +10,9 @@ from jaxtyping import Float
 from ._style import add_note, INK, ISCHAEMIC_FFR, MUTED, new_figure
 
 _COLUMNS = 3
-_HYPEREMIA, _REST = "#b2182b", "#2166ac"
+_COLOUR = {"rest": "#2166ac", "hyperemia": "#b2182b"}
+# Further states; told apart from both by those who see few colours.
+_FURTHER = ("#1b7837", "#e08214", "#762a83")
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,9 @@ def _panel(axes: Any, curve: Curve, bottom: float, first: bool) -> None:
     axes.axhline(ISCHAEMIC_FFR, color=MUTED, lw=0.9, ls="--")
     if curve.begins_mm > 0.0:
         axes.axvline(curve.begins_mm, color=MUTED, lw=0.7, ls=":")
+    further = [name for name in curve.ratio if name not in _COLOUR]
     for name, ratio in curve.ratio.items():
-        colour = _HYPEREMIA if name == "hyperemia" else _REST
+        colour = _COLOUR.get(name) or _FURTHER[further.index(name) % len(_FURTHER)]
         axes.plot(curve.arc_mm, ratio, color=colour, lw=1.7, label=name)
     at_tip = float(curve.ratio["hyperemia"][-1])
     axes.annotate(
@@ -81,7 +84,7 @@ def _panel(axes: Any, curve: Curve, bottom: float, first: bool) -> None:
         textcoords="offset points",
         fontsize=8,
         va="center",
-        color=_HYPEREMIA,
+        color=_COLOUR["hyperemia"],
         annotation_clip=False,
     )
     axes.set_title(curve.name, fontsize=10, color=INK, loc="left")

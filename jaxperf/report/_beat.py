@@ -100,9 +100,9 @@ def _lesion_summary(results: Results, state: str, series: Series, i: int) -> dic
 
 def _ratio(results: Results, series: Series, i: int) -> float:
     """Mean static pressure over mean aortic pressure: FFR, at hyperemia."""
-    return series.mean(series.pressure[:, i]) / (results.pressure_inlet / PA_PER_MMHG)
+    return series.mean(series.pressure[:, i]) / (results.pressure_aortic("hyperemia") / PA_PER_MMHG)
 
 
 def _steady_ratio(results: Results, state: str, place: Place) -> float:
     static = np.asarray(results.solution(state).pressure_static)[place.segment]
-    return float(static[round(place.fraction)]) / results.pressure_inlet
+    return float(static[round(place.fraction)]) / results.pressure_aortic(state)

@@ -39,8 +39,10 @@ def write_figures(folder: Path, results: Results) -> None:
     said = labels(results)
     note = f"Anatomy: {', '.join(said)}." if said else ""
     panels = [
-        ("Rest", results.mbf_segment["rest"], "MBF (ml/min/g)", "viridis"),
-        ("Hyperemia", results.mbf_segment["hyperemia"], "MBF (ml/min/g)", "viridis"),
+        *(
+            (state.replace("_", " ").capitalize(), mbf, "MBF (ml/min/g)", "viridis")
+            for state, mbf in results.mbf_segment.items()
+        ),
         ("Flow reserve", results.cfr_segment, "CFR", "cividis"),
     ]
     figure = bullseye_figure(panels, title=f"{case.title}: AHA-17", note=note)
@@ -109,7 +111,6 @@ def pullback_curves(results: Results) -> list[Curve]:
     network = results.prepared.tree
     into, node = parent_segment(network), np.asarray(network.segment_node)
     length, branch = np.asarray(network.length), np.asarray(network.branch)
-    inlet = results.pressure_inlet
     radius = np.asarray(network.radius)
     curves, width = [], []
     for number, name in enumerate(network.branch_name):
@@ -124,8 +125,8 @@ def pullback_curves(results: Results) -> list[Curve]:
         ends = np.cumsum(length[way])
         arc = np.stack([ends - length[way], ends], axis=1).ravel() / M_PER_MM
         ratio = {
-            state: np.asarray(results.solution(state).pressure_static)[way].ravel() / inlet
-            for state in ("rest", "hyperemia")
+            state: np.asarray(values)[way].ravel()
+            for state, values in results.observed.pressure_ratio.items()
         }
         begins = float(arc[2 * int(np.argmax(branch[way] == number))])
         curves.append(Curve(name, arc, ratio, _lesions_on(results, way, ends), begins))

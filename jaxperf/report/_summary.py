@@ -12,7 +12,7 @@ from ..network import parent_segment, vessel_label
 from ..observe import (
     branch_summary,
 )
-from ..study import lesion_end, Results, STATES
+from ..study import lesion_end, Results
 from ._forest_facts import flow_split, forest_facts, terminal_facts
 
 # Relative miss of a territory's share of the flow at rest that a reader must know of.
@@ -33,15 +33,15 @@ def summary(results: Results, seconds_setup: float) -> dict[str, Any]:
     by_segment = {
         str(i + 1): {
             "name": AHA17_NAME[i],
-            **{k: float(results.mbf_segment[k][i]) for k in STATES},
+            **{k: float(results.mbf_segment[k][i]) for k in results.states},
             "cfr": float(results.cfr_segment[i]),
         }
         for i in range(17)
     }
     branches = branch_rows(results)
-    both = (solved.rest, solved.hyperemia)
+    solutions = solved.solutions
     forest = forest_results(results)
-    per_state = lambda key: {k: int(getattr(s, key)) for k, s in zip(STATES, both, strict=True)}
+    per_state = lambda key: {k: int(getattr(s, key)) for k, s in solutions.items()}
     return {
         "title": case.title,
         "kind": case.kind,
@@ -65,7 +65,9 @@ def summary(results: Results, seconds_setup: float) -> dict[str, Any]:
         "hyperemia_factor": float(solved.calibration.hyperemia_factor),
         "beta_source_per_Pa_s": float(solved.calibration.rest.beta_source),
         "beta_sink_per_Pa_s": float(solved.calibration.rest.beta_sink),
-        "mass_balance_relative_error": max(float(s.mass_balance_relative_error) for s in both),
+        "mass_balance_relative_error": max(
+            float(s.mass_balance_relative_error) for s in solutions.values()
+        ),
         "newton_iterations": per_state("newton_iterations"),
         "linear_iterations": per_state("linear_iterations"),
         "seconds": {
@@ -88,13 +90,13 @@ def forest_results(results: Results) -> dict[str, Any] | None:
         return None
     node = np.asarray(prepared.problem.tissue.terminal_node)
     facts = forest_facts(prepared.grown)
-    split = flow_split(prepared.grown, node, np.asarray(results.solved.rest.terminal_flow))
+    split = flow_split(prepared.grown, node, np.asarray(results.solution("rest").terminal_flow))
     for name, reached in split.items():
         facts["territories"][name] |= reached
     volume = np.asarray(prepared.problem.tissue.terminal_volume)
     pressure = {
         state: np.asarray(results.solution(state).terminal_pressure) / PA_PER_MMHG
-        for state in STATES
+        for state in results.states
     }
     grown = node >= prepared.tree.n_nodes
     return {**facts, **terminal_facts(volume, pressure, grown)}
@@ -129,7 +131,8 @@ def lesion_rows(results: Results) -> list[dict[str, Any]]:
     for i, declared in enumerate(results.prepared.case.lesions):
         last = lesion_end(results.prepared, i)
         flow = {
-            k: float(np.asarray(results.solution(k).flow)[last]) / M3_S_PER_ML_MIN for k in STATES
+            k: float(np.asarray(results.solution(k).flow)[last]) / M3_S_PER_ML_MIN
+            for k in results.states
         }
         rows.append(
             {
@@ -138,6 +141,9 @@ def lesion_rows(results: Results) -> list[dict[str, Any]]:
                 "end_mm": declared.end_mm,
                 "diameter_reduction": declared.diameter_reduction,
                 "ffr": float(results.ffr[last, 1]),
+                "pressure_ratio": {
+                    k: float(ratio[last, 1]) for k, ratio in results.observed.pressure_ratio.items()
+                },
                 "flow_ml_min": flow,
                 "cfr": flow["hyperemia"] / flow["rest"] if flow["rest"] else float("nan"),
             }
@@ -147,15 +153,18 @@ def lesion_rows(results: Results) -> list[dict[str, Any]]:
 
 def branch_rows(results: Results) -> list[dict[str, Any]]:
     """The rows of `branches.csv`."""
-    network, inlet = results.prepared.network, results.pressure_inlet
+    network = results.prepared.network
     found = {}
-    for state in STATES:
+    for state in results.states:
         solution = results.solution(state)
-        said = branch_summary(network, solution.flow, solution.pressure_static, inlet)
+        said = branch_summary(
+            network, solution.flow, solution.pressure_static, results.pressure_aortic(state)
+        )
         found[state] = jax.device_get(said)
     rows = []
     for i, name in enumerate(network.branch_name):
-        flow = {k: float(found[k].flow[i]) / M3_S_PER_ML_MIN for k in STATES}
+        flow = {k: float(found[k].flow[i]) / M3_S_PER_ML_MIN for k in results.states}
+        further = [k for k in results.states if k not in ("rest", "hyperemia")]
         rest = found["rest"]
         rows.append(
             {
@@ -170,6 +179,8 @@ def branch_rows(results: Results) -> list[dict[str, Any]]:
                 "cfr": flow["hyperemia"] / flow["rest"] if flow["rest"] else float("nan"),
                 "pressure_ratio_rest_min": float(rest.ffr_min[i]),
                 "ffr_min": float(found["hyperemia"].ffr_min[i]),
+                **{f"flow_{k}_ml_min": flow[k] for k in further},
+                **{f"pressure_ratio_{k}_min": float(found[k].ffr_min[i]) for k in further},
             }
         )
     return rows
@@ -186,8 +197,7 @@ def segment_rows(results: Results) -> list[dict[str, Any]]:
             "name": AHA17_NAME[i],
             "anatomy": anatomy,
             "mass_g": float(volume[segment == i + 1].sum()) * density * 1e3,
-            "mbf_rest_ml_min_g": float(results.mbf_segment["rest"][i]),
-            "mbf_hyperemia_ml_min_g": float(results.mbf_segment["hyperemia"][i]),
+            **{f"mbf_{k}_ml_min_g": float(results.mbf_segment[k][i]) for k in results.states},
             "cfr": float(results.cfr_segment[i]),
         }
         for i in range(17)
@@ -201,7 +211,7 @@ def warnings(results: Results) -> list[str]:
     capillary = case.microcirculation.pressure_capillary_mmHg
     into = parent_segment(network)
     said = []
-    for state in STATES:
+    for state in results.states:
         solution = results.solution(state)
         pressure = np.asarray(solution.terminal_pressure) / PA_PER_MMHG
         for i, name in enumerate(prepared.territory_name):
@@ -221,7 +231,7 @@ def warnings(results: Results) -> list[str]:
     volume = np.asarray(prepared.problem.tissue.terminal_volume)
     rest = case.microcirculation.density_kg_m3 * volume
     target = case.microcirculation.mbf_rest_ml_min_g * M3_S_KG_PER_ML_MIN_G * rest
-    held = np.asarray(results.solved.rest.terminal_flow) / np.asarray(target)
+    held = np.asarray(results.solution("rest").terminal_flow) / np.asarray(target)
     if case.autoregulation.enabled:
         for i, name in enumerate(prepared.territory_name):
             inside = prepared.terminal_territory == i

@@ -28,12 +28,7 @@ if TYPE_CHECKING:
         territory_shares as territory_shares,
     )
     from ._heartbeat import Heartbeat as Heartbeat, heartbeat_of_case as heartbeat_of_case
-    from ._observed import (
-        collect as collect,
-        lesion_end as lesion_end,
-        Results as Results,
-        STATES as STATES,
-    )
+    from ._observed import collect as collect, lesion_end as lesion_end, Results as Results
     from ._places import (
         branch_places as branch_places,
         Place as Place,

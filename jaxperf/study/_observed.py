@@ -1,38 +1,63 @@
-"""What is observed of a solved case."""
+"""What is observed of a solved case, in clinical units."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
+import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Float
 
-from .._units import M3_S_KG_PER_ML_MIN_G, PA_PER_MMHG
+from .._units import M3_S_KG_PER_ML_MIN_G
 from ..coupling import PerfusionSolution
-from ..observe import coronary_flow_reserve, fractional_flow_reserve, segment_means
+from ..observe import Observations, observe
 from ._prepare import Prepared
 from ._solve import Solved
 
-STATES = ("rest", "hyperemia")
+_observe = eqx.filter_jit(observe)
 
 
 @dataclass(frozen=True)
 class Results:
-    """The results of a case by state (`rest`, `hyperemia`), in clinical units.
-
-    `mbf` (c,) ml/min/g, `mbf_segment` (17,), `ffr` (s, 2) at hyperemia.
-    """
+    """The results of a case by state: what was solved, and what is seen of it."""
 
     prepared: Prepared
     solved: Solved
-    mbf: dict[str, Float[np.ndarray, " c"]]
-    mbf_segment: dict[str, Float[np.ndarray, "17"]]
-    cfr_segment: Float[np.ndarray, "17"]
-    ffr: Float[np.ndarray, "s 2"]
-    pressure_inlet: float
+    observed: Observations
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """Names of the states; rest and hyperemia come first."""
+        return tuple(self.solved.solutions)
 
     def solution(self, state: str) -> PerfusionSolution:
         """The solution of a state."""
-        return self.solved.rest if state == "rest" else self.solved.hyperemia
+        return self.solved.solutions[state]
+
+    def pressure_aortic(self, state: str) -> float:
+        """Pa."""
+        return float(self.observed.pressure_aortic[state])
+
+    @cached_property
+    def mbf(self) -> dict[str, Float[np.ndarray, " c"]]:
+        """Myocardial blood flow of each control volume, ml/min/g."""
+        return {k: np.asarray(v) / M3_S_KG_PER_ML_MIN_G for k, v in self.observed.mbf.items()}
+
+    @cached_property
+    def mbf_segment(self) -> dict[str, Float[np.ndarray, "17"]]:
+        """Myocardial blood flow of each AHA segment, ml/min/g."""
+        means = self.observed.mbf_segment
+        return {k: np.asarray(v) / M3_S_KG_PER_ML_MIN_G for k, v in means.items()}
+
+    @cached_property
+    def cfr_segment(self) -> Float[np.ndarray, "17"]:
+        """Flow reserve of each AHA segment."""
+        return np.asarray(self.observed.flow_reserve())
+
+    @cached_property
+    def ffr(self) -> Float[np.ndarray, "s 2"]:
+        """Static over aortic pressure at both ends of each segment, at hyperemia."""
+        return np.asarray(self.observed.pressure_ratio["hyperemia"])
 
     @property
     def ffr_tree(self) -> Float[np.ndarray, "f 2"]:
@@ -50,25 +75,9 @@ class Results:
 
 def collect(prepared: Prepared, solved: Solved) -> Results:
     """Observe a solved case."""
-    # copied to the device as they are: `jnp.asarray` would compile a program for each shape
-    volume, segment = jax.device_put((prepared.heart.mesh.volume, prepared.segment))
-    mbf = {
-        name: np.asarray(solution.mbf) / M3_S_KG_PER_ML_MIN_G
-        for name, solution in zip(STATES, (solved.rest, solved.hyperemia), strict=True)
-    }
-    mean = lambda v: np.asarray(segment_means(jax.device_put(v), volume, segment))
-    means = {name: mean(values) for name, values in mbf.items()}
-    inlet = prepared.case.boundary.pressure_inlet_mmHg * PA_PER_MMHG
-    reserve = coronary_flow_reserve(*jax.device_put((means["rest"], means["hyperemia"])))
-    return Results(
-        prepared=prepared,
-        solved=solved,
-        mbf=mbf,
-        mbf_segment=means,
-        cfr_segment=np.asarray(reserve),
-        ffr=np.asarray(fractional_flow_reserve(solved.hyperemia.pressure_static, inlet)),
-        pressure_inlet=inlet,
-    )
+    # copied to the device as it is: `jnp.asarray` would compile a program for each shape
+    segment = jax.device_put(prepared.segment)
+    return Results(prepared, solved, _observe(prepared.problem, solved.solutions, segment))
 
 
 def lesion_end(prepared: Prepared, i: int) -> int:

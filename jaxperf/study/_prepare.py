@@ -26,6 +26,7 @@ from ..geometry import (
     transmural_depth,
 )
 from ..network import (
+    AbstractBoundary,
     FlowBoundary,
     PressureBoundary,
     ResistanceOutlet,
@@ -51,7 +52,8 @@ class Prepared:
 
     `network` is what is solved on; `tree` its segmented and drawn vessels, which come first in it;
     `grown` the forest where there is one. `segment` (c,) AHA segment, `depth` (c,) transmural,
-    `territory` (c,) and `terminal_territory` (t,) index `territory_name`.
+    `territory` (c,) and `terminal_territory` (t,) index `territory_name`; `closed` are the nodes
+    of outlets that perfuse no tissue.
     """
 
     case: Case
@@ -66,11 +68,14 @@ class Prepared:
     territory: Int[np.ndarray, " c"]
     territory_name: tuple[str, ...]
     terminal_territory: Int[np.ndarray, " t"]
+    closed: Int[np.ndarray, " k"]
 
 
-def _boundary(case: Case, network: VascularNetwork, closed: Int[np.ndarray, " k"]):
+def case_boundary(
+    case: Case, network: VascularNetwork, closed: Int[np.ndarray, " k"], pressure: float
+) -> tuple[AbstractBoundary, ...]:
+    """Aortic pressure (Pa) at the roots, and the outlets that the case closes."""
     inlet = network.roots
-    pressure = case.boundary.pressure_inlet_mmHg * PA_PER_MMHG
     boundary: list = [PressureBoundary(inlet, as_leaf(np.full(inlet.shape, pressure)))]
     one = lambda value: as_leaf(np.array([value]))
     for node, outlet in zip(closed.astype(np.int32), case.boundary.outlets, strict=True):
@@ -169,6 +174,7 @@ def prepare_case(case: Case, data: str | os.PathLike, progress: Progress) -> Pre
             territory=territory_of_cells(regions, owner, heart.mesh.n_cells),
             territory_name=names,
             terminal_territory=owner,
+            closed=closed,
         )
 
 
@@ -186,5 +192,6 @@ def _perfusion(case, network, heart, regions, terminal, closed, depth) -> Perfus
     sink = bed.pressure_sink_mmHg * PA_PER_MMHG
     # conductances of about 1 ml/min/g: a start for the calibration, never a result
     start = Microcirculation(1.7e-6, 8.7e-6, permeability, sink, 1.0)
-    boundary = _boundary(case, network, closed)
+    inlet = case.boundary.pressure_inlet_mmHg * PA_PER_MMHG
+    boundary = case_boundary(case, network, closed, inlet)
     return PerfusionProblem(network, tissue, boundary, start, None, _blood(case), _wall(case))

@@ -35,7 +35,7 @@ from ..flow1d import (
 from ..network import AbstractBoundary, PressureBoundary, PressureWaveform, Waveform
 from ..vessel import AbstractElasticWall, RigidWall
 from ._heartbeat import Heartbeat
-from ._observed import lesion_end, STATES
+from ._observed import lesion_end
 from ._places import branch_places, Place, save_points, Series, series_of
 from ._prepare import Prepared
 from ._solve import darcy_method, Solved
@@ -82,7 +82,7 @@ def solve_pulsation(
     **Errors:** [`SolveError`][] where a vessel collapses or the flow does not become periodic.
     """
     chosen = prepared.case.pulsatile.state
-    states = STATES if chosen == "both" else (chosen,)
+    states = ("rest", "hyperemia") if chosen == "both" else (chosen,)
     return Pulsation(
         heartbeat, {s: _beat(prepared, solved, heartbeat, s, progress) for s in states}
     )
@@ -121,14 +121,13 @@ def _condensed(
     prepared: Prepared, solved: Solved, heartbeat: Heartbeat, state: str, progress: Progress
 ) -> CondensedBed:
     """Everything below the 1-D vessels as their boundary condition."""
-    case, calibration = prepared.case, solved.calibration
-    if state == "rest":
-        found, solution = calibration.rest, solved.rest
-        compliance = case.pulsatile.tissue_compliance_rest_ml_mmHg_100g
-    else:
-        found, solution = calibration.hyperemia, solved.hyperemia
-        compliance = case.pulsatile.tissue_compliance_hyperemia_ml_mmHg_100g
-    problem = eqx.tree_at(lambda p: p.microcirculation, prepared.problem, found)
+    case, solution = prepared.case, solved.solutions[state]
+    compliance = {
+        "rest": case.pulsatile.tissue_compliance_rest_ml_mmHg_100g,
+        "hyperemia": case.pulsatile.tissue_compliance_hyperemia_ml_mmHg_100g,
+    }[state]
+    bed = solved.states[state].microcirculation
+    problem = eqx.tree_at(lambda p: p.microcirculation, prepared.problem, bed)
     followed = followed_segments(prepared)
     return condense_bed(
         rigid_bed(problem, solution, followed),

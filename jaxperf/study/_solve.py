@@ -1,4 +1,4 @@
-"""Calibration, rest and hyperemia of a prepared case."""
+"""Calibration and the states of a prepared case."""
 
 import time
 from collections.abc import Callable
@@ -27,6 +27,7 @@ from ..coupling import (
 )
 from ..darcy import AbstractDarcySolver, ConjugateGradient, multigrid
 from ._prepare import Prepared
+from ._states import case_states, State
 
 DEFAULT_HYPEREMIA_FACTOR = 3.75
 _SOLVER_GROUP = "jaxperf.darcy_solvers"
@@ -40,20 +41,19 @@ Solve: TypeAlias = Callable[..., PerfusionSolution]
 
 @dataclass(frozen=True)
 class Solved:
-    """Rest and hyperemia of a case, and the wall-clock seconds of compilation and solves."""
+    """The states of a case with their solutions, and the seconds of compilation and solves."""
 
     calibration: Calibration
-    rest: PerfusionSolution
-    hyperemia: PerfusionSolution
+    states: dict[str, State]
+    solutions: dict[str, PerfusionSolution]
     seconds_compile: float
     seconds_solve: float
 
 
 def solve_case(prepared: Prepared, progress: Progress) -> Solved:
-    """Calibrate in the lesion-free heart, then solve rest and hyperemia with the lesions.
+    """Calibrate in the lesion-free heart, then solve every state.
 
-    Rest regulates itself where the case says so; hyperemia takes the calibrated dilation. Two
-    programs are compiled, with and without autoregulation; the second also serves the
+    Two programs are compiled, with and without autoregulation; the second also serves the
     calibration. With a built-in Darcy solver the problem is padded to its bucket, so that cases of
     one bucket share these programs.
 
@@ -88,23 +88,14 @@ def solve_case(prepared: Prepared, progress: Progress) -> Solved:
             )
         except SolveError as error:
             raise SolveError(error.result, f"{error.where} This was the calibration.") from error
-    with progress.stage("rest"):
-        at_rest = eqx.tree_at(lambda p: p.microcirculation, problem, found.rest)
-        if regulation.enabled:
-            held = eqx.tree_at(
-                lambda a: a.dilation_min,
-                found.autoregulation,
-                as_leaf(regulation.dilation_min, found.autoregulation.dilation_min.dtype),
-            )
-            at_rest = _regulated(at_rest, held)
-        rest = _timed(at_rest, solve, "rest", took)
-    with progress.stage("hyperemia"):
-        stressed = eqx.tree_at(lambda p: p.microcirculation, problem, found.hyperemia)
-        hyperemia = _timed(stressed, solve, "hyperemia", took)
+    states, solutions = case_states(prepared, found), {}
+    for name, state in states.items():
+        with progress.stage(name):
+            solutions[name] = _timed(state.of(problem), solve, name, took)
     total = time.perf_counter() - begin
     # a first call also solves once, which takes about as long as the solve of the same program
     compiling = sum(max(first[name] - took[name], 0.0) for name in first)
-    return Solved(found, rest, hyperemia, compiling, total)
+    return Solved(found, states, solutions, compiling, total)
 
 
 def _solver(name: str, problem: PerfusionProblem) -> Solve:

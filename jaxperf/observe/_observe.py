@@ -1,0 +1,80 @@
+"""What is seen of a heart in several states, as one pytree."""
+
+from collections.abc import Mapping
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ..coupling import PerfusionProblem, PerfusionSolution
+from ._perfusion import segment_means
+from ._reserve import coronary_flow_reserve, fractional_flow_reserve
+
+
+class Observations(eqx.Module):
+    """A heart in its states, each a mapping from the state's name.
+
+    **Attributes:**
+
+    - `pressure_aortic`: Pa, the mean total pressure at the roots of the network.
+    - `flow` (s,): m³/s in each segment.
+    - `pressure_ratio` (s, 2): static over aortic pressure at both ends of each segment; FFR where
+      the state is hyperemia.
+    - `mbf` (c,): m³/(s·kg) in each control volume; `mbf_segment` (17,): means of the AHA segments.
+    """
+
+    pressure_aortic: dict[str, Float[Array, ""]]
+    flow: dict[str, Float[Array, " s"]]
+    pressure_ratio: dict[str, Float[Array, "s 2"]]
+    mbf: dict[str, Float[Array, " c"]]
+    mbf_segment: dict[str, Float[Array, "17"]]
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """Names of the states."""
+        return tuple(self.flow)
+
+    def flow_reserve(self, rest: str = "rest", hyperemia: str = "hyperemia") -> Float[Array, "17"]:
+        """Flow reserve of the AHA segments between two states, without unit."""
+        return coronary_flow_reserve(self.mbf_segment[rest], self.mbf_segment[hyperemia])
+
+
+def observe(
+    problem: PerfusionProblem,
+    solutions: Mapping[str, PerfusionSolution],
+    segment: Int[Array, " c"],
+) -> Observations:
+    r"""Pressures, flows and perfusion of one heart in its states; it solves nothing.
+
+    With the roots $r$ of the network and the control volumes $c$ of segment $k$,
+
+    $$p_a = \tfrac1R\sum_r p^0_r,\qquad
+    \mathrm{FFR} = p/p_a,\qquad F_k = \sum_{c\in k} V_cF_c\Big/\sum_{c\in k} V_c.$$
+
+    Everything may be traced, so a fit can differentiate through it.
+
+    **Arguments:**
+
+    - `problem`: the heart; states may differ in anything but its shapes.
+    - `solutions`: the name of each state and its solution.
+    - `segment`: (c,) AHA segment of each control volume, from 1 to 17; others count nowhere.
+
+    **Returns:** [`Observations`][], by the name of the state.
+
+    **Errors:** none of its own; NaN of a failed solve stays NaN.
+    """
+    volume = problem.tissue.volume
+    ends = problem.network.segment_node
+    fed = jnp.zeros(problem.network.n_nodes).at[ends[:, 1]].set(1.0)
+    aortic, ratio = {}, {}
+    for name, solution in solutions.items():
+        is_root = (1.0 - fed).astype(solution.pressure.dtype)
+        aortic[name] = jnp.sum(is_root * solution.pressure) / jnp.sum(is_root)
+        ratio[name] = fractional_flow_reserve(solution.pressure_static, aortic[name])
+    return Observations(
+        pressure_aortic=aortic,
+        flow={name: s.flow for name, s in solutions.items()},
+        pressure_ratio=ratio,
+        mbf={name: s.mbf for name, s in solutions.items()},
+        mbf_segment={n: segment_means(s.mbf, volume, segment) for n, s in solutions.items()},
+    )

@@ -1,0 +1,122 @@
+"""States of a case beside rest and hyperemia, and what is observed of all of them."""
+
+import csv
+import json
+
+import equinox as eqx
+import jax
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from jaxperf._progress import Progress
+from jaxperf.casefile import Case
+from jaxperf.jobs import demo_case, run_case
+from jaxperf.observe import observe
+from jaxperf.study import collect, prepare_case, solve_case
+
+STATES = {
+    "stent": {"without_lesions": "all"},
+    "low": {"like": "rest", "pressure_inlet_mmHg": 80.0},
+}
+
+
+def case_with(**changes) -> Case:
+    return Case.model_validate(
+        {**demo_case(5.0).model_dump(), "growth": None, "title": "states", **changes}
+    )
+
+
+@pytest.fixture(scope="module")
+def results():
+    prepared = prepare_case(case_with(states=STATES), ".", Progress())
+    return collect(prepared, solve_case(prepared, Progress()))
+
+
+def test_a_stent_is_the_heart_without_its_lesion(results):
+    prepared = prepare_case(case_with(lesions=[]), ".", Progress())
+    healthy = collect(prepared, solve_case(prepared, Progress()))
+    assert results.states == ("rest", "hyperemia", "stent", "low")
+    expected, found = healthy.solution("hyperemia"), results.solution("stent")
+    np.testing.assert_allclose(found.mbf, expected.mbf, rtol=1e-7)
+    np.testing.assert_allclose(found.terminal_pressure, expected.terminal_pressure, rtol=1e-7)
+    assert results.ffr.min() < 0.9 * np.min(results.observed.pressure_ratio["stent"])
+
+
+def test_a_pressure_of_its_own_leaves_the_bed_as_it_is(results):
+    assert results.pressure_aortic("low") == pytest.approx(80.0 * 133.322)
+    assert results.solved.states["low"].microcirculation is results.solved.calibration.rest
+    # the bed at rest holds its flow
+    low, rest = (np.asarray(results.solution(s).terminal_flow).sum() for s in ("low", "rest"))
+    assert 0.95 < low / rest < 1.0
+
+
+def test_observations_are_those_of_raw_arrays(results):
+    prepared = results.prepared
+    volume, segment = np.asarray(prepared.problem.tissue.volume), prepared.segment
+    for state in results.states:
+        solution = results.solution(state)
+        aortic = results.prepared.case.boundary.pressure_inlet_mmHg * 133.322
+        aortic = 80.0 * 133.322 if state == "low" else aortic
+        np.testing.assert_allclose(
+            results.observed.pressure_ratio[state],
+            np.asarray(solution.pressure_static) / aortic,
+            rtol=1e-12,
+        )
+        mbf = np.asarray(solution.mbf)
+        for k in range(17):
+            here = segment == k + 1
+            mean = (mbf[here] @ volume[here]) / volume[here].sum()
+            np.testing.assert_allclose(
+                results.observed.mbf_segment[state][k], mean, rtol=1e-12, err_msg=state
+            )
+
+
+def test_observations_pass_derivatives(results):
+    """Along a line of solutions, against a difference of fourth order."""
+    segment = jax.device_put(results.prepared.segment)
+    solution = results.solution("hyperemia")
+    moving, fixed = eqx.partition(solution, eqx.is_inexact_array)
+    key = iter(jax.random.split(jax.random.key(3), 32))
+    step = jax.tree.map(lambda x: x * jax.random.normal(next(key), x.shape), moving)
+
+    def seen(t):
+        there = jax.tree.map(lambda x, d: x + t * d, moving, step)
+        found = observe(results.prepared.problem, {"x": eqx.combine(there, fixed)}, segment)
+        return found.mbf_segment["x"], found.pressure_ratio["x"]
+
+    _, slope = jax.jvp(seen, (0.0,), (1.0,))
+    h = 1e-3
+    at = {k: seen(k * h) for k in (-2, -1, 1, 2)}
+    for i in range(2):
+        difference = (8 * (at[1][i] - at[-1][i]) - (at[2][i] - at[-2][i])) / (12 * h)
+        np.testing.assert_allclose(slope[i], difference, rtol=1e-7, atol=1e-9)
+
+
+def test_a_run_writes_every_state(tmp_path):
+    case = case_with(states=STATES, output={"figures": True})
+    said = run_case(case, out=tmp_path / "run")
+    assert set(said["mbf_mean_ml_min_g"]) == {"rest", "hyperemia", *STATES}
+    (lesion,) = said["lesions"]
+    assert lesion["pressure_ratio"]["hyperemia"] == lesion["ffr"] < 0.85
+    assert lesion["pressure_ratio"]["stent"] > 0.9
+    with (tmp_path / "run" / "branches.csv").open() as file:
+        row = next(csv.DictReader(file))
+    assert float(row["flow_stent_ml_min"]) > float(row["flow_hyperemia_ml_min"])
+    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == json.loads(
+        json.dumps(said)
+    )
+
+
+@pytest.mark.parametrize(
+    ("states", "said"),
+    [
+        ({"rest": {}}, "states.rest: the name is taken"),
+        ({"stent": {"without_lesions": [2]}}, "the case declares 1 lesions"),
+        ({"A/B": {}}, "should match pattern"),
+        ({"stent": {"pressure_inlet_mmHg": -1}}, "greater than 0"),
+    ],
+)
+def test_impossible_states_are_refused(states, said):
+    with pytest.raises(ValidationError, match=said):
+        case_with(states=states)
