@@ -160,7 +160,7 @@ def test_forward_adjoint_in_reverse_mode_is_said(pipe):
 
 @pytest.mark.parametrize("full_tensor", [False, True])
 def test_a_number_is_a_permeability(full_tensor):
-    mesh = darcy_mesh(small_wall(spacing_mm=8.0, scale=0.5), full_tensor=full_tensor)
+    mesh = darcy_mesh(small_wall(scale=0.5), full_tensor=full_tensor)
     found = mesh.transmissibility(2e-9)
     assert np.array_equal(found, mesh.transmissibility(jnp.array(2e-9)))
     assert mesh.transmissibility(1).dtype == mesh.graph.volume.dtype
