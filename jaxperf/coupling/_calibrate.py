@@ -108,8 +108,8 @@ def calibrate(
         if solve is None:
             solve = lambda problem: solve_perfusion(problem, method)
         capillary = float(pressure_capillary_mmHg) * PA_PER_MMHG
-        known = [None if x is None else float(x) for x in targets]
-        return _on_host(bare, *known, capillary, float(highest), rtol, solve, report)
+        rest, stress, factor = (None if x is None else float(x) for x in targets)
+        return _on_host(bare, rest, stress, factor, capillary, float(highest), rtol, solve, report)
     if solve is not None:
         raise InputError(
             "solve is given under a transformation",
@@ -169,6 +169,7 @@ def _traced(
     holds = holds & (capillary < rest.terminal_pressure) & (rest.result == RESULTS.successful)
     undilated = _with_bed(bare, rest.bed)
     if factor is None:
+        assert mbf_hyperemia is not None
         mbf_hyperemia = cast_like(mbf_hyperemia, like)
         stress = find_bed(
             undilated,

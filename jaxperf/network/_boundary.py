@@ -16,17 +16,19 @@ from ._waveform import Waveform
 
 
 def _nodes(value: int | np.integer | np.ndarray | Array) -> Array:
-    return _row(np.array(value, np.int32) if isinstance(value, int) else value)
+    if isinstance(value, int):
+        return _row(as_leaf(value, np.int32))
+    return _row(value if isinstance(value, Array) else as_leaf(np.asarray(value)))
 
 
 def _values(value: ParameterLike) -> Array:
     return _row(float_leaf(value))
 
 
-def _row(value: np.ndarray | np.generic | Array) -> Array:
+def _row(value: Array) -> Array:
     """A number as an array of one entry; an array stays as it is."""
-    if np.ndim(value):
-        return as_leaf(value)
+    if value.ndim:
+        return value
     return value.reshape(1) if is_traced(value) else as_leaf(np.asarray(value).reshape(1))
 
 
