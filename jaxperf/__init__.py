@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         report as report,
         steady as steady,
         study as study,
+        units as units,
         vessel as vessel,
     )
     from ._cache import enable_compilation_cache as enable_compilation_cache
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ._misc import InputError as InputError
     from ._padding import cut_solution as cut_solution, pad_problem as pad_problem
     from ._results import RESULTS as RESULTS, SolveError as SolveError
+    from ._versions import __version__ as __version__
     from .coupling import (
         Autoregulation as Autoregulation,
         calibrate as calibrate,

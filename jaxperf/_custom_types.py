@@ -28,11 +28,12 @@ def as_leaf(value: ParameterLike, dtype=None) -> Array:
     """An array leaf from what the host computed, copied there without compiling anything.
 
     `jnp.asarray` would compile a program for every new shape. What is an array of JAX already,
-    traced or not, keeps its derivative.
+    traced or not, keeps its derivative. What the host knows stays known inside `jit`.
     """
     if isinstance(value, Array):
         return value if dtype is None else value.astype(dtype)
-    return jax.device_put(np.array(value, dtype))
+    with jax.ensure_compile_time_eval():
+        return jax.device_put(np.array(value, dtype))
 
 
 def optional_float_leaf(value: ParameterLike | None) -> Array | None:

@@ -1,8 +1,10 @@
-"""Versions of what computes a result."""
+"""The version of the package as it was installed, and of what else computes a result."""
 
 import importlib.metadata
 import platform
 import sys
+
+__version__ = importlib.metadata.version("jaxperf")
 
 _PACKAGES = ("jaxperf", "jax", "jaxlib", "equinox", "numpy", "scipy", "pyvista", "nibabel")
 

@@ -121,6 +121,26 @@ def _flow1d_lines(said: dict[str, Any]) -> list[str]:
     ]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from ._versions import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """What stands before a command."""
+
+
 @app.command()
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder to create.")],

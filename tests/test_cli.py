@@ -2,6 +2,7 @@
 
 import csv
 import json
+from importlib.metadata import version
 
 import nibabel
 import numpy as np
@@ -10,6 +11,7 @@ import pyvista
 import yaml
 from typer.testing import CliRunner
 
+import jaxperf
 from jaxperf import InputError, jobs, RESULTS, SolveError
 from jaxperf.casefile import Case
 from jaxperf.cli import app, BAD_INPUT, FAILED_SOLVE
@@ -47,6 +49,12 @@ KEYS = {
     "seed",
 }
 runner = CliRunner()
+
+
+def test_the_version_is_that_of_the_package():
+    result = runner.invoke(app, ["--version"])
+    assert result.exit_code == 0
+    assert result.output.strip() == jaxperf.__version__ == version("jaxperf")
 
 
 @pytest.fixture(scope="module")

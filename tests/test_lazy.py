@@ -7,6 +7,7 @@ import pickle
 import pydoc
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +57,21 @@ def test_a_name_is_what_its_room_holds():
 def test_a_new_process_reaches_rooms_without_importing_them():
     code = "import jaxperf\nassert jaxperf.io.read_swc and jaxperf.study.Heart"
     assert "pydantic" in _loaded_by(code)
+
+
+def test_every_room_is_an_attribute_of_the_package():
+    files = (Path(jaxperf.__file__).parent).iterdir()
+    rooms = {path.stem for path in files if path.suffix in ("", ".py")}
+    rooms = {name for name in rooms if not name.startswith(("_", "."))} - {"py", "cli"}
+    assert rooms <= set(jaxperf.__all__)
+    assert all(inspect.ismodule(getattr(jaxperf, name)) for name in rooms)
+
+
+def test_units_lead_to_si():
+    units = jaxperf.units
+    assert pytest.approx(12399, abs=1) == 93 * units.PA_PER_MMHG
+    factors = [name for name in dir(units) if name.isupper()]
+    assert len(factors) == 11 and all(f"`{name}`" in str(units.__doc__) for name in factors)
 
 
 @pytest.mark.parametrize("package", ["jaxperf", "jaxperf.flow1d"])

@@ -3,16 +3,21 @@
 from collections.abc import Callable
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
-from .._custom_types import as_leaf
-from .._misc import InputError
+from .._custom_types import as_leaf, cast_like, ScalarLike
+from .._misc import InputError, is_traced
+from .._results import nan_unless, RESULTS
 from .._units import M3_S_KG_PER_ML_MIN_G, PA_PER_MMHG
 from ..darcy import AbstractDarcySolver, ConjugateGradient
 from ..network import vessel_label, without_lesions
 from ..steady import initial_state, node_closure
 from ._problem import Autoregulation, Microcirculation, PerfusionProblem
 from ._solve import PerfusionSolution, solve_perfusion
+from ._target import find_bed
 
 
 class Calibration(eqx.Module):
@@ -21,16 +26,17 @@ class Calibration(eqx.Module):
     **Attributes:** `rest`, the bed with uniform conductances (β in 1/(Pa·s)) that gives the rest
     target in the lesion-free heart undilated; `hyperemia`, the same dilated by
     `hyperemia_factor`; `autoregulation`, which holds the rest target in every terminal region
-    within that factor; `mbf_rest_ml_min_g`, `mbf_hyperemia_ml_min_g` reached; `solves` it took.
+    within that factor; `mbf_rest_ml_min_g`, `mbf_hyperemia_ml_min_g` reached; `solves` it took,
+    under a transformation the steps of Newton's method.
     """
 
     rest: Microcirculation
     hyperemia: Microcirculation
     autoregulation: Autoregulation
-    hyperemia_factor: float
-    mbf_rest_ml_min_g: float
-    mbf_hyperemia_ml_min_g: float
-    solves: int
+    hyperemia_factor: ScalarLike
+    mbf_rest_ml_min_g: ScalarLike
+    mbf_hyperemia_ml_min_g: ScalarLike
+    solves: int | Int[Array, ""]
 
 
 def _mean_mbf(problem: PerfusionProblem, solution: PerfusionSolution) -> float:
@@ -42,10 +48,10 @@ def _mean_mbf(problem: PerfusionProblem, solution: PerfusionSolution) -> float:
 def calibrate(
     problem: PerfusionProblem,
     *,
-    mbf_rest_ml_min_g: float,
-    mbf_hyperemia_ml_min_g: float | None = None,
-    hyperemia_factor: float | None = None,
-    pressure_capillary_mmHg: float = 15.0,
+    mbf_rest_ml_min_g: ScalarLike,
+    mbf_hyperemia_ml_min_g: ScalarLike | None = None,
+    hyperemia_factor: ScalarLike | None = None,
+    pressure_capillary_mmHg: ScalarLike = 15.0,
     rtol: float = 1e-9,
     method: AbstractDarcySolver = ConjugateGradient(),
     solve: Callable[[PerfusionProblem], PerfusionSolution] | None = None,
@@ -59,15 +65,26 @@ def calibrate(
 
     with Q/V = MBF·ρ_t. The first is exact: all flow leaves through the sink, so P_cap is the mean
     tissue pressure. The second holds for the mean terminal pressure p̄_T, which itself depends on
-    the flow, and is iterated. In hyperemia both grow by a common factor, which is given or is
-    the one at which the lesion-free heart reaches a stress target. Runs on the host.
+    the flow. In hyperemia both grow by a common factor, which is given or is the one at which the
+    lesion-free heart reaches a stress target.
+
+    Where values are known, the host iterates over solves of the problem, so that no program is
+    compiled that later solves do not share. Under a transformation (`jit`, `grad`, `vmap`) Newton's
+    method solves the same equations, the unknown joined to the perfusion, and the implicit rule
+    differentiates them, to any order, in all that `solve_perfusion` is differentiable in, in the
+    targets and in the capillary pressure.
 
     **Arguments:** `problem`, whose own β and dilation are only a layout; its lesions are lifted.
-    Give exactly one of `mbf_hyperemia_ml_min_g` and `hyperemia_factor`. `solve` takes the place of
-    `solve_perfusion` with `method`, as where the problem is solved padded.
+    Give exactly one of `mbf_hyperemia_ml_min_g` and `hyperemia_factor`. `pressure_capillary_mmHg`
+    is P_cap. `method` is the Darcy solver. On the host: `rtol`, on the flow targets; `solve`, in
+    the place of `solve_perfusion` with `method`, as where the problem is solved padded; `report`,
+    which is told after every solve what was reached.
+
+    **Returns:** a [`Calibration`][].
 
     **Errors:** [`InputError`][] where a terminal of the lesion-free heart lies at or below the
-    capillary pressure, naming the vessel, and where a target cannot be reached.
+    capillary pressure, naming the vessel, where a target cannot be reached, and where `solve` is
+    given under a transformation. Else nothing is raised there: what cannot be calibrated is NaN.
     """
     if (mbf_hyperemia_ml_min_g is None) == (hyperemia_factor is None):
         raise InputError(
@@ -76,39 +93,109 @@ def calibrate(
             expected="exactly one of the two",
             fix="Remove one",
         )
-    _check_targets(mbf_rest_ml_min_g, mbf_hyperemia_ml_min_g, hyperemia_factor)
-    if solve is None:
-        solve = lambda given: solve_perfusion(given, method)
+    targets = (mbf_rest_ml_min_g, mbf_hyperemia_ml_min_g, hyperemia_factor)
+    _check_targets(*targets)
     bare = eqx.tree_at(
         lambda p: (p.network, p.autoregulation),
         problem,
         (without_lesions(problem.network), None),
         is_leaf=lambda x: x is None,
     )
-    rest, solution, solves = _rest(
-        bare, mbf_rest_ml_min_g, pressure_capillary_mmHg * PA_PER_MMHG, rtol, solve, report
-    )
-    if hyperemia_factor is None:
-        assert mbf_hyperemia_ml_min_g is not None
-        at_rest = _mean_mbf(bare, solution)
-        factor, stress, more = _factor(
-            bare, rest, at_rest, mbf_hyperemia_ml_min_g, rtol, solve, report
+    highest = _at_rest(bare)
+    # Under `jit` every program gives traced values, known as those it was given may be.
+    given = (bare, targets, pressure_capillary_mmHg, highest)
+    if not any(map(is_traced, jax.tree.leaves(given))):
+        if solve is None:
+            solve = lambda problem: solve_perfusion(problem, method)
+        capillary = float(pressure_capillary_mmHg) * PA_PER_MMHG
+        rest, stress, factor = (None if x is None else float(x) for x in targets)
+        return _on_host(bare, rest, stress, factor, capillary, float(highest), rtol, solve, report)
+    if solve is not None:
+        raise InputError(
+            "solve is given under a transformation",
+            where="calibrate",
+            expected="a Darcy solver as method",
+            fix="Give method instead",
         )
+    return _traced(bare, *targets, pressure_capillary_mmHg, method)
+
+
+def _on_host(bare, target, stress_target, factor, capillary, highest, rtol, solve, report):
+    """The calibration by solves of the problem, one after another."""
+    rest, solution, solves = _rest(bare, target, capillary, highest, rtol, solve, report)
+    if factor is None:
+        at_rest = _mean_mbf(bare, solution)
+        factor, stress, more = _factor(bare, rest, at_rest, stress_target, rtol, solve, report)
     else:
-        factor, more = hyperemia_factor, 1
+        more = 1
         stress = solve(_with_bed(bare, _dilated(rest, factor)))
-    tissue = problem.tissue
-    per_volume = mbf_rest_ml_min_g * M3_S_KG_PER_ML_MIN_G * np.asarray(tissue.density)
-    target = as_leaf(per_volume * np.asarray(tissue.terminal_volume))
+    tissue = bare.tissue
+    per_volume = target * M3_S_KG_PER_ML_MIN_G * np.asarray(tissue.density)
     return Calibration(
         rest=rest,
         hyperemia=_dilated(rest, factor),
-        autoregulation=Autoregulation(target, factor),
+        autoregulation=Autoregulation(
+            as_leaf(per_volume * np.asarray(tissue.terminal_volume)), factor
+        ),
         hyperemia_factor=factor,
         mbf_rest_ml_min_g=_mean_mbf(bare, solution),
         mbf_hyperemia_ml_min_g=_mean_mbf(bare, stress),
         solves=solves + more,
     )
+
+
+@eqx.filter_jit
+def _traced(
+    bare: PerfusionProblem,
+    mbf_rest: ScalarLike,
+    mbf_hyperemia: ScalarLike | None,
+    factor: ScalarLike | None,
+    pressure_capillary: ScalarLike,
+    method: AbstractDarcySolver,
+) -> Calibration:
+    """The calibration by Newton's method, NaN where there is none."""
+    tissue, pressure_sink = bare.tissue, bare.microcirculation.pressure_sink
+    like = tissue.volume
+    mbf_rest, capillary = cast_like(mbf_rest, like), cast_like(pressure_capillary, like)
+    capillary = capillary * PA_PER_MMHG
+    mass = tissue.density * jnp.sum(tissue.volume)
+    flow_of = lambda mbf: mbf * M3_S_KG_PER_ML_MIN_G * mass
+    per_volume = mbf_rest * M3_S_KG_PER_ML_MIN_G * tissue.density
+    highest = _at_rest(bare)
+    guess = _bed(bare, per_volume / (highest - capillary), per_volume / (capillary - pressure_sink))
+    one = jnp.ones_like(mbf_rest)
+    rest = find_bed(_with_bed(bare, guess), flow_of(mbf_rest), "beta_source", method, factor=one)
+    holds = (mbf_rest > 0) & (pressure_sink < capillary) & (capillary < highest)
+    holds = holds & (capillary < rest.terminal_pressure) & (rest.result == RESULTS.successful)
+    undilated = _with_bed(bare, rest.bed)
+    if factor is None:
+        assert mbf_hyperemia is not None
+        mbf_hyperemia = cast_like(mbf_hyperemia, like)
+        stress = find_bed(
+            undilated,
+            flow_of(mbf_hyperemia),
+            "dilation",
+            method,
+            factor=mbf_hyperemia / mbf_rest,
+            initial=rest.state,
+        )
+        factor, flow, result = stress.factor, stress.flow, stress.result
+        steps = rest.steps + stress.steps
+    else:
+        factor = cast_like(factor, like)
+        stress = solve_perfusion(_with_bed(bare, _dilated(rest.bed, factor)), method, throw=False)
+        flow, result = jnp.sum(stress.terminal_flow), stress.result
+        steps = rest.steps + stress.newton_iterations
+    found = Calibration(
+        rest=rest.bed,
+        hyperemia=_dilated(rest.bed, factor),
+        autoregulation=Autoregulation(per_volume * tissue.terminal_volume, factor),
+        hyperemia_factor=factor,
+        mbf_rest_ml_min_g=rest.flow / flow_of(one),
+        mbf_hyperemia_ml_min_g=flow / flow_of(one),
+        solves=steps,
+    )
+    return nan_unless(holds & (factor > 1) & (result == RESULTS.successful), found)
 
 
 def _check_targets(rest, hyperemia, factor):
@@ -117,7 +204,9 @@ def _check_targets(rest, hyperemia, factor):
         ("mbf_hyperemia_ml_min_g", hyperemia, rest),
         ("hyperemia_factor", factor, 1.0),
     ):
-        if value is not None and not (np.isfinite(value) and value > least):
+        if value is None or is_traced(value) or is_traced(least):
+            continue
+        if not (np.isfinite(value) and value > least):
             raise InputError(
                 f"{name} is {value}",
                 where="microcirculation",
@@ -130,9 +219,8 @@ def _with_bed(problem: PerfusionProblem, bed: Microcirculation) -> PerfusionProb
     return eqx.tree_at(lambda p: p.microcirculation, problem, bed)
 
 
-def _dilated(bed: Microcirculation, factor: float) -> Microcirculation:
-    same = as_leaf(np.full(bed.dilation.shape, factor, bed.dilation.dtype))
-    return eqx.tree_at(lambda b: b.dilation, bed, same)
+def _dilated(bed: Microcirculation, factor: ScalarLike) -> Microcirculation:
+    return eqx.tree_at(lambda b: b.dilation, bed, as_leaf(factor, bed.dilation.dtype))
 
 
 def _bed(problem, beta_source, beta_sink) -> Microcirculation:
@@ -164,7 +252,7 @@ def _refuse_low_pressure(problem: PerfusionProblem, solution: PerfusionSolution,
     )
 
 
-def _rest(problem, target, capillary, rtol, solve, report):
+def _rest(problem, target, capillary, system_pressure, rtol, solve, report):
     bed = problem.microcirculation
     per_volume = target * M3_S_KG_PER_ML_MIN_G * float(problem.tissue.density)
     above_sink = capillary - float(bed.pressure_sink)
@@ -176,7 +264,6 @@ def _rest(problem, target, capillary, rtol, solve, report):
             fix="Raise one or lower the other",
         )
     beta_sink = per_volume / above_sink
-    system_pressure = _highest_pressure(problem)
     if system_pressure <= capillary:
         raise InputError(
             f"the inlet lies at {system_pressure / PA_PER_MMHG:.1f} mmHg",
@@ -210,14 +297,11 @@ def _rest(problem, target, capillary, rtol, solve, report):
     )
 
 
-def _highest_pressure(problem: PerfusionProblem) -> float:
-    return float(np.max(np.asarray(_at_rest(problem))))
-
-
 @eqx.filter_jit
-def _at_rest(problem: PerfusionProblem):
+def _at_rest(problem: PerfusionProblem) -> Float[Array, ""]:
+    """The highest pressure of blood at rest, Pa."""
     closure = node_closure(problem.network, problem.boundary)
-    return initial_state(problem.network, closure).pressure
+    return jnp.max(initial_state(problem.network, closure).pressure)
 
 
 def _factor(problem, rest, at_rest, target, rtol, solve, report):

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._custom_types import as_leaf
+from .._custom_types import as_leaf, ParameterLike
 from .._misc import InputError
 from ..geometry import TetMesh, VoxelMesh
-from ._mesh import AbstractDarcyMesh, check_shape
+from ._mesh import AbstractDarcyMesh, check_shape, permeability_leaf
 from ._operator import build_darcy_graph, DarcyGraph
 from ._tensor import build_voxel_tensor_mesh, VoxelTensorDarcyMesh
 
@@ -31,8 +31,8 @@ class VoxelDarcyMesh(AbstractDarcyMesh):
     def n_elements(self) -> int:
         return self.graph.n_cells
 
-    def transmissibility(self, permeability: Float[Array, "..."]) -> Float[Array, " e"]:
-        check_shape(permeability, self.n_elements)
+    def transmissibility(self, permeability: ParameterLike) -> Float[Array, " e"]:
+        permeability = permeability_leaf(permeability, self)
         if permeability.ndim == 0:
             return permeability * self.area_over_distance
         beside = permeability[self.graph.edge]
@@ -59,8 +59,8 @@ class TetDarcyMesh(AbstractDarcyMesh):
     def n_elements(self) -> int:
         return self.tet_volume.shape[0]
 
-    def transmissibility(self, permeability: Float[Array, "..."]) -> Float[Array, " e"]:
-        check_shape(permeability, self.n_elements)
+    def transmissibility(self, permeability: ParameterLike) -> Float[Array, " e"]:
+        permeability = permeability_leaf(permeability, self)
         first, second = (self.gradient[:, _PAIRS[:, k]] for k in (0, 1))
         # Sums over the axes are written out: XLA:CPU is slow at many products of small matrices.
         along = [second[..., i] for i in range(3)]

@@ -20,11 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from .._custom_types import cast_like, float_leaf, Parameter
+from .._custom_types import cast_like, float_leaf, Parameter, ParameterLike
 from .._misc import InputError, is_traced
 from ..geometry import TetMesh, VoxelMesh
 from ._assembly import TetDarcyMesh, VoxelDarcyMesh
-from ._mesh import check_shape
+from ._mesh import permeability_leaf
 from ._operator import darcy_operator
 from ._solver import DarcyProblem
 from ._tensor import QuarterData, VoxelTensorDarcyMesh
@@ -110,7 +110,7 @@ class _OnFaces(NamedTuple):
 
 def darcy_problem(
     mesh: VoxelDarcyMesh | VoxelTensorDarcyMesh | TetDarcyMesh,
-    permeability: Float[Array, "..."],
+    permeability: ParameterLike,
     surface: DarcySurface,
     conditions: Sequence[SurfaceCondition],
     *,
@@ -136,7 +136,7 @@ def darcy_problem(
     **Errors:** [`InputError`][] for faces that the surface does not have or that have two
     conditions, and for values that fit neither one face nor all.
     """
-    check_shape(permeability, mesh.n_elements)
+    permeability = permeability_leaf(permeability, mesh)
     _check_faces(conditions, surface.area.shape[0])
     return _problem(mesh, permeability, surface, tuple(conditions), sink, source)
 

@@ -6,6 +6,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._custom_types import as_leaf, ParameterLike
 from ._operator import DarcyGraph
 
 
@@ -25,8 +26,22 @@ class AbstractDarcyMesh(eqx.Module):
         """How many elements carry a permeability."""
 
     @abstractmethod
-    def transmissibility(self, permeability: Float[Array, "..."]) -> Float[Array, " e"]:
-        """Transmissibility (m³/s/Pa) of every edge; differentiable in the permeability."""
+    def transmissibility(self, permeability: ParameterLike) -> Float[Array, " e"]:
+        """Transmissibility (m³/s/Pa) of every edge; differentiable in the permeability.
+
+        **Arguments:** `permeability`, m²/(Pa·s); a Python number is one for the whole mesh.
+
+        **Errors:** `ValueError` for an array of a shape that fits neither the mesh nor its
+        elements.
+        """
+
+
+def permeability_leaf(permeability: ParameterLike, mesh: AbstractDarcyMesh) -> Array:
+    """A permeability as an array that fits a mesh; a Python number takes the mesh's precision."""
+    if isinstance(permeability, float | int):
+        return as_leaf(permeability, mesh.graph.volume.dtype)
+    check_shape(permeability, mesh.n_elements)
+    return as_leaf(permeability)
 
 
 def check_shape(permeability: Array | np.ndarray, n_elements: int) -> None:

@@ -20,9 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from .._custom_types import as_leaf
+from .._custom_types import as_leaf, ParameterLike
 from ..geometry import VoxelMesh
-from ._mesh import AbstractDarcyMesh, check_shape
+from ._mesh import AbstractDarcyMesh, permeability_leaf
 from ._operator import build_darcy_graph, DarcyGraph
 
 # The voxels around a corner: 0 below it and 1 above it along each axis.
@@ -88,7 +88,7 @@ class VoxelTensorDarcyMesh(AbstractDarcyMesh):
         """Corners of the grid that touch a voxel of the mesh."""
         return self.corner_cell.shape[0]
 
-    def transmissibility(self, permeability: Float[Array, "..."]) -> Float[Array, " e"]:
+    def transmissibility(self, permeability: ParameterLike) -> Float[Array, " e"]:
         local = self._local(permeability)
         part = jax.lax.map(
             jax.checkpoint(lambda k: _pairs(_eliminate(k))), local, batch_size=_BATCH
@@ -114,9 +114,9 @@ class VoxelTensorDarcyMesh(AbstractDarcyMesh):
         )
         return self._over_edges(part), self._over_cells(sink), self._over_cells(source)
 
-    def _local(self, permeability: Float[Array, "..."]) -> Float[Array, "v 8 3 3"]:
+    def _local(self, permeability: ParameterLike) -> Float[Array, "v 8 3 3"]:
         """V/(2 h_a h_b) σ_a σ_b K_ab of the voxels around every corner; 0 for those missing."""
-        check_shape(permeability, self.n_elements)
+        permeability = permeability_leaf(permeability, self)
         if permeability.ndim < 3:
             field = jnp.broadcast_to(permeability, (self.n_elements,))
             tensor = field[:, None, None] * jnp.eye(3, dtype=field.dtype)[None]

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from equinox.internal import nondifferentiable_backward
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
@@ -32,6 +33,10 @@ _HOLDS = PressureBoundary | PressureWaveform
 # Of the linear system for the derivative, relative to its right-hand side.
 _ADJOINT_TOLERANCE = 1e-9
 _ADJOINT_CYCLES = 200
+_FORWARD_ONLY = (
+    "solve_periodic: it is differentiated in reverse mode, and adjoint is 'forward'. Expected "
+    "forward mode (jvp, jacfwd). Give adjoint='reverse' under grad."
+)
 
 
 class PeriodicSolution(eqx.Module):
@@ -96,7 +101,9 @@ def solve_periodic(
     **Returns:** a [`PeriodicSolution`][].
 
     **Errors:** [`SolveError`][] as in `solve_flow1d`; a periodic state that was not reached within
-    `max_cycles` has the result `cycles_exhausted`, which raises too.
+    `max_cycles` has the result `cycles_exhausted`, which raises too. [`InputError`][] for samples,
+    cycles or an adjoint that cannot be used. `RuntimeError` for reverse mode where the adjoint is
+    forward.
     """
     if samples < 1 or max_cycles < 1 or adjoint not in ("reverse", "forward"):
         raise InputError(
@@ -457,5 +464,7 @@ def _forward_tangent(primals, tangents):
         lambda c: (c[2] > limit * c[1]) & (c[3] < _ADJOINT_CYCLES), body, start
     )
     tangent = jnp.where(gap <= limit * size, tangent, jnp.nan)
+    # A transpose would end in the loop above, with an assertion of JAX.
+    tangent = nondifferentiable_backward(tangent, msg=_FORWARD_ONLY)
     nothing = jax.tree.map(lambda x: None, seen)
     return (vector, seen), (tangent, nothing)

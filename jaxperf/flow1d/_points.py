@@ -6,9 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._misc import InputError
+from .._misc import InputError, is_traced
 from ..network import VascularNetwork
 from ._grid import Grid
+
+
+def _known_as(dtype):
+    """A converter to NumPy arrays of a type, in which indices and shares are exact."""
+    return lambda x: x if is_traced(x) else np.asarray(x, dtype)
 
 
 class SavePoints(eqx.Module):
@@ -17,11 +22,15 @@ class SavePoints(eqx.Module):
     Values are interpolated linearly between the middles of cells, and extrapolated over the last
     half cell of a vessel.
 
+    Traced places are not checked.
+
     **Attributes:** `segment`, `fraction` (m,).
+
+    **Errors:** [`InputError`][] for a fraction outside 0 to 1.
     """
 
-    segment: Int[np.ndarray, " m"] = eqx.field(converter=lambda x: np.asarray(x, np.int64))
-    fraction: Float[np.ndarray, " m"] = eqx.field(converter=lambda x: np.asarray(x, np.float64))
+    segment: Int[np.ndarray | Array, " m"] = eqx.field(converter=_known_as(np.int64))
+    fraction: Float[np.ndarray | Array, " m"] = eqx.field(converter=_known_as(np.float64))
 
     def __check_init__(self):
         if self.segment.shape != self.fraction.shape:
@@ -29,6 +38,8 @@ class SavePoints(eqx.Module):
                 f"expected one fraction for each segment, got {self.segment.shape} and "
                 f"{self.fraction.shape}"
             )
+        if is_traced(self.fraction):
+            return
         bad = ~((self.fraction >= 0.0) & (self.fraction <= 1.0))
         if bad.any():
             raise InputError(
@@ -39,7 +50,9 @@ class SavePoints(eqx.Module):
             )
 
     def check(self, network: VascularNetwork) -> None:
-        """Refuse a segment that does not exist."""
+        """Refuse a segment that does not exist, where the segments are known."""
+        if is_traced(self.segment):
+            return
         unknown = (self.segment < 0) | (self.segment >= network.n_segments)
         if unknown.any():
             raise InputError(

@@ -15,15 +15,16 @@ from ._boundary import (
     WindkesselOutlet as WindkesselOutlet,
 )
 from ._lesion import (
-    branch_course as branch_course,
     declare_lesion as declare_lesion,
     Narrowing as Narrowing,
     undeclared_narrowings as undeclared_narrowings,
     without_lesions as without_lesions,
 )
 from ._network import (
+    branch_course as branch_course,
     build_network as build_network,
     Lesions as Lesions,
+    Place as Place,
     RealNetwork as RealNetwork,
     VascularNetwork as VascularNetwork,
     vessel_label as vessel_label,

@@ -1,17 +1,35 @@
 """Boundary conditions as data; the solvers interpret them.
 
 Each type holds one array entry for each node it applies to, so that thousands of outlets are
-one object. A boundary is a tuple of them. Pressures are total pressures (p + ½αρU²): a
-boundary stands for a reservoir or a bed in which the velocity is negligible.
+one object; numbers stand for one node. A boundary is a tuple of them. Pressures are total pressures
+(p + ½αρU²): a boundary stands for a reservoir or a bed in which the velocity is negligible.
 """
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from .._custom_types import as_leaf, float_leaf, ParameterLike
 from .._misc import InputError, is_traced
 from ._network import VascularNetwork
 from ._waveform import Waveform
+
+
+def _nodes(value: int | np.integer | np.ndarray | Array) -> Array:
+    if isinstance(value, int):
+        return _row(as_leaf(value, np.int32))
+    return _row(value if isinstance(value, Array) else as_leaf(np.asarray(value)))
+
+
+def _values(value: ParameterLike) -> Array:
+    return _row(float_leaf(value))
+
+
+def _row(value: Array) -> Array:
+    """A number as an array of one entry; an array stays as it is."""
+    if value.ndim:
+        return value
+    return value.reshape(1) if is_traced(value) else as_leaf(np.asarray(value).reshape(1))
 
 
 class AbstractBoundary(eqx.Module):
@@ -35,37 +53,37 @@ def _entries(value) -> tuple[int, ...]:
 class PressureBoundary(AbstractBoundary):
     """Prescribed pressure (Pa), at a root or at a leaf."""
 
-    node: Int[Array, " b"]
-    pressure: Float[Array, " b"]
+    node: Int[Array, " b"] = eqx.field(converter=_nodes)
+    pressure: Float[Array, " b"] = eqx.field(converter=_values)
 
 
 class FlowBoundary(AbstractBoundary):
     """Prescribed flow (m³/s) into the network; a negative flow leaves it."""
 
-    node: Int[Array, " b"]
-    flow: Float[Array, " b"]
+    node: Int[Array, " b"] = eqx.field(converter=_nodes)
+    flow: Float[Array, " b"] = eqx.field(converter=_values)
 
 
 class PressureWaveform(AbstractBoundary):
     """Prescribed pressure (Pa) over the cycle, at a root or a leaf; steady flow takes its mean."""
 
-    node: Int[Array, " b"]
+    node: Int[Array, " b"] = eqx.field(converter=_nodes)
     pressure: Waveform
 
 
 class FlowWaveform(AbstractBoundary):
     """Prescribed flow (m³/s) into the network over the cycle; steady flow takes its mean."""
 
-    node: Int[Array, " b"]
+    node: Int[Array, " b"] = eqx.field(converter=_nodes)
     flow: Waveform
 
 
 class ResistanceOutlet(AbstractBoundary):
     """Outflow Q = (P − pressure_ref)/resistance; resistance in Pa·s/m³."""
 
-    node: Int[Array, " b"]
-    resistance: Float[Array, " b"]
-    pressure_ref: Float[Array, " b"]
+    node: Int[Array, " b"] = eqx.field(converter=_nodes)
+    resistance: Float[Array, " b"] = eqx.field(converter=_values)
+    pressure_ref: Float[Array, " b"] = eqx.field(converter=_values)
 
 
 class WindkesselOutlet(AbstractBoundary):
@@ -74,11 +92,11 @@ class WindkesselOutlet(AbstractBoundary):
     Resistances in Pa·s/m³, compliance in m³/Pa.
     """
 
-    node: Int[Array, " b"]
-    R1: Float[Array, " b"]
-    R2: Float[Array, " b"]
-    C: Float[Array, " b"]
-    pressure_ref: Float[Array, " b"]
+    node: Int[Array, " b"] = eqx.field(converter=_nodes)
+    R1: Float[Array, " b"] = eqx.field(converter=_values)
+    R2: Float[Array, " b"] = eqx.field(converter=_values)
+    C: Float[Array, " b"] = eqx.field(converter=_values)
+    pressure_ref: Float[Array, " b"] = eqx.field(converter=_values)
 
 
 class CoronaryOutletSvOneD(AbstractBoundary):
@@ -91,13 +109,13 @@ class CoronaryOutletSvOneD(AbstractBoundary):
     `pressure_im` is the intramyocardial pressure p_im (Pa) over the cycle; None holds it constant.
     """
 
-    node: Int[Array, " b"]
-    Ra: Float[Array, " b"]
-    Ra_micro: Float[Array, " b"]
-    Rv: Float[Array, " b"]
-    Ca: Float[Array, " b"]
-    Cim: Float[Array, " b"]
-    P_ref: Float[Array, " b"]
+    node: Int[Array, " b"] = eqx.field(converter=_nodes)
+    Ra: Float[Array, " b"] = eqx.field(converter=_values)
+    Ra_micro: Float[Array, " b"] = eqx.field(converter=_values)
+    Rv: Float[Array, " b"] = eqx.field(converter=_values)
+    Ca: Float[Array, " b"] = eqx.field(converter=_values)
+    Cim: Float[Array, " b"] = eqx.field(converter=_values)
+    P_ref: Float[Array, " b"] = eqx.field(converter=_values)
     pressure_im: Waveform | None = None
 
 
@@ -108,13 +126,13 @@ class CoronaryOutletSvZeroD(AbstractBoundary):
     intramyocardial pressure. SI units.
     """
 
-    node: Int[Array, " b"]
-    Ra1: Float[Array, " b"]
-    Ra2: Float[Array, " b"]
-    Rv1: Float[Array, " b"]
-    Ca: Float[Array, " b"]
-    Cc: Float[Array, " b"]
-    P_v: Float[Array, " b"]
+    node: Int[Array, " b"] = eqx.field(converter=_nodes)
+    Ra1: Float[Array, " b"] = eqx.field(converter=_values)
+    Ra2: Float[Array, " b"] = eqx.field(converter=_values)
+    Rv1: Float[Array, " b"] = eqx.field(converter=_values)
+    Ca: Float[Array, " b"] = eqx.field(converter=_values)
+    Cc: Float[Array, " b"] = eqx.field(converter=_values)
+    P_v: Float[Array, " b"] = eqx.field(converter=_values)
     pressure_im: Waveform | None = None
 
 
@@ -135,13 +153,13 @@ class PerfusedBed(AbstractBoundary):
     m³/s; `pressure_im`, intramyocardial pressure (Pa) over the cycle, None where constant.
     """
 
-    node: Int[Array, " b"]
-    R1: Float[Array, " b"]
-    R2: Float[Array, " b"]
-    Ca: Float[Array, " b"]
-    Ct: Float[Array, " b"]
+    node: Int[Array, " b"] = eqx.field(converter=_nodes)
+    R1: Float[Array, " b"] = eqx.field(converter=_values)
+    R2: Float[Array, " b"] = eqx.field(converter=_values)
+    Ca: Float[Array, " b"] = eqx.field(converter=_values)
+    Ct: Float[Array, " b"] = eqx.field(converter=_values)
     conductance: Float[Array, "b b"]
-    inflow: Float[Array, " b"]
+    inflow: Float[Array, " b"] = eqx.field(converter=_values)
     pressure_im: Waveform | None = None
 
 

@@ -6,12 +6,11 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
 
-from .._custom_types import as_leaf
+from .._custom_types import as_leaf, ScalarLike
 from .._misc import InputError, is_traced
 from .._units import M_PER_MM
-from ._network import build_network, Lesions, VascularNetwork
+from ._network import branch_course, build_network, Lesions, VascularNetwork
 
 
 @dataclass(frozen=True)
@@ -23,40 +22,6 @@ class Narrowing:
     end_mm: float
     arc_mm: float
     diameter_reduction: float
-
-
-def branch_course(
-    network: VascularNetwork, branch: str
-) -> tuple[Int[np.ndarray, " b"], Float[np.ndarray, " b"]]:
-    """The segments of a branch from its proximal end, and the arc length (m) where each starts.
-
-    **Errors:** [`InputError`][] for an unknown branch, and for one that is no single course
-    (several ends), where an arc length means nothing.
-    """
-    if branch not in network.branch_name:
-        raise InputError(
-            f"there is no branch {branch!r}",
-            where="branch",
-            expected=f"one of {', '.join(network.branch_name)}",
-            fix="Use one of these names",
-        )
-    member = np.flatnonzero(np.asarray(network.branch) == network.branch_name.index(branch))
-    node = np.asarray(network.segment_node)[member]
-    first = ~np.isin(node[:, 0], node[:, 1])
-    if len(np.unique(node[:, 0])) < len(member) or first.sum() != 1:
-        raise InputError(
-            f"branch {branch!r} divides or has gaps",
-            where="branch",
-            expected="a single unbranched course",
-            fix="Name its parts separately",
-        )
-    after = dict(zip(node[:, 0].tolist(), range(len(member)), strict=True))
-    order = [int(np.flatnonzero(first)[0])]
-    while (following := after.get(int(node[order[-1], 1]))) is not None:
-        order.append(following)
-    course = member[order]
-    length = np.asarray(network.length)[course]
-    return course, np.concatenate([[0.0], np.cumsum(length)[:-1]])
 
 
 def _split_at(raw, course, start, at):
@@ -88,7 +53,7 @@ def declare_lesion(
     branch: str,
     start_mm: float,
     end_mm: float,
-    diameter_reduction: float,
+    diameter_reduction: ScalarLike,
     reference_radius_mm: float | None = None,
 ) -> VascularNetwork:
     """Declare a lesion: an arc interval of a branch, a reference radius and a reduction.
@@ -100,12 +65,14 @@ def declare_lesion(
 
     - `start_mm`, `end_mm`: arc length from the branch's proximal end. No junction may lie
       strictly inside.
-    - `diameter_reduction`: 1 − D_min/D_reference, at least 0 and below 1.
+    - `diameter_reduction`: 1 − D_min/D_reference, at least 0 and below 1; may be traced, and is
+      not checked then.
     - `reference_radius_mm`: the healthy radius; the mean of the radii at the two ends of the
       interval where left out.
 
     **Returns:** the network with the lesion. Existing nodes keep their numbers; nodes are added
-    at the ends of the interval.
+    at the ends of the interval. Lesions of no reduction that it overlaps, as `without_lesions`
+    leaves them, give way to it.
 
     **Errors:** [`InputError`][] naming the branch.
     """
@@ -120,14 +87,14 @@ def declare_lesion(
             expected=f"0 <= start < end <= {total / M_PER_MM:.2f} mm",
             fix="Measure from the proximal end of the branch",
         )
-    if not 0 <= diameter_reduction < 1:
+    if not is_traced(diameter_reduction) and not 0 <= diameter_reduction < 1:
         raise InputError(
             f"diameter_reduction is {diameter_reduction}",
             where=where,
             expected="a fraction of the diameter, at least 0 and below 1",
             fix="Write 60 % as 0.6; leave an occluded vessel out of the network",
         )
-    _refuse_overlap(network, course, start, a, b, where)
+    other = _other_lesions(network, course, start, a, b, where)
     raw: dict[str, Any] = {
         key: np.array(getattr(network, key))
         for key in ("node_position", "segment_node", "radius", "length", "branch")
@@ -154,22 +121,38 @@ def declare_lesion(
         root=np.asarray(network.roots),
         frame=network.frame,
         branch_name=network.branch_name,
-        lesion=_append(network.lesion, raw, inside, diameter_reduction),
+        lesion=_append(other, raw, inside, diameter_reduction),
         allow_loops=bool(network.topology.cut.size),
         where=where,
     )
 
 
-def _refuse_overlap(network, course, start, a, b, where):
+def _other_lesions(network, course, start, a, b, where) -> Lesions:
+    """The lesions beside an interval; those of no reduction on it go, any other is refused."""
     end = start + np.asarray(network.length)[course]
     inside = np.minimum(end, b) - np.maximum(start, a) > 1e-9
-    if np.isin(course[inside], np.asarray(network.lesion.segment)).any():
+    lesion = network.lesion
+    of = np.asarray(lesion.lesion)
+    met = np.unique(of[np.isin(np.asarray(lesion.segment), course[inside])])
+    if not met.size:
+        return lesion
+    reduction = lesion.diameter_reduction
+    if is_traced(reduction) or np.asarray(reduction)[met].any():
         raise InputError(
             "it overlaps a lesion declared before",
             where=where,
             expected="lesions that do not overlap",
             fix="Declare one lesion over both intervals",
         )
+    kept = np.setdiff1d(np.arange(lesion.length.size), met)
+    pair = np.isin(of, kept)
+    return Lesions(
+        diameter_reduction=as_leaf(np.asarray(reduction)[kept]),
+        length=as_leaf(np.asarray(lesion.length)[kept]),
+        segment=as_leaf(np.asarray(lesion.segment)[pair]),
+        lesion=as_leaf(np.searchsorted(kept, of[pair]), np.int32),
+        fraction=as_leaf(np.asarray(lesion.fraction)[pair]),
+    )
 
 
 def _refuse_junctions(raw, inside, where):
@@ -190,9 +173,9 @@ def _append(lesion, raw, inside, reduction):
     length = raw["length"][inside]
 
     def add(old, new):
-        # A reduction may be traced where a second lesion is declared.
-        array = jnp if is_traced(old) else np
-        return as_leaf(array.concatenate([old, np.asarray(new, old.dtype).reshape(-1)]))
+        # The reduction may be traced, of this lesion or of one declared before.
+        array = jnp if is_traced(old) or is_traced(new) else np
+        return as_leaf(array.concatenate([old, array.asarray(new, old.dtype).reshape(-1)]))
 
     return Lesions(
         diameter_reduction=add(lesion.diameter_reduction, reduction),

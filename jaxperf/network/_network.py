@@ -1,11 +1,14 @@
 """The vascular network: centreline nodes, tapered segments, named branches, declared lesions."""
 
+from typing import NamedTuple
+
 import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .._custom_types import as_leaf
 from .._misc import check_frame, InputError
+from .._units import M_PER_MM
 from ._topology import build_topology, Topology
 
 
@@ -31,6 +34,20 @@ def no_lesions() -> Lesions:
     """Lesions of a healthy network: empty arrays."""
     none, index = as_leaf(np.zeros(0)), as_leaf(np.zeros(0, np.int32))
     return Lesions(none, none, index, index, none)
+
+
+class Place(NamedTuple):
+    """A place on a branch.
+
+    **Attributes:** `segment`; `fraction` of its length from its proximal end; `end`, the nearer
+    of its ends, 0 the proximal and 1 the distal one; `node`, the node there. So the static pressure
+    nearest to a place is `pressure_static[place.segment, place.end]`.
+    """
+
+    segment: int
+    fraction: float
+    end: int
+    node: int
 
 
 class RealNetwork(eqx.Module):
@@ -90,6 +107,76 @@ class VascularNetwork(eqx.Module):
     def terminals(self) -> Int[Array, " t"]:
         """Leaf nodes, roots excepted."""
         return self.topology.terminal
+
+    def at(self, branch: str, *, mm: float) -> Place:
+        """The place at a distance along a branch; host only.
+
+        **Arguments:** `branch`, its name; `mm`, from its proximal end along its course, mm.
+
+        **Returns:** a [`Place`][]. Where two segments meet it is the end of the proximal one.
+
+        **Errors:** [`InputError`][] for an unknown branch, one that divides, and a distance that
+        is negative or beyond its length.
+        """
+        course, start = branch_course(self, branch)
+        length = np.asarray(self.length)[course]
+        total = float(start[-1] + length[-1])
+        arc = mm * M_PER_MM
+        # a distance read off lengths may miss the end of a segment or of the branch by round-off
+        round_off = 1e-9 * total
+        if not 0 <= arc <= total + round_off:
+            raise InputError(
+                f"{mm} mm does not lie on the branch",
+                where=f"place on {branch}",
+                expected=f"0 to {total / M_PER_MM:.2f} mm",
+                fix="Measure from the proximal end of the branch",
+            )
+        k = max(int(np.searchsorted(start, arc - round_off)) - 1, 0)
+        fraction = min(float((arc - start[k]) / length[k]), 1.0)
+        segment, end = int(course[k]), int(fraction >= 0.5)
+        return Place(segment, fraction, end, int(np.asarray(self.segment_node)[segment, end]))
+
+    def outlet(self, branch: str) -> int:
+        """The node at the distal end of a branch; host only.
+
+        **Errors:** [`InputError`][] for an unknown branch and for one that divides.
+        """
+        course, _ = branch_course(self, branch)
+        return int(np.asarray(self.segment_node)[course[-1], 1])
+
+
+def branch_course(
+    network: VascularNetwork, branch: str
+) -> tuple[Int[np.ndarray, " b"], Float[np.ndarray, " b"]]:
+    """The segments of a branch from its proximal end, and the arc length (m) where each starts.
+
+    **Errors:** [`InputError`][] for an unknown branch, and for one that is no single course
+    (several ends), where an arc length means nothing.
+    """
+    if branch not in network.branch_name:
+        raise InputError(
+            f"there is no branch {branch!r}",
+            where="branch",
+            expected=f"one of {', '.join(network.branch_name)}",
+            fix="Use one of these names",
+        )
+    member = np.flatnonzero(np.asarray(network.branch) == network.branch_name.index(branch))
+    node = np.asarray(network.segment_node)[member]
+    first = ~np.isin(node[:, 0], node[:, 1])
+    if len(np.unique(node[:, 0])) < len(member) or first.sum() != 1:
+        raise InputError(
+            f"branch {branch!r} divides or has gaps",
+            where="branch",
+            expected="a single unbranched course",
+            fix="Name its parts separately",
+        )
+    after = dict(zip(node[:, 0].tolist(), range(len(member)), strict=True))
+    order = [int(np.flatnonzero(first)[0])]
+    while (following := after.get(int(node[order[-1], 1]))) is not None:
+        order.append(following)
+    course = member[order]
+    length = np.asarray(network.length)[course]
+    return course, np.concatenate([[0.0], np.cumsum(length)[:-1]])
 
 
 def _refuse(values, bad, what, where, expected, fix):

@@ -3,7 +3,6 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .._custom_types import ScalarLike
@@ -73,7 +72,7 @@ def branch_summary(
 ) -> BranchSummary:
     """Flow, lowest pressure ratio and size of every branch of a network.
 
-    Where branches begin is found on the host; flows and pressures may be traced.
+    Everything may be traced, the network too.
 
     **Arguments:**
 
@@ -90,13 +89,12 @@ def branch_summary(
     A branch without segments has no flow and no length, and NaN for the rest.
     """
     ratio = fractional_flow_reserve(pressure_static, pressure_aortic)
-    return _summary(network, _begins(network), flow, ratio)
+    return _summary(network, flow, ratio)
 
 
 @eqx.filter_jit
 def _summary(
     network: VascularNetwork,
-    begins: Bool[Array | np.ndarray, " s"],
     flow: Float[Array, " s"],
     ratio: Float[Array, "s 2"],
 ) -> BranchSummary:
@@ -109,7 +107,7 @@ def _summary(
 
     radius = network.radius
     return BranchSummary(
-        flow=jax.ops.segment_sum(jnp.where(begins, flow, 0.0), branch, n_branches),
+        flow=jax.ops.segment_sum(jnp.where(_begins(network), flow, 0.0), branch, n_branches),
         ffr_min=known(jax.ops.segment_min(jnp.min(ratio, axis=1), branch, n_branches)),
         length=jax.ops.segment_sum(network.length, branch, n_branches),
         radius_min=known(jax.ops.segment_min(jnp.min(radius, axis=1), branch, n_branches)),
@@ -118,8 +116,19 @@ def _summary(
     )
 
 
-def _begins(network: VascularNetwork) -> Bool[np.ndarray, " s"]:
-    """The segments that no segment of their own branch feeds."""
-    node, branch = np.asarray(network.segment_node), np.asarray(network.branch)
-    key = node.astype(np.int64) * len(network.branch_name) + branch[:, None]
-    return ~np.isin(key[:, 0], key[:, 1])
+def _begins(network: VascularNetwork) -> Bool[Array, " s"]:
+    """The segments that no segment of their own branch feeds.
+
+    Places are pairs of a node and a branch. Sorted, equal ones lie together: no number of a pair
+    is needed, which 32 bits may not hold.
+    """
+    n = network.n_segments
+    node = jnp.concatenate([network.segment_node[:, 1], network.segment_node[:, 0]])
+    branch = jnp.concatenate([network.branch, network.branch])
+    order = jnp.lexsort((branch, node))
+    node, branch = node[order], branch[order]
+    new = (node[1:] != node[:-1]) | (branch[1:] != branch[:-1])
+    place = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(new, dtype=jnp.int32)])
+    place = jnp.zeros(2 * n, jnp.int32).at[order].set(place)
+    is_fed = jnp.zeros(2 * n, bool).at[place[:n]].set(True)
+    return ~is_fed[place[n:]]

@@ -1,0 +1,35 @@
+r"""Conversion factors between clinical units and SI.
+
+Everything inside jaxperf is in SI. A factor is named SI unit per other unit, so a value in the
+other unit times the factor is in SI, and a value in SI divided by it is in the other unit,
+
+$$x_{SI} = k\,x,\qquad x = x_{SI}/k.$$
+
+| factor | turns | into |
+|---|---|---|
+| `PA_PER_MMHG` | mmHg | Pa |
+| `M_PER_MM` | mm | m |
+| `M3_S_PER_ML_MIN` | ml/min | m³/s |
+| `M3_S_KG_PER_ML_MIN_G` | ml/min/g, of blood flow in tissue | m³/(s·kg) |
+| `M_PER_CM` | cm | m |
+| `PA_PER_DYN_CM2` | dyn/cm² | Pa |
+| `KG_M3_PER_G_CM3` | g/cm³ | kg/m³ |
+| `PA_S_PER_POISE` | poise | Pa·s |
+| `M3_S_PER_CM3_S` | cm³/s | m³/s |
+| `PA_S_M3_PER_DYN_S_CM5` | dyn·s/cm⁵, of a resistance | Pa·s/m³ |
+| `M3_PA_PER_CM5_DYN` | cm⁵/dyn, of a compliance | m³/Pa |
+"""
+
+from ._units import (
+    KG_M3_PER_G_CM3 as KG_M3_PER_G_CM3,
+    M3_PA_PER_CM5_DYN as M3_PA_PER_CM5_DYN,
+    M3_S_KG_PER_ML_MIN_G as M3_S_KG_PER_ML_MIN_G,
+    M3_S_PER_CM3_S as M3_S_PER_CM3_S,
+    M3_S_PER_ML_MIN as M3_S_PER_ML_MIN,
+    M_PER_CM as M_PER_CM,
+    M_PER_MM as M_PER_MM,
+    PA_PER_DYN_CM2 as PA_PER_DYN_CM2,
+    PA_PER_MMHG as PA_PER_MMHG,
+    PA_S_M3_PER_DYN_S_CM5 as PA_S_M3_PER_DYN_S_CM5,
+    PA_S_PER_POISE as PA_S_PER_POISE,
+)
