@@ -121,7 +121,7 @@ def _flow1d_lines(said: dict[str, Any]) -> list[str]:
     ]
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool | None) -> None:
     if wanted:
         from ._versions import __version__
 
@@ -132,11 +132,11 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--version", callback=_print_version, is_eager=True, help="Print the version."
         ),
-    ] = False,
+    ] = None,
 ) -> None:
     """What stands before a command."""
 
