@@ -50,16 +50,11 @@ def outlet_rate(
 ) -> Float[Array, "b q"]:
     """Time derivative of an outlet's state under this flow out of the network."""
     columns = []
-    if isinstance(form, Ladder):
+    if isinstance(form, Ladder) and form.compliance:
         inside = _inside(form, state, t)
-        through = [
-            (p - q) / r for p, q, r in zip(inside, inside[1:], form.resistance[1:], strict=False)
-        ]
-        leaving = [*through, *(_drained(form, p) for p in inside[-1:])]
-        for entering, out, compliance in zip(
-            [flow, *through], leaving, form.compliance, strict=True
-        ):
-            columns.append((entering - out) / compliance)
+        pairs = zip(inside[:-1], inside[1:], form.resistance[1 : len(inside)], strict=True)
+        through = [flow, *((p - q) / r for p, q, r in pairs), _drained(form, inside[-1])]
+        columns = [(through[k] - through[k + 1]) / c for k, c in enumerate(form.compliance)]
     return _stacked(columns, form)
 
 
