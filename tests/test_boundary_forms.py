@@ -36,6 +36,8 @@ from jaxperf.vessel import Blood, ConstantStiffness, SqrtAreaWall
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 _PERIOD = 0.5
+# ½αρ of the blood that these problems have, kg/m³
+_HEAD = 0.5 * 4 / 3 * 1060.0
 _WALL = SqrtAreaWall(ConstantStiffness(8e4), 1e4)
 _POINTS = SavePoints(np.array([0, 1]), np.array([0.5, 1.0]))
 
@@ -105,7 +107,7 @@ def fork(*outlets):
     )
     pulse = waveform(lambda t: 1.1e4 + 3e3 * np.sin(2 * np.pi * t / _PERIOD), _PERIOD, 41)
     boundary = (PressureWaveform(jnp.array([0]), pulse), *outlets)
-    return flow1d_problem(network, boundary, Blood(), _WALL, cell_time=1e-3)
+    return flow1d_problem(network, boundary, Blood(), _WALL, cell_time=2e-3)
 
 
 def steady_of(problem):
@@ -116,11 +118,6 @@ def steady_of(problem):
 def problem():
     pair = TwoResistors(jnp.array([3]), *(jnp.array([v]) for v in (4e9, 6e9, 5e2)))
     return fork(chain([2]), pair)
-
-
-@pytest.fixture(scope="module")
-def periodic(problem):
-    return solve_periodic(problem, points=_POINTS, samples=50, tolerance=1e-9)
 
 
 def test_steady_flow_sees_resistances_in_series(problem):
@@ -143,7 +140,7 @@ def test_transient_flow_follows_the_law_of_the_chain(problem):
     mean = float(outlet.pressure_around.mean[0])
     level = float(start.pressure[2]) - np.cumsum(resistance[:3]) * float(start.flow[1])
     area, flow = np.asarray(found.area)[:, 0], np.asarray(found.flow)[:, 0]
-    total = np.asarray(found.pressure)[:, 0] + 0.5 * 4 / 3 * 1060.0 * (flow / area) ** 2
+    total = np.asarray(found.pressure)[:, 0] + _HEAD * (flow / area) ** 2
     time = np.asarray(found.time)
 
     def rate(t, state):
@@ -158,24 +155,15 @@ def test_transient_flow_follows_the_law_of_the_chain(problem):
     assert np.allclose(np.asarray(found.state.outlet[1])[0], expected, rtol=1e-3)
 
 
-def test_periodic_flow_takes_its_means(problem, periodic):
+def test_periodic_flow_takes_the_means(problem):
     """Over a cycle as much leaves as the mean pressure drives, whatever the compartments store."""
-    equations = np.asarray(problem.grid.node_network).tolist()
-    left = np.asarray(periodic.passed)[-1] - np.asarray(periodic.passed)[0]
-    assert float(left[equations.index(2)]) > 0
-    assert int(periodic.cycles) < 10
-    steady = solve_steady(steady_of(problem))
-    mean = float(left[equations.index(2)]) / _PERIOD
-    assert mean == pytest.approx(float(steady.flow[1]), rel=0.02)
-
-
-def test_a_pair_of_resistances_is_one(problem, periodic):
-    one = ResistanceOutlet(jnp.array([3]), jnp.array([1e10]), jnp.array([5e2]))
-    expected = solve_periodic(
-        fork(problem.boundary[1], one), points=_POINTS, samples=50, tolerance=1e-9
-    )
-    assert np.allclose(periodic.pressure, expected.pressure, rtol=1e-12)
-    assert np.allclose(periodic.flow, expected.flow, rtol=1e-9)
+    points = SavePoints(np.array([1, 2]), np.array([1.0, 1.0]))
+    found = solve_periodic(problem, points=points, samples=50, tolerance=1e-9)
+    pressure, flow, area = (np.asarray(x) for x in (found.pressure, found.flow, found.area))
+    mean = np.mean(pressure + _HEAD * (flow / area) ** 2, axis=0)
+    place = np.asarray(problem.grid.node_network).tolist()
+    left = np.asarray(found.passed)[-1][[place.index(2), place.index(3)]] / _PERIOD
+    assert np.allclose(left, (mean - [8e2, 5e2]) / 1e10, rtol=1e-3)
 
 
 def scaled(problem, theta):
@@ -214,8 +202,8 @@ def test_gradients_of_periodic_flow(problem):
 
 
 def test_padding_knows_no_type():
-    """Nine outlets, one more than stay unpadded, and NaN wherever something was added."""
-    n = 9
+    """Eighteen outlets, whose bucket is larger, and NaN wherever something was added."""
+    n = 18
     ends = [(0, 1), *((1, 2 + i) for i in range(n))]
     network = star(ends, [(3e-3, 3e-3)] + [(1e-3, 1e-3)] * n, [0.02] * (n + 1))
     inlet = PressureBoundary(jnp.array([0]), jnp.array([1.2e4]))
