@@ -76,14 +76,11 @@ def _condition(condition: AbstractBoundary) -> described.Condition:
             expected="pressures, flows, resistances, windkessels and coronary outlets",
             fix="Describe the case with one of these",
         )
-    resistance, compliance = (
-        [to_tensor(v) for v in values] for values in (form.resistance, form.compliance)
-    )
-    sink = to_tensor(form.sink)
-    if not compliance:
-        return described.ResistanceOutlet(node, *resistance, sink)
-    if len(compliance) == 1:
-        return described.WindkesselOutlet(node, *resistance, *compliance, sink)
+    part = [to_tensor(v) for v in (*form.resistance, *form.compliance, form.sink)]
+    if not form.compliance:
+        return described.ResistanceOutlet(node, *part)
+    if len(form.compliance) == 1:
+        return described.WindkesselOutlet(node, *part)
     outer = form.pressure_outer[1]
     around = None if outer is None else _waveform(outer)
-    return described.CoronaryOutlet(node, *resistance, *compliance, sink, around)
+    return described.CoronaryOutlet(node, *part, pressure_im=around)

@@ -96,7 +96,7 @@ def chain(nodes):
     n = len(nodes)
     each = lambda value: jnp.asarray(value * (1.0 + 0.1 * np.arange(n)))
     values = (1e9, 2e9, 3e9, 4e9, 1e-11, 2e-11, 1.5e-11, 8e2)
-    return ThreeWindkessels(jnp.asarray(nodes), *map(each, values), squeeze(n))
+    return ThreeWindkessels(jnp.asarray(nodes), *map(each, values), pressure_around=squeeze(n))
 
 
 def fork(*outlets):
@@ -268,16 +268,16 @@ def test_no_solver_asks_for_the_type_of_a_condition(folder):
     types, wrong = set(_condition_types()), []
     for path in sorted((_REPOSITORY / folder).glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            asks = isinstance(node, ast.Call) and ast.unparse(node.func) in (
-                "isinstance",
-                "issubclass",
-            )
-            if asks or isinstance(node, ast.MatchClass):
-                asked = node.args[1] if asks else node.cls
-                names = {
-                    ast.unparse(x).rpartition(".")[2]
-                    for x in ast.walk(asked)
-                    if isinstance(x, ast.Name | ast.Attribute)
-                }
-                wrong += [f"{path}:{node.lineno} {name}" for name in names & types]
+            for name in _asked(node):
+                wrong += [f"{path}: {name}"] if name.rpartition(".")[2] in types else []
     assert not wrong
+
+
+def _asked(node):
+    """The types that an expression or a pattern asks for."""
+    if isinstance(node, ast.MatchClass):
+        return [ast.unparse(node.cls)]
+    if isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass"):
+        parts = ast.walk(node.args[1])
+        return [ast.unparse(x) for x in parts if isinstance(x, ast.Name | ast.Attribute)]
+    return []
