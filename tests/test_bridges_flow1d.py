@@ -444,7 +444,7 @@ def test_refusals():
     )
     outlet = raw.boundary[2]
     off = dataclasses.replace(outlet, node=outlet.node + 90)
-    empty = dataclasses.replace(outlet, C=0.0 * outlet.C)
+    empty = dataclasses.replace(outlet, compliance=0.0 * outlet.compliance)
     twice = dataclasses.replace(raw.boundary[0], node=raw.boundary[1].node)
     for new, text in (
         ({"wall": laws.RigidWall()}, "rigid"),
@@ -453,7 +453,7 @@ def test_refusals():
         ({"boundary": ()}, "no boundary"),
         ({"junction_pressure": "statik"}, "statik"),
         ({"boundary": (*raw.boundary[:2], off)}, "not one of 0 to"),
-        ({"boundary": (*raw.boundary[:2], empty)}, "C has an entry"),
+        ({"boundary": (*raw.boundary[:2], empty)}, "compliance has an entry"),
         ({"boundary": (*raw.boundary, twice)}, "prescribed pressure"),
         ({"period": 0.01}, "knots"),
         ({"wall_viscosity": torch.tensor([1.0])}, "wall viscosity"),

@@ -16,6 +16,7 @@ from ._flow1d_problem import (
     CoronaryOutlet,
     Flow1DProblem,
     FlowWaveform,
+    in_series,
     joined_last,
     PressureWaveform,
     ResistanceOutlet,

@@ -226,7 +226,7 @@ def check_boundary(network: Network, boundary: tuple[Condition, ...], period: fl
                         f"{kind}.{name} has the shape {tuple(value.shape)}; expected a value for "
                         f"each of {len(nodes)} nodes"
                     )
-                if name not in ("pressure_ref", "pressure_sink") and not (value > 0).all():
+                if name != "pressure_ref" and not (value > 0).all():
                     raise ValueError(f"{kind}.{name} has an entry that is not positive")
     if len(set(held)) < len(held) or set(held) & set(others):
         raise ValueError(
