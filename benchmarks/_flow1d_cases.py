@@ -65,7 +65,7 @@ def left_coronary(data: Path, cell_time: float = CELL_TIME) -> tuple[Any, Flow1D
 
 def with_slow_outlets(problem: Flow1DProblem, factor: float) -> Flow1DProblem:
     """The left coronary with every compliance of its outlets multiplied."""
-    of = lambda p: (p.boundary[1].Ca, p.boundary[1].Cim)
+    of = lambda p: (p.boundary[1].compliance_proximal, p.boundary[1].compliance_distal)
     return eqx.tree_at(of, problem, tuple(factor * c for c in of(problem)))
 
 
@@ -113,13 +113,17 @@ def parameters_of(problem: Any) -> tuple[tuple[jax.Array, ...], ...]:
     """The arrays behind each name in `PARAMETERS`."""
     inlet, outlet = problem.boundary
     stiffness = problem.wall.stiffness
-    is_coronary = hasattr(outlet, "Cim")
+    is_coronary = hasattr(outlet, "resistance_middle")
     return (
         (problem.network.radius,),
         (stiffness.k1, stiffness.k3) if hasattr(stiffness, "k1") else (stiffness.Eh_over_r,),
         (problem.network.lesion.diameter_reduction,),
-        (outlet.Ra, outlet.Ra_micro, outlet.Rv) if is_coronary else (outlet.R1, outlet.R2),
-        (outlet.Ca, outlet.Cim) if is_coronary else (outlet.C,),
+        (outlet.resistance_proximal, outlet.resistance_middle, outlet.resistance_distal)
+        if is_coronary
+        else (outlet.resistance_proximal, outlet.resistance_distal),
+        (outlet.compliance_proximal, outlet.compliance_distal)
+        if is_coronary
+        else (outlet.compliance,),
         (inlet.pressure.value,) if hasattr(inlet, "pressure") else (inlet.flow.value,),
     )
 

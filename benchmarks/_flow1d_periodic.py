@@ -62,7 +62,7 @@ def _cycle_seconds(problem: Flow1DProblem) -> float:
 
 def _of(problem: Flow1DProblem):
     outlet = problem.boundary[1]
-    return problem.network.radius, problem.wall.stiffness.k3, outlet.Rv
+    return problem.network.radius, problem.wall.stiffness.k3, outlet.resistance_distal
 
 
 def _all_of(problem: Flow1DProblem):

@@ -25,7 +25,6 @@ from jaxperf.geometry import ellipsoid_ventricle
 from jaxperf.jobs import demo_case
 from jaxperf.network import (
     build_network,
-    CoronaryOutletSvOneD,
     declare_lesion,
     PressureBoundary,
     PressureWaveform,
@@ -189,18 +188,18 @@ def transient_case(
 
     **Arguments:** `problem`, of an inlet and one kind of outlets, with one viscosity.
     """
-    is_coronary = isinstance(problem.boundary[1], CoronaryOutletSvOneD)
     is_table = isinstance(problem.wall.stiffness, OlufsenStiffness)
     inlet = "pressure" if hasattr(problem.boundary[0], "pressure") else "flow"
     stiffness = "k3" if is_table else "Eh_over_r"
-    first, storage = ("Ra_micro", "Cim") if is_coronary else ("R2", "C")
-    theirs_first, theirs_storage = ("R2", "Ct") if is_coronary else ("R2", "C")
+    is_coronary = hasattr(problem.boundary[1], "compliance_distal")
+    resistance = "resistance_middle" if is_coronary else "resistance_distal"
+    compliance = "compliance_distal" if is_coronary else "compliance"
     places = {
         "radius": lambda p: p.network.radius,
         "stiffness": lambda p: getattr(p.wall.stiffness, stiffness),
         "inlet": lambda p: getattr(p.boundary[0], inlet).value,
-        "outlet resistance": lambda p: getattr(p.boundary[1], first),
-        "outlet compliance": lambda p: getattr(p.boundary[1], storage),
+        "outlet resistance": lambda p: getattr(p.boundary[1], resistance),
+        "outlet compliance": lambda p: getattr(p.boundary[1], compliance),
         "viscosity": lambda p: p.blood.viscosity.viscosity,
     }
     if problem.network.lesion.length.size:
@@ -237,8 +236,8 @@ def transient_case(
             dataclasses.replace(
                 outlet,
                 **{
-                    theirs_first: parameters["outlet resistance"],
-                    theirs_storage: parameters["outlet compliance"],
+                    resistance: parameters["outlet resistance"],
+                    compliance: parameters["outlet compliance"],
                 },
             ),
         )

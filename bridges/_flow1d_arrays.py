@@ -6,18 +6,7 @@ import torch
 
 from jaxperf._misc import InputError
 from jaxperf.flow1d import Flow1DProblem, SavePoints
-from jaxperf.network import (
-    AbstractBoundary,
-    CoronaryOutletSvOneD,
-    CoronaryOutletSvZeroD,
-    FlowBoundary,
-    FlowWaveform,
-    PressureBoundary,
-    PressureWaveform,
-    ResistanceOutlet,
-    Waveform,
-    WindkesselOutlet,
-)
+from jaxperf.network import AbstractBoundary, Fed, Held, Waveform
 
 from ._steady_arrays import reference_blood, reference_network, reference_wall, to_tensor
 from .reference import _flow1d as flow1d, _flow1d_problem as described
@@ -62,56 +51,36 @@ def _waveform(waveform: Waveform) -> described.Waveform:
     return described.Waveform(to_tensor(waveform.time), to_tensor(waveform.value))
 
 
-def _or_none(waveform: Waveform | None) -> described.Waveform | None:
-    return None if waveform is None else _waveform(waveform)
-
-
-def _constant(value) -> described.Waveform:
+def _or_constant(value) -> described.Waveform:
+    if isinstance(value, Waveform):
+        return _waveform(value)
     values = to_tensor(value)
     return described.Waveform(torch.zeros(1).to(values), values[:, None])
 
 
 def _condition(condition: AbstractBoundary) -> described.Condition:
-    node = to_tensor(condition.node)
-    of = lambda *names: [to_tensor(getattr(condition, name)) for name in names]
-    if isinstance(condition, PressureBoundary):
-        return described.PressureWaveform(node, _constant(condition.pressure))
-    if isinstance(condition, PressureWaveform):
-        return described.PressureWaveform(node, _waveform(condition.pressure))
-    if isinstance(condition, FlowBoundary):
-        return described.FlowWaveform(node, _constant(condition.flow))
-    if isinstance(condition, FlowWaveform):
-        return described.FlowWaveform(node, _waveform(condition.flow))
-    if isinstance(condition, ResistanceOutlet):
-        return described.ResistanceOutlet(node, *of("resistance", "pressure_ref"))
-    if isinstance(condition, WindkesselOutlet):
-        return described.WindkesselOutlet(node, *of("R1", "R2", "C", "pressure_ref"))
-    if isinstance(condition, CoronaryOutletSvOneD):
-        return described.CoronaryOutlet(
-            node=node,
-            R1=to_tensor(condition.Ra),
-            R2=to_tensor(condition.Ra_micro),
-            R3=to_tensor(condition.Rv),
-            Ca=to_tensor(condition.Ca),
-            Ct=to_tensor(condition.Cim),
-            # That solver adds P_ref to the pressure at the outlet.
-            pressure_sink=-to_tensor(condition.P_ref),
-            pressure_im=_or_none(condition.pressure_im),
+    node, form = to_tensor(condition.node), condition.form()
+    if isinstance(form, Held):
+        return described.PressureWaveform(node, _or_constant(form.pressure))
+    if isinstance(form, Fed):
+        return described.FlowWaveform(node, _or_constant(form.flow))
+    # The reference knows outer pressure in the second of two compartments only.
+    if (
+        form.is_joint
+        or len(form.compliance) > 2
+        or any(w is not None for w in form.pressure_outer[:1])
+    ):
+        raise InputError(
+            f"the torch reference does not know the {condition.kind}",
+            where="reference_flow1d",
+            expected="pressures, flows, resistances, windkessels and coronary outlets",
+            fix="Describe the case with one of these",
         )
-    if isinstance(condition, CoronaryOutletSvZeroD):
-        return described.CoronaryOutlet(
-            node=node,
-            R1=to_tensor(condition.Ra1),
-            R2=to_tensor(condition.Ra2),
-            R3=to_tensor(condition.Rv1),
-            Ca=to_tensor(condition.Ca),
-            Ct=to_tensor(condition.Cc),
-            pressure_sink=to_tensor(condition.P_v),
-            pressure_im=_or_none(condition.pressure_im),
-        )
-    raise InputError(
-        f"the torch reference does not know {type(condition).__name__}",
-        where="reference_flow1d",
-        expected="pressures, flows, resistances, windkessels and coronary outlets",
-        fix="Describe the case with one of these",
-    )
+    part = [to_tensor(v) for v in (*form.resistance, *form.compliance, form.sink)]
+    if not form.compliance:
+        return described.ResistanceOutlet(node, *part)
+    if len(form.compliance) == 1:
+        return described.WindkesselOutlet(node, *part)
+    outer = form.pressure_outer[1]
+    around = None if outer is None else _waveform(outer)
+    return described.CoronaryOutlet(node, *part, pressure_im=around)

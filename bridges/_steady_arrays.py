@@ -4,19 +4,7 @@ import jax.numpy as jnp
 import torch
 
 from jaxperf._misc import InputError
-from jaxperf.network import (
-    AbstractBoundary,
-    CoronaryOutletSvOneD,
-    CoronaryOutletSvZeroD,
-    FlowBoundary,
-    FlowWaveform,
-    PressureBoundary,
-    PressureWaveform,
-    ResistanceOutlet,
-    VascularNetwork,
-    Waveform,
-    WindkesselOutlet,
-)
+from jaxperf.network import AbstractBoundary, Fed, Held, VascularNetwork, Waveform
 from jaxperf.steady import SteadyProblem
 from jaxperf.vessel import (
     AbstractStiffness,
@@ -58,7 +46,7 @@ def _viscosity(law: AbstractViscosity) -> laws.Viscosity:
         return laws.ConstantViscosity(to_tensor(law.viscosity))
     if isinstance(law, PriesViscosity):
         return laws.PriesViscosity(to_tensor(law.haematocrit), to_tensor(law.plasma_viscosity))
-    raise _unknown(law, "ConstantViscosity or PriesViscosity")
+    raise _unknown(type(law).__name__, "ConstantViscosity or PriesViscosity")
 
 
 def reference_wall(wall: AbstractWall) -> laws.Wall:
@@ -73,7 +61,7 @@ def reference_wall(wall: AbstractWall) -> laws.Wall:
         )
     if isinstance(wall, SvOneDWall):
         return laws.SvOneDWall(_stiffness(wall.stiffness))
-    raise _unknown(wall, "RigidWall, SqrtAreaWall or SvOneDWall")
+    raise _unknown(type(wall).__name__, "RigidWall, SqrtAreaWall or SvOneDWall")
 
 
 def _stiffness(law: AbstractStiffness) -> laws.Stiffness:
@@ -81,12 +69,12 @@ def _stiffness(law: AbstractStiffness) -> laws.Stiffness:
         return laws.ConstantStiffness(to_tensor(law.Eh_over_r))
     if isinstance(law, OlufsenStiffness):
         return laws.OlufsenStiffness(*(to_tensor(k) for k in (law.k1, law.k2, law.k3)))
-    raise _unknown(law, "ConstantStiffness or OlufsenStiffness")
+    raise _unknown(type(law).__name__, "ConstantStiffness or OlufsenStiffness")
 
 
-def _unknown(given, expected: str) -> InputError:
+def _unknown(name: str, expected: str) -> InputError:
     return InputError(
-        f"the torch reference does not know {type(given).__name__}",
+        f"the torch reference does not know {name}",
         where="bridges",
         expected=expected,
         fix="Describe the case with one of these",
@@ -115,13 +103,16 @@ def reference_boundary(boundary: tuple[AbstractBoundary, ...]) -> steady.SteadyB
     fed: list[tuple[torch.Tensor, ...]] = []
     outlet: list[tuple[torch.Tensor, ...]] = []
     for condition in boundary:
-        node = to_tensor(condition.node)
-        if isinstance(condition, PressureBoundary | PressureWaveform):
-            held.append((node, _mean(condition.pressure)))
-        elif isinstance(condition, FlowBoundary | FlowWaveform):
-            fed.append((node, _mean(condition.flow)))
+        node, form = to_tensor(condition.node), condition.form()
+        if isinstance(form, Held):
+            held.append((node, _mean(form.pressure)))
+        elif isinstance(form, Fed):
+            fed.append((node, _mean(form.flow)))
         else:
-            outlet.append((node, *_in_series(condition)))
+            if form.is_joint:
+                raise _unknown(condition.kind, "a boundary condition of steady flow")
+            resistance = torch.stack([to_tensor(r) for r in form.resistance]).sum(dim=0)
+            outlet.append((node, resistance, to_tensor(form.sink)))
     merged = [
         [torch.cat(part) for part in zip(*group, strict=True)] if group else [None] * width
         for group, width in ((held, 2), (fed, 2), (outlet, 3))
@@ -133,24 +124,6 @@ def _mean(value) -> torch.Tensor:
     if not isinstance(value, Waveform):
         return to_tensor(value)
     return steady.cycle_mean(*(to_tensor(v) for v in (value.time, value.value, value.period)))
-
-
-def _in_series(outlet: AbstractBoundary) -> tuple[torch.Tensor, torch.Tensor]:
-    """Resistance of an outlet whose compartments are filled, and the pressure it drains to."""
-    if isinstance(outlet, ResistanceOutlet):
-        return to_tensor(outlet.resistance), to_tensor(outlet.pressure_ref)
-    if isinstance(outlet, WindkesselOutlet):
-        return _sum(outlet.R1, outlet.R2), to_tensor(outlet.pressure_ref)
-    if isinstance(outlet, CoronaryOutletSvOneD):
-        # That solver adds P_ref to the pressure at the outlet.
-        return _sum(outlet.Ra, outlet.Ra_micro, outlet.Rv), -to_tensor(outlet.P_ref)
-    if isinstance(outlet, CoronaryOutletSvZeroD):
-        return _sum(outlet.Ra1, outlet.Ra2, outlet.Rv1), to_tensor(outlet.P_v)
-    raise _unknown(outlet, "a boundary condition of steady flow")
-
-
-def _sum(*values) -> torch.Tensor:
-    return torch.stack([to_tensor(v) for v in values]).sum(dim=0)
 
 
 def reference_steady(problem: SteadyProblem) -> steady.SteadyProblem:

@@ -166,7 +166,12 @@ def test_agrees_with_dense_elimination(seen, condensed):
     is_transient = np.isin(np.arange(problem.network.n_segments), condensed.segment)
     outlet = condensed.node[np.asarray(bed.node)]
     conductance, share, matrix, inflow = dense_bed(raw, is_transient, outlet)
-    assert largest(bed.R1 + bed.R2 - 0.5 / conductance, 1 / conductance) <= 1e-12
+    assert (
+        largest(
+            bed.resistance_proximal + bed.resistance_distal - 0.5 / conductance, 1 / conductance
+        )
+        <= 1e-12
+    )
     # the other half: from the squeezed vessels to the tissue, q = 2 G (π - tissue)
     half = np.diag(2 * conductance)
     onward = np.linalg.inv(half + matrix)
@@ -189,7 +194,7 @@ def test_is_symmetric_positive_definite_and_closes_the_mass(seen, condensed):
     assert (
         largest(
             condensed.outlet_flow
-            - (condensed.arterial_pressure - condensed.intramural_pressure) / bed.R2,
+            - (condensed.arterial_pressure - condensed.intramural_pressure) / bed.resistance_distal,
             condensed.outlet_flow,
         )
         <= 1e-9
@@ -201,7 +206,7 @@ def one_dimensional(condensed, linear, quadratic, steps=40):
     network, bed = condensed.network, condensed.bed
     ends, outlet = np.asarray(network.segment_node), np.asarray(bed.node)
     n, s = network.n_nodes, network.n_segments
-    conductance = np.diag(1 / np.asarray(bed.R1 + bed.R2))
+    conductance = np.diag(1 / np.asarray(bed.resistance_proximal + bed.resistance_distal))
     matrix, inflow = np.asarray(bed.conductance), np.asarray(bed.inflow)
     # q = G (P − π) and q = M π − m
     to_tissue = np.linalg.solve(matrix + conductance, np.stack([inflow], axis=1))[:, 0]
@@ -255,7 +260,15 @@ def cycle(bed, pressure, pressure_im, dt):
 
     pressure (k, b) and pressure_im (k, b) at equal steps, periodic.
     """
-    R1, R2, Ca, Ct = (np.asarray(x) for x in (bed.R1, bed.R2, bed.Ca, bed.Ct))
+    R1, R2, Ca, Ct = (
+        np.asarray(x)
+        for x in (
+            bed.resistance_proximal,
+            bed.resistance_distal,
+            bed.compliance_proximal,
+            bed.compliance_distal,
+        )
+    )
     b, k = len(R1), len(pressure)
     rate = np.block(
         [
@@ -324,7 +337,9 @@ def test_compliances_of_vessels_and_tissue(case, condensed):
     bed, tissue = condensed.bed, problem.tissue
     mass = 1050.0 * np.bincount(condensed.terminal_outlet, np.asarray(tissue.terminal_volume))
     # 0.10 ml per mmHg and 100 g
-    assert np.allclose(np.asarray(bed.Ct), 0.10e-6 / 133.322 * mass / 0.1, rtol=1e-12)
+    assert np.allclose(
+        np.asarray(bed.compliance_distal), 0.10e-6 / 133.322 * mass / 0.1, rtol=1e-12
+    )
     outlet = condensed.node[np.asarray(bed.node)]
     wanted = np.zeros(len(outlet))
     ends = np.asarray(problem.network.segment_node)
@@ -336,9 +351,14 @@ def test_compliances_of_vessels_and_tissue(case, condensed):
             node = into[node]
         _, per_length = in_plain_numbers(problem, solution, e)
         wanted[list(outlet).index(node)] += per_length.mean() * length[e]
-    assert np.allclose(np.asarray(bed.Ca - 1e-3 * bed.Ct), wanted, rtol=1e-9, atol=1e-20)
+    assert np.allclose(
+        np.asarray(bed.compliance_proximal - 1e-3 * bed.compliance_distal),
+        wanted,
+        rtol=1e-9,
+        atol=1e-20,
+    )
     # what is not squeezed is a small part
-    assert (bed.Ca < 0.05 * bed.Ct).all()
+    assert (bed.compliance_proximal < 0.05 * bed.compliance_distal).all()
 
 
 def test_fast_waves_meet_the_characteristic_impedance(seen, condensed):
@@ -355,8 +375,10 @@ def test_fast_waves_meet_the_characteristic_impedance(seen, condensed):
         for e, j in at:
             area, slope = (x[j] for x in in_plain_numbers(problem, solution, e))
             admittance += np.sqrt(area * slope / 1060.0)  # A/(ρc), c² = A/(ρ dA/dp)
-        whole = float(bed.R1[i] + bed.R2[i])
-        assert float(bed.R1[i]) == pytest.approx(min(1 / admittance, 0.95 * whole), rel=1e-9)
+        whole = float(bed.resistance_proximal[i] + bed.resistance_distal[i])
+        assert float(bed.resistance_proximal[i]) == pytest.approx(
+            min(1 / admittance, 0.95 * whole), rel=1e-9
+        )
 
 
 def test_the_network_keeps_names_lesions_and_values(case, condensed):
@@ -418,7 +440,7 @@ def test_derivatives_reach_the_bed(case):
         dilated = eqx.tree_at(lambda s: s.dilation, solution, solution.dilation * scale[2])
         bed = condense_bed(changed, chosen, wall=WALL, solution=dilated, rtol=1e-13, chunk=3).bed
         weight = jnp.sin(jnp.arange(bed.conductance.size, dtype=float))
-        return 1e11 * weight @ bed.conductance.ravel() + 1e-11 * jnp.sum(bed.R2)
+        return 1e11 * weight @ bed.conductance.ravel() + 1e-11 * jnp.sum(bed.resistance_distal)
 
     one, step = jnp.ones(3), 1e-4
     slope = jax.grad(total)(one)
@@ -500,12 +522,12 @@ def test_refusals_of_boundary_conditions(case):
     leaf = int(problem.tissue.terminal_node[3])
     drain = ResistanceOutlet(jnp.array([leaf]), jnp.array([1e11]), jnp.array([0.0]))
     more = eqx.tree_at(lambda p: p.boundary, problem, (*problem.boundary, drain))
-    refused(more, part(network, *FIXED), f"ResistanceOutlet: it sits at node {leaf} of forest of")
+    refused(more, part(network, *FIXED), f"resistance outlet: it sits at node {leaf} of forest of")
     kept = condense_bed(more, part(network, *ALL), wall=WALL, solution=solution, chunk=3)
-    assert [type(b).__name__ for b in kept.boundary] == [
-        "PressureBoundary",
-        "ResistanceOutlet",
-        "PerfusedBed",
+    assert [b.kind for b in kept.boundary] == [
+        "prescribed pressure",
+        "resistance outlet",
+        "perfused bed",
     ]
     assert kept.node[int(kept.boundary[1].node[0])] == leaf
     held = PressureBoundary(jnp.array([2]), jnp.array([9e3]))

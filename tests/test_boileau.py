@@ -29,7 +29,7 @@ def test_mean_pressure_is_mean_inflow_times_resistance(build):
     case = build()
     inlet, outlet = case.boundary
     mean = np.trapezoid(inlet.flow.value[0], inlet.flow.time) / case.period
-    resistance = 1.0 / float((1.0 / (outlet.R1 + outlet.R2)).sum())
+    resistance = 1.0 / float((1.0 / (outlet.resistance_proximal + outlet.resistance_distal)).sum())
     for series in case.finite_volume.values():
         cycle = series.time > series.time[-1] - case.period
         assert series.pressure[cycle].mean() == pytest.approx(mean * resistance, rel=0.01)

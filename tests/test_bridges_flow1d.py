@@ -108,12 +108,6 @@ def of_every_kind():
     )
 
 
-def _first(value, *names):
-    """The field that a type of jaxperf or of the reference has."""
-    (found,) = [getattr(value, name) for name in names if hasattr(value, name)]
-    return found
-
-
 # Where parameters lie, in a problem of jaxperf as in one of the reference.
 PLACES = {
     "bifurcation": lambda p: {
@@ -127,9 +121,9 @@ PLACES = {
         "profile": p.blood.profile_exponent,
         "inlet flow": p.boundary[0].flow.value,
         "inlet pressure": p.boundary[1].pressure.value,
-        "R1": p.boundary[2].R1,
-        "R2": p.boundary[2].R2,
-        "C": p.boundary[2].C,
+        "R1": p.boundary[2].resistance_proximal,
+        "R2": p.boundary[2].resistance_distal,
+        "C": p.boundary[2].compliance,
         "pressure_ref": p.boundary[2].pressure_ref,
     },
     "every kind": lambda p: {
@@ -140,11 +134,11 @@ PLACES = {
         "external pressure": p.pressure_external.waveform.value,
         "share": p.pressure_external.share,
         "wall viscosity": p.wall_viscosity,
-        "R1": _first(p.boundary[1], "Ra", "R1"),
-        "Ca": p.boundary[1].Ca,
-        "Ct": _first(p.boundary[1], "Cim", "Ct"),
-        "R2": _first(p.boundary[2], "Ra2", "R2"),
-        "R3": _first(p.boundary[2], "Rv1", "R3"),
+        "R1": p.boundary[1].resistance_proximal,
+        "Ca": p.boundary[1].compliance_proximal,
+        "Ct": p.boundary[1].compliance_distal,
+        "R2": p.boundary[2].resistance_middle,
+        "R3": p.boundary[2].resistance_distal,
         "intramyocardial pressure": p.boundary[2].pressure_im.value,
         "resistance": p.boundary[3].resistance,
     },
@@ -153,9 +147,9 @@ PLACES = {
         "stiffness": p.wall.stiffness.k3,
         "viscosity": p.blood.viscosity.viscosity,
         "inlet pressure": p.boundary[0].pressure.value,
-        "R1": _first(p.boundary[1], "Ra", "R1"),
-        "R3": _first(p.boundary[1], "Rv", "R3"),
-        "Ct": _first(p.boundary[1], "Cim", "Ct"),
+        "R1": p.boundary[1].resistance_proximal,
+        "R3": p.boundary[1].resistance_distal,
+        "Ct": p.boundary[1].compliance_distal,
         "intramyocardial pressure": p.boundary[1].pressure_im.value,
     },
 }
@@ -316,7 +310,7 @@ def test_cases_run_at_once():
         "viscosity": raw.blood.viscosity.viscosity * factor(1),
         "density": raw.blood.density * factor(1),
         "inlet": inlet.flow.value * factor(1, 1),
-        "R2": outlet.R2 * factor(3),
+        "R2": outlet.resistance_distal * factor(3),
     }
 
     def with_values(values):
@@ -326,7 +320,7 @@ def test_cases_run_at_once():
             raw.blood.viscosity.viscosity,
             raw.blood.density,
             inlet.flow.value,
-            outlet.R2,
+            outlet.resistance_distal,
         )
         return changed(raw, {id(o): v for o, v in zip(old, values, strict=True)})
 
@@ -394,7 +388,7 @@ def test_second_derivatives_of_a_run():
         new = {
             id(raw.network.radius): raw.network.radius * (1 + theta[0]),
             id(raw.wall.stiffness.Eh_over_r): raw.wall.stiffness.Eh_over_r * (1 + theta[1]),
-            id(outlet.R1): outlet.R1 * (1 + theta[2]),
+            id(outlet.resistance_proximal): outlet.resistance_proximal * (1 + theta[2]),
         }
         found = flow1d.solve_flow1d(changed(raw, new), points, samples=2, initial=start)
         return (found.flow[-1].square().sum() + 1e-6 * found.flow[0].sum()) * 1e12
@@ -450,7 +444,7 @@ def test_refusals():
     )
     outlet = raw.boundary[2]
     off = dataclasses.replace(outlet, node=outlet.node + 90)
-    empty = dataclasses.replace(outlet, C=0.0 * outlet.C)
+    empty = dataclasses.replace(outlet, compliance=0.0 * outlet.compliance)
     twice = dataclasses.replace(raw.boundary[0], node=raw.boundary[1].node)
     for new, text in (
         ({"wall": laws.RigidWall()}, "rigid"),
@@ -459,7 +453,7 @@ def test_refusals():
         ({"boundary": ()}, "no boundary"),
         ({"junction_pressure": "statik"}, "statik"),
         ({"boundary": (*raw.boundary[:2], off)}, "not one of 0 to"),
-        ({"boundary": (*raw.boundary[:2], empty)}, "C has an entry"),
+        ({"boundary": (*raw.boundary[:2], empty)}, "compliance has an entry"),
         ({"boundary": (*raw.boundary, twice)}, "prescribed pressure"),
         ({"period": 0.01}, "knots"),
         ({"wall_viscosity": torch.tensor([1.0])}, "wall viscosity"),
@@ -477,7 +471,7 @@ def test_refusals():
         flow1d.solve_flow1d(raw, points, initial=short)
     node = jnp.array([4])
     bed = PerfusedBed(node, *(jnp.array([1e9]) for _ in range(4)), jnp.eye(1), jnp.zeros(1))
-    with pytest.raises(InputError, match="PerfusedBed"):
+    with pytest.raises(InputError, match="perfused bed"):
         reference_flow1d(eqx.tree_at(lambda p: p.boundary, problem, (bed,)))
 
 

@@ -414,12 +414,10 @@ def test_svzerod_resistance_and_coronary():
     inlet, outlet = (c["bc_values"] for c in case["boundary_conditions"])
     # cm³/s and dyn s/cm⁵ into SI; the result's pressures are dyn/cm²
     flow = Waveform(np.array(inlet["t"][:-1]), 1e-6 * np.array(inlet["Q"][:-1])[None], 1.0)
-    resist = {name: vector(1e5 * outlet[name]) for name in ("Ra1", "Ra2", "Rv1")}
-    store = {name: vector(1e-5 * outlet[name]) for name in ("Ca", "Cc")}
+    resist = [vector(1e5 * outlet[name]) for name in ("Ra1", "Ra2", "Rv1")]
+    store = [vector(1e-5 * outlet[name]) for name in ("Ca", "Cc")]
     around = Waveform(np.zeros(1), 0.1 * np.array([outlet["Pim"][:1]]), 1.0)
-    coronary = CoronaryOutletSvZeroD(
-        nodes(1), **resist, **store, P_v=vector(0.1 * outlet["P_v"]), pressure_im=around
-    )
+    coronary = CoronaryOutletSvZeroD(nodes(1), *resist, *store, vector(0.1 * outlet["P_v"]), around)
     target = 1e5 * case["vessels"][0]["zero_d_element_values"]["R_poiseuille"]
     length, density = 0.01, 0.45
     radius = (8 * 3.5e-3 * length / (np.pi * target)) ** 0.25

@@ -59,9 +59,9 @@ def with_parameters(problem, theta):
     where = lambda p: (
         p.network.radius,
         p.wall.stiffness.Eh_over_r,
-        p.boundary[2].R1,
-        p.boundary[2].R2,
-        p.boundary[2].C,
+        p.boundary[2].resistance_proximal,
+        p.boundary[2].resistance_distal,
+        p.boundary[2].compliance,
         p.boundary[0].flow.value,
         p.boundary[1].pressure.value,
     )
@@ -252,7 +252,7 @@ def test_left_coronary_tree():
     )
 
     def run(theta, problem):
-        where = lambda p: (p.network.radius, p.wall.stiffness.k3, p.boundary[1].Rv)
+        where = lambda p: (p.network.radius, p.wall.stiffness.k3, p.boundary[1].resistance_distal)
         new = [old * (1 + s) for old, s in zip(where(problem), theta, strict=True)]
         solution = solve_flow1d(
             eqx.tree_at(where, problem, new), points=_POINTS, n_cycles=1, samples=20

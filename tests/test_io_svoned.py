@@ -52,7 +52,14 @@ def test_boundary_data_in_si(y_case):
     assert resistance.resistance.tolist() == pytest.approx([1e10])
     assert resistance.pressure_ref.tolist() == pytest.approx([500.0])
     assert isinstance(coronary, CoronaryOutletSvOneD)
-    expected = {"Ra": 1e10, "Ra_micro": 2e10, "Rv": 5e9, "Ca": 1e-11, "Cim": 4e-11, "P_ref": 300.0}
+    expected = {
+        "resistance_proximal": 1e10,
+        "resistance_middle": 2e10,
+        "resistance_distal": 5e9,
+        "compliance_proximal": 1e-11,
+        "compliance_distal": 4e-11,
+        "pressure_offset": 300.0,
+    }
     for name, value in expected.items():
         assert getattr(coronary, name).tolist() == pytest.approx([value])
     assert coronary.pressure_im.value[0].tolist() == pytest.approx([100, 300, 100])
@@ -137,6 +144,6 @@ def test_left_coronary_case():
     mean = np.trapezoid(wave.value[0], wave.time) / float(wave.period)
     assert mean / 133.322 == pytest.approx(95.35, abs=0.01)
     assert coronary.node.shape == (6,)
-    assert float(coronary.P_ref[0]) == pytest.approx(3199.2)
+    assert float(coronary.pressure_offset[0]) == pytest.approx(3199.2)
     assert case.material[0].k2 == pytest.approx(-2252.67)
     assert coronary.pressure_im.value.shape[0] == 6

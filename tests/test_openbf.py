@@ -162,26 +162,28 @@ def test_inlet_and_outlets(tmp_path):
     assert float(inlet.flow.period) == 0.8
     assert isinstance(outlet, WindkesselOutlet)
     assert outlet.node.tolist() == [5, 4]
-    assert outlet.C.tolist() == [2e-10, 1e-10]
+    assert outlet.compliance.tolist() == [2e-10, 1e-10]
     assert outlet.pressure_ref.tolist() == [500.0, 0.0]
     # two elements: the proximal resistance is the impedance ρc/A, with c² = (2/3)(Eh/r)/ρ
     impedance = np.sqrt(1060 * 2 / 3 * 500e3 * law(4e-3)) / (np.pi * 4e-3**2)
-    assert outlet.R1.tolist() == pytest.approx([2e8, impedance])
-    assert (outlet.R1 + outlet.R2).tolist() == pytest.approx([2e9, 1.5e9])
+    assert outlet.resistance_proximal.tolist() == pytest.approx([2e8, impedance])
+    assert (outlet.resistance_proximal + outlet.resistance_distal).tolist() == pytest.approx(
+        [2e9, 1.5e9]
+    )
 
 
 def test_matched_impedance_keeps_the_total_resistance(tmp_path):
     text = CASE.replace("    R1: 2.0e8\n", "    R1: 2.0e8\n    inlet_impedance_matching: true\n")
     outlet = read(tmp_path, text).boundary[1]
     impedance = np.sqrt(1060 * 2 / 3 * 700e3 * law(4e-3)) / (np.pi * 4e-3**2)
-    assert float(outlet.R1[0]) == pytest.approx(impedance)
-    assert float(outlet.R1[0] + outlet.R2[0]) == pytest.approx(2e9)
+    assert float(outlet.resistance_proximal[0]) == pytest.approx(impedance)
+    assert float(outlet.resistance_proximal[0] + outlet.resistance_distal[0]) == pytest.approx(2e9)
 
 
 def test_wk3_without_a_second_resistance_is_wk2(tmp_path):
     first = read(tmp_path).boundary[1]
     second = read(tmp_path, CASE.replace("outlet: wk2", "outlet: wk3")).boundary[1]
-    assert second.R1.tolist() == first.R1.tolist()
+    assert second.resistance_proximal.tolist() == first.resistance_proximal.tolist()
 
 
 def test_version_1(tmp_path):
@@ -314,10 +316,10 @@ def test_adan56():
     assert (case.period, float(inlet.flow.value.max())) == (1.0, 5.72734e-4)
     # mean inflow times the resistance of all outlets: a physiological mean pressure
     mean = np.trapezoid(inlet.flow.value[0], inlet.flow.time) / case.period
-    resistance = 1.0 / float((1.0 / (outlet.R1 + outlet.R2)).sum())
+    resistance = 1.0 / float((1.0 / (outlet.resistance_proximal + outlet.resistance_distal)).sum())
     assert 80 < mean * resistance / 133.322 < 110
     assert set(outlet.node.tolist()) == set(network.terminals.tolist())
-    assert float(outlet.C.sum()) == pytest.approx(2.38166997455e-09)
+    assert float(outlet.compliance.sum()) == pytest.approx(2.38166997455e-09)
     # E h / r grows as the vessels narrow
     order = np.argsort(np.asarray(network.radius).ravel())
     assert (np.diff(case.stiffness_segment.ravel()[order]) <= 1e-9).all()

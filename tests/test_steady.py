@@ -112,12 +112,10 @@ def test_svzerod_steady_coronary_closed_form():
 
 
 def test_svoned_outlet_adds_its_reference_pressure():
-    common = {k: jnp.array([1e9]) for k in ("Ra", "Ra_micro", "Rv")}
+    common = [jnp.array([1e9])] * 3
     zero = jnp.array([0.0])
     inlet = PressureBoundary(*at([0], [INLET]))
-    svoned = CoronaryOutletSvOneD(
-        node=jnp.array([1]), **common, Ca=zero, Cim=zero, P_ref=jnp.array([3000.0])
-    )
+    svoned = CoronaryOutletSvOneD(jnp.array([1]), *common, zero, zero, jnp.array([3000.0]))
     plain = ResistanceOutlet(*at([1], [3e9], [-3000.0]))
     flows = [solve_steady(SteadyProblem(tube(), (inlet, o))).flow for o in (svoned, plain)]
     assert np.allclose(flows[0], flows[1], rtol=1e-14)

@@ -16,6 +16,7 @@ from ._flow1d_problem import (
     CoronaryOutlet,
     Flow1DProblem,
     FlowWaveform,
+    in_series,
     joined_last,
     PressureWaveform,
     ResistanceOutlet,
@@ -85,11 +86,18 @@ class Conditions:
         none, no_node = radius.new_zeros(0), number[:0]
         join = lambda values: joined_last([none, *values])
         self.node = torch.cat([no_node, *(number[c.node] for c in stored)])
-        self.R1, self.R2 = join(c.R1 for c in stored), join(c.R2 for c in stored)
-        self.C = join([*(c.C for c in self.windkessel), *(c.Ca for c in self.ladder)])
-        self.back = join(c.pressure_ref for c in self.windkessel)
-        self.R3, self.Ct = join(c.R3 for c in self.ladder), join(c.Ct for c in self.ladder)
-        self.sink = join(c.pressure_sink for c in self.ladder)
+        windkessel, ladder = self.windkessel, self.ladder
+        self.R1 = join(c.resistance_proximal for c in stored)
+        self.R2 = join(
+            [*(c.resistance_distal for c in windkessel), *(c.resistance_middle for c in ladder)]
+        )
+        self.C = join(
+            [*(c.compliance for c in windkessel), *(c.compliance_proximal for c in ladder)]
+        )
+        self.back = join(c.pressure_ref for c in windkessel)
+        self.R3 = join(c.resistance_distal for c in ladder)
+        self.Ct = join(c.compliance_distal for c in ladder)
+        self.sink = join(c.pressure_ref for c in ladder)
         self.n_first, self.n_second = self.node.shape[0], self.R3.shape[-1]
         self.n_windkessel = self.n_first - self.n_second
         G = radius.new_zeros(self.n_nodes)
@@ -156,13 +164,13 @@ class Conditions:
         none = total.new_zeros((*total.shape[:-1], 0))
         first, second = [none], [none]
         for c in self.windkessel:
-            p = total[..., c.node]
-            first.append(p - c.R1 * (p - c.pressure_ref) / (c.R1 + c.R2))
+            p, (resistance, sink) = total[..., c.node], in_series(c)
+            first.append(p - c.resistance_proximal * (p - sink) / resistance)
         for c in self.ladder:
-            p = total[..., c.node]
-            flow = (p - c.pressure_sink) / (c.R1 + c.R2 + c.R3)
-            inner = c.pressure_sink + c.R3 * flow
-            first.append(inner + c.R2 * flow)
+            p, (resistance, sink) = total[..., c.node], in_series(c)
+            flow = (p - sink) / resistance
+            inner = sink + c.resistance_distal * flow
+            first.append(inner + c.resistance_middle * flow)
             mean = 0.0 if c.pressure_im is None else c.pressure_im.mean(self.period)
             second.append(inner - mean)
         return joined_last(first), joined_last(second)

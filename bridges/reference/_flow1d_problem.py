@@ -70,13 +70,14 @@ class ResistanceOutlet:
 class WindkesselOutlet:
     """q = (P − P_C)/R₁ leaves at nodes (b,), C dP_C/dt = q − (P_C − pressure_ref)/R₂.
 
-    **Attributes:** (..., b): `R1`, `R2`, Pa s/m³; `C`, m³/Pa; `pressure_ref`, Pa.
+    **Attributes:** (..., b): `resistance_proximal` R₁, `resistance_distal` R₂, Pa s/m³;
+    `compliance` C, m³/Pa; `pressure_ref`, Pa.
     """
 
     node: torch.Tensor
-    R1: torch.Tensor
-    R2: torch.Tensor
-    C: torch.Tensor
+    resistance_proximal: torch.Tensor
+    resistance_distal: torch.Tensor
+    compliance: torch.Tensor
     pressure_ref: torch.Tensor
 
 
@@ -85,19 +86,20 @@ class CoronaryOutlet:
     """A ladder whose second compartment lies under the intramyocardial pressure p_im.
 
     q = (P − a)/R₁ leaves at nodes (b,), C_a da/dt = q − (a − π)/R₂ and, with θ = π − p_im(t),
-    C_t dθ/dt = (a − π)/R₂ − (π − pressure_sink)/R₃.
+    C_t dθ/dt = (a − π)/R₂ − (π − pressure_ref)/R₃.
 
-    **Attributes:** (..., b): `R1`, `R2`, `R3`, Pa s/m³; `Ca`, `Ct`, m³/Pa; `pressure_sink`, Pa;
-    `pressure_im`, or None where it is constant, which moves nothing.
+    **Attributes:** (..., b): `resistance_proximal` R₁, `resistance_middle` R₂,
+    `resistance_distal` R₃, Pa s/m³; `compliance_proximal` C_a, `compliance_distal` C_t, m³/Pa;
+    `pressure_ref`, Pa; `pressure_im`, or None where it is constant, which moves nothing.
     """
 
     node: torch.Tensor
-    R1: torch.Tensor
-    R2: torch.Tensor
-    R3: torch.Tensor
-    Ca: torch.Tensor
-    Ct: torch.Tensor
-    pressure_sink: torch.Tensor
+    resistance_proximal: torch.Tensor
+    resistance_middle: torch.Tensor
+    resistance_distal: torch.Tensor
+    compliance_proximal: torch.Tensor
+    compliance_distal: torch.Tensor
+    pressure_ref: torch.Tensor
     pressure_im: Waveform | None = None
 
 
@@ -224,7 +226,7 @@ def check_boundary(network: Network, boundary: tuple[Condition, ...], period: fl
                         f"{kind}.{name} has the shape {tuple(value.shape)}; expected a value for "
                         f"each of {len(nodes)} nodes"
                     )
-                if name not in ("pressure_ref", "pressure_sink") and not (value > 0).all():
+                if name != "pressure_ref" and not (value > 0).all():
                     raise ValueError(f"{kind}.{name} has an entry that is not positive")
     if len(set(held)) < len(held) or set(held) & set(others):
         raise ValueError(
@@ -271,8 +273,9 @@ def in_series(
     if isinstance(outlet, ResistanceOutlet):
         return outlet.resistance, outlet.pressure_ref
     if isinstance(outlet, WindkesselOutlet):
-        return outlet.R1 + outlet.R2, outlet.pressure_ref
-    return outlet.R1 + outlet.R2 + outlet.R3, outlet.pressure_sink
+        return outlet.resistance_proximal + outlet.resistance_distal, outlet.pressure_ref
+    arterial = outlet.resistance_proximal + outlet.resistance_middle
+    return arterial + outlet.resistance_distal, outlet.pressure_ref
 
 
 def joined_last(parts: "list[torch.Tensor] | tuple[torch.Tensor, ...]") -> torch.Tensor:

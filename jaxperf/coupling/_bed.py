@@ -20,6 +20,7 @@ the pressure that it squeezes, π + D q, the form is the same and M is (M⁻¹ +
 """
 
 from collections.abc import Callable
+from typing import cast
 
 import equinox as eqx
 import jax
@@ -104,9 +105,7 @@ class CondensedBed(eqx.Module):
     @property
     def bed(self) -> PerfusedBed:
         """The condensed bed, the last of the boundary conditions."""
-        bed = self.boundary[-1]
-        assert isinstance(bed, PerfusedBed)
-        return bed
+        return cast(PerfusedBed, self.boundary[-1])
 
 
 class _Linear(eqx.Module):
@@ -267,13 +266,13 @@ def _perfused_bed(
     scaled = 0.5 * (scaled + scaled.T)
     matrix = scaled / (root[:, None] * root[None, :])
     upstream = _PROXIMAL_SHARE / outlets.conductance
-    R1 = jnp.minimum(proximal, (1.0 - _LEAST_SHARE) * upstream)
+    front = jnp.minimum(proximal, (1.0 - _LEAST_SHARE) * upstream)
     return PerfusedBed(
         node=node,
-        R1=R1,
-        R2=upstream - R1,
-        Ca=arterial + _LEAST_STORAGE * storage,
-        Ct=storage,
+        resistance_proximal=front,
+        resistance_distal=upstream - front,
+        compliance_proximal=arterial + _LEAST_STORAGE * storage,
+        compliance_distal=storage,
         conductance=matrix,
         inflow=pressure_sink * jnp.sum(matrix, axis=1),
         pressure_im=pressure_im,
@@ -567,10 +566,10 @@ def _condensed(problem, solution, cut, outlets, bed) -> CondensedBed:
 def _steady_state(tissue, solution, outlets, bed, terminal_outlet, outlet):
     """q, a and π of the bed, and how far they are from its own equation."""
     flow = jax.ops.segment_sum(solution.terminal_flow, terminal_outlet, outlet.size)
-    distal = 1.0 / outlets.conductance - bed.R1 - bed.R2
+    distal = 1.0 / outlets.conductance - bed.resistance_proximal - bed.resistance_distal
     intramural = outlets.mean(tissue, solution.pressure_tissue) + distal * flow
     error = jnp.max(jnp.abs(flow - (bed.conductance @ intramural - bed.inflow)))
-    arterial = solution.pressure[outlet] - bed.R1 * flow
+    arterial = solution.pressure[outlet] - bed.resistance_proximal * flow
     return flow, arterial, intramural, error / jnp.max(jnp.abs(flow))
 
 

@@ -11,10 +11,9 @@ from .._custom_types import as_leaf
 from .._misc import InputError
 from ..network import (
     build_network,
+    Held,
     Lesions,
     parent_segment,
-    PressureBoundary,
-    PressureWaveform,
     VascularNetwork,
     vessel_label,
 )
@@ -164,21 +163,20 @@ def _refuse_outlets(network, outlet, inside, terminal_top):
 def _refuse_boundary(network, boundary, inside, outlet):
     for condition in boundary:
         node = np.asarray(condition.node)
-        kind = type(condition).__name__
         below = node[~inside[node]]
         if below.size:
             raise InputError(
                 f"it sits at {node_label(network, int(below[0]))}, below the 1-D vessels",
-                where=kind,
+                where=condition.kind,
                 expected="boundary conditions on 1-D vessels",
                 fix="Make the vessels up to there 1-D vessels, or remove the condition",
             )
         at_outlet = np.intersect1d(node, outlet)
-        if isinstance(condition, PressureBoundary | PressureWaveform) and at_outlet.size:
+        if at_outlet.size and isinstance(condition.form(), Held):
             raise InputError(
                 f"it prescribes the pressure of {node_label(network, int(at_outlet[0]))}, where "
                 "vessels of the bed leave",
-                where=kind,
+                where=condition.kind,
                 expected="at least one 1-D vessel between the inlet and the bed",
                 fix="Make the first vessels below it 1-D vessels",
             )

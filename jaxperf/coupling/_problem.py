@@ -16,7 +16,7 @@ from ..darcy import (
     VoxelTensorDarcyMesh,
 )
 from ..geometry import Regions, TetMesh, VoxelMesh
-from ..network import check_boundary, PressureBoundary, VascularNetwork
+from ..network import check_boundary, Held, VascularNetwork
 from ..steady import Boundary
 from ..vessel import AbstractWall, Blood, RigidWall
 
@@ -186,7 +186,7 @@ class PerfusionProblem(eqx.Module):
             check_permeability(self.tissue.mesh, np.asarray(permeability), "permeability")
 
     def _check_terminals(self, terminal: np.ndarray):
-        held = [b.node for b in self.boundary if isinstance(b, PressureBoundary)]
+        held = [b.node for b in self.boundary if isinstance(b.form(), Held)]
         fixed = [n for n in held if not is_traced(n)]
         bad = (terminal < 0) | (terminal >= self.network.n_nodes)
         bad = bad | np.isin(terminal, np.concatenate([np.zeros(0, np.int32), *fixed]))

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from .._misc import InputError, is_traced
 from .._results import nan_unless, RESULTS, SolveError
-from ..network import PerfusedBed
+from ..network import Form, Ladder
 from ..steady import NetworkLaw, NetworkState, solve_steady, SteadyProblem
 from ._outlets import outlet_start
 from ._padding import rest_in_padding, sanitised_flow
@@ -22,13 +22,14 @@ def initial_state(problem: Flow1DProblem, network_state: NetworkState | None = N
 
     **Arguments:**
 
-    - `network_state`: pressures and flows of the network, where they are known; needed with a
-      perfused bed, whose condensation returns them. Otherwise they are solved for.
+    - `network_state`: pressures and flows of the network, where they are known; needed with
+      outlets that drain together, as in a perfused bed, whose condensation returns them.
+      Otherwise they are solved for.
 
     **Returns:** a [`FlowState`][], differentiable in the problem.
 
-    **Errors:** [`InputError`][] for a perfused bed without `network_state`; [`SolveError`][] where
-    no steady flow is found; under a transformation the state is NaN then.
+    **Errors:** [`InputError`][] for outlets that drain together without `network_state`;
+    [`SolveError`][] where no steady flow is found; under a transformation the state is NaN then.
     """
     if network_state is not None:
         return _state_of(problem, network_state)
@@ -43,11 +44,12 @@ def initial_state(problem: Flow1DProblem, network_state: NetworkState | None = N
 @eqx.filter_jit
 def steady_start(problem: Flow1DProblem) -> tuple[FlowState, Bool[Array, ""]]:
     """The state of steady flow and whether there is one; else of blood at rest, unloaded."""
-    if any(isinstance(c, PerfusedBed) for c in problem.boundary):
+    joint = [c.kind for c in problem.boundary if _is_joint(c.form())]
+    if joint:
         raise InputError(
-            "the outlets of a perfused bed depend on each other, and no state is given",
+            f"the outlets of a {joint[0]} depend on each other, and no state is given",
             where="initial_state",
-            expected="network_state with a perfused bed",
+            expected=f"network_state with a {joint[0]}",
             fix="Pass the `state` that condense_bed returns",
         )
     problem = sanitised_flow(problem)
@@ -62,6 +64,10 @@ def steady_start(problem: Flow1DProblem) -> tuple[FlowState, Bool[Array, ""]]:
     nothing = jax.tree.map(jnp.zeros_like, state)
     nothing = eqx.tree_at(lambda y: y.area, nothing, math.pi * radius**2)
     return jax.tree.map(lambda x, y: jnp.where(found, x, y), state, nothing), found
+
+
+def _is_joint(form: Form) -> bool:
+    return isinstance(form, Ladder) and form.is_joint
 
 
 @eqx.filter_jit
@@ -84,8 +90,8 @@ def _state_of(problem: Flow1DProblem, network_state: NetworkState) -> FlowState:
         flow=jnp.where(grid.is_cell > 0, flow[grid.cell_segment], 0.0),
         passed=jnp.zeros(grid.n_nodes, flow.dtype),
         outlet=tuple(
-            outlet_start(c, leaving[c.node], network_state.pressure[c.node])
-            for c in problem.boundary
+            outlet_start(form, leaving[form.node], network_state.pressure[form.node])
+            for form in equations.forms
         ),
     )
     return rest_in_padding(problem, state, equations.cell_wall.area)

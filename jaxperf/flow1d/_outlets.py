@@ -1,148 +1,109 @@
-"""What the boundary conditions mean to transient flow: their states, their laws at a node."""
+"""What the forms of boundary conditions mean to transient flow: states, laws at a node.
 
-from typing import NamedTuple
+The state of a [`Ladder`][] holds for each compartment the pressure inside less the one around it:
+as a transmural pressure it needs no derivative of the pressure around, which has steps. The other
+forms have no state.
+"""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..network import (
-    AbstractBoundary,
-    CoronaryOutletSvOneD,
-    CoronaryOutletSvZeroD,
-    FlowBoundary,
-    FlowWaveform,
-    PerfusedBed,
-    PressureBoundary,
-    PressureWaveform,
-    ResistanceOutlet,
-    Waveform,
-    WindkesselOutlet,
-)
-
-
-class _Ladder(NamedTuple):
-    r"""An outlet as two compartments behind two resistances.
-
-    $Q=(P-a)/R_1$, $C_a\dot a=Q-(a-\pi)/R_2$, $C_t(\dot\pi-\dot p_{im})=(a-\pi)/R_2-(M\pi-m)$.
-    """
-
-    R1: Array
-    R2: Array
-    Ca: Array
-    Ct: Array
-    conductance: Array
-    inflow: Array
-    pressure_im: Waveform | None
-
-
-def _ladder(c: AbstractBoundary) -> _Ladder | None:
-    if isinstance(c, CoronaryOutletSvOneD):
-        drain, at = 1.0 / c.Rv, -c.P_ref / c.Rv
-        return _Ladder(c.Ra, c.Ra_micro, c.Ca, c.Cim, drain, at, c.pressure_im)
-    if isinstance(c, CoronaryOutletSvZeroD):
-        drain, at = 1.0 / c.Rv1, c.P_v / c.Rv1
-        return _Ladder(c.Ra1, c.Ra2, c.Ca, c.Cc, drain, at, c.pressure_im)
-    if isinstance(c, PerfusedBed):
-        return _Ladder(c.R1, c.R2, c.Ca, c.Ct, c.conductance, c.inflow, c.pressure_im)
-    return None
-
-
-def _apply(conductance: Array, pressure: Array) -> Array:
-    """M π for a matrix or its diagonal."""
-    return conductance @ pressure if conductance.ndim == 2 else conductance * pressure
-
-
-def _drain(conductance: Array, flow: Array) -> Array:
-    """M⁻¹ flow."""
-    return jnp.linalg.solve(conductance, flow) if conductance.ndim == 2 else flow / conductance
-
-
-def _around(ladder: _Ladder, t: Array) -> Array | float:
-    """Intramyocardial pressure; its constant part moves nothing and is left out."""
-    return 0.0 if ladder.pressure_im is None else ladder.pressure_im(t)
+from ..network import at_time, Fed, Form, Held, JointDrain, Ladder, Waveform
 
 
 def outlet_start(
-    c: AbstractBoundary, flow: Float[Array, " b"], pressure: Float[Array, " b"]
+    form: Form, flow: Float[Array, " b"], pressure: Float[Array, " b"]
 ) -> Float[Array, "b q"]:
     """The mean state of an outlet through which this is the mean flow.
 
-    A windkessel holds the pressure of its capacitor. A ladder holds a, and π − p_im: as a
-    transmural pressure it needs no derivative of p_im, which has steps.
+    Down the ladder from the pressure at the node, $p_k = p_{k-1} - R_kQ$.
     """
-    if isinstance(c, WindkesselOutlet):
-        return (pressure - c.R1 * flow)[:, None]
-    if (ladder := _ladder(c)) is not None:
-        tissue = _drain(ladder.conductance, flow + ladder.inflow)
-        artery = tissue + ladder.R2 * flow
-        around = 0.0 if ladder.pressure_im is None else ladder.pressure_im.mean
-        return jnp.stack([artery, tissue - around], axis=1)
-    return jnp.zeros((c.node.shape[0], 0), flow.dtype)
+    columns = []
+    if isinstance(form, Ladder):
+        for resistance, outer in zip(form.resistance, form.pressure_outer, strict=False):
+            pressure = pressure - resistance * flow
+            columns.append(pressure if outer is None else pressure - outer.mean)
+    return _stacked(columns, form)
 
 
-def outlet_source(c: AbstractBoundary, state: Float[Array, "b q"], t: Array) -> Array:
+def outlet_source(form: Form, state: Float[Array, "b q"], t: Array) -> Array:
     """The prescribed pressure, or the flow into the network at zero pressure (b,)."""
-    if isinstance(c, PressureBoundary):
-        return c.pressure
-    if isinstance(c, PressureWaveform):
-        return c.pressure(t)
-    if isinstance(c, FlowBoundary):
-        return c.flow
-    if isinstance(c, FlowWaveform):
-        return c.flow(t)
-    if isinstance(c, ResistanceOutlet):
-        return c.pressure_ref / c.resistance
-    return state[:, 0] * outlet_conductance(c)
+    if isinstance(form, Held):
+        return at_time(form.pressure, t)
+    if isinstance(form, Fed):
+        return at_time(form.flow, t)
+    if form.compliance:
+        return _inside(form, state, t)[0] * outlet_conductance(form)
+    assert not isinstance(form.sink, JointDrain)
+    return form.sink / form.resistance[0]
 
 
-def outlet_conductance(c: AbstractBoundary) -> Array:
+def outlet_conductance(form: Form) -> Array:
     """Flow out of the network for each pascal at its node, m³/(Pa·s) (b,); 0 where prescribed."""
-    if isinstance(c, PressureBoundary | PressureWaveform | FlowBoundary | FlowWaveform):
-        return jnp.zeros(c.node.shape, _dtype(c))
-    if isinstance(c, ResistanceOutlet):
-        return 1.0 / c.resistance
-    if isinstance(c, WindkesselOutlet):
-        return 1.0 / c.R1
-    if (ladder := _ladder(c)) is not None:
-        return 1.0 / ladder.R1
-    raise ValueError(
-        f"no transient meaning is known for {type(c).__name__}; expected a boundary type of "
-        "jaxperf.network"
-    )
+    if isinstance(form, Ladder):
+        return 1.0 / form.resistance[0]
+    return jnp.zeros(form.node.shape, _dtype(form))
 
 
 def outlet_rate(
-    c: AbstractBoundary, state: Float[Array, "b q"], t: Array, flow: Float[Array, " b"]
+    form: Form, state: Float[Array, "b q"], t: Array, flow: Float[Array, " b"]
 ) -> Float[Array, "b q"]:
     """Time derivative of an outlet's state under this flow out of the network."""
-    if isinstance(c, WindkesselOutlet):
-        return ((flow - (state[:, 0] - c.pressure_ref) / c.R2) / c.C)[:, None]
-    if (ladder := _ladder(c)) is not None:
-        tissue = state[:, 1] + _around(ladder, t)
-        through = (state[:, 0] - tissue) / ladder.R2
-        drained = _apply(ladder.conductance, tissue) - ladder.inflow
-        artery = (flow - through) / ladder.Ca
-        return jnp.stack([artery, (through - drained) / ladder.Ct], axis=1)
-    return jnp.zeros_like(state)
+    columns = []
+    if isinstance(form, Ladder) and form.compliance:
+        inside = _inside(form, state, t)
+        pairs = zip(inside[:-1], inside[1:], form.resistance[1 : len(inside)], strict=True)
+        through = [flow, *((p - q) / r for p, q, r in pairs), _drained(form, inside[-1])]
+        columns = [(through[k] - through[k + 1]) / c for k, c in enumerate(form.compliance)]
+    return _stacked(columns, form)
 
 
-def outlet_damping(c: AbstractBoundary) -> Float[Array, "b q"]:
+def outlet_damping(form: Form) -> Float[Array, "b q"]:
     """Rates (1/s) no smaller than those at which an outlet's states relax by themselves.
 
     Sums over the rows of the rate matrix: its diagonal alone would leave compartments that are
     both fast unstable.
     """
-    if isinstance(c, WindkesselOutlet):
-        return ((1.0 / c.R1 + 1.0 / c.R2) / c.C)[:, None]
-    if (ladder := _ladder(c)) is not None:
-        matrix = jnp.abs(ladder.conductance)
-        drain = jnp.sum(matrix, axis=1) if matrix.ndim == 2 else matrix
-        artery = (1.0 / ladder.R1 + 2.0 / ladder.R2) / ladder.Ca
-        return jnp.stack([artery, (2.0 / ladder.R2 + drain) / ladder.Ct], axis=1)
-    return jnp.zeros((c.node.shape[0], 0), _dtype(c))
+    columns = []
+    if isinstance(form, Ladder):
+        n = len(form.compliance)
+        for k, compliance in enumerate(form.compliance):
+            # Twice where there is a compartment at the other end too, whose state is in the row.
+            front = (1.0 if k == 0 else 2.0) / form.resistance[k]
+            back = _drain_sum(form) if k == n - 1 else 2.0 / form.resistance[k + 1]
+            columns.append((front + back) / compliance)
+    return _stacked(columns, form)
 
 
-def _dtype(c: AbstractBoundary):
-    """The floating-point type of a condition's data."""
-    value = next(v for name, v in vars(c).items() if name != "node")
+def _inside(ladder: Ladder, state: Float[Array, "b q"], t: Array) -> list[Array]:
+    """The pressures of the compartments, Pa."""
+    outer = enumerate(ladder.pressure_outer)
+    return [state[:, k] if e is None else state[:, k] + e(t) for k, e in outer]
+
+
+def _drained(ladder: Ladder, pressure: Float[Array, " b"]) -> Float[Array, " b"]:
+    """Flow to the sink from this pressure in front of it, m³/s."""
+    sink = ladder.sink
+    if isinstance(sink, JointDrain):
+        return sink.conductance @ pressure - sink.inflow
+    return (pressure - sink) / ladder.resistance[-1]
+
+
+def _drain_sum(ladder: Ladder) -> Float[Array, " b"]:
+    """The part of the drain in the sums over rows, m³/(Pa·s)."""
+    if isinstance(ladder.sink, JointDrain):
+        return jnp.sum(jnp.abs(ladder.sink.conductance), axis=1)
+    return 1.0 / ladder.resistance[-1]
+
+
+def _stacked(columns: list[Array], form: Form) -> Float[Array, "b q"]:
+    """One column for each compartment; none where there is no compartment."""
+    return jnp.stack(columns, axis=1) if columns else jnp.zeros((*form.node.shape, 0), _dtype(form))
+
+
+def _dtype(form: Form):
+    """The floating-point type of the data of a form."""
+    if isinstance(form, Ladder):
+        return form.resistance[0].dtype
+    value = form.pressure if isinstance(form, Held) else form.flow
     return (value.value if isinstance(value, Waveform) else value).dtype

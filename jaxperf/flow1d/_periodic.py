@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from .._misc import InputError, is_traced
 from .._padding import cut_solution
 from .._results import RESULTS
-from ..network import PressureBoundary, PressureWaveform
+from ..network import Held
 from ._flux import cell_pressure
 from ._grid import Grid
 from ._initial import steady_start
@@ -29,7 +29,6 @@ from ._solve import concluded, cut_flow, flow_result
 _IMPLICIT_STEPS = 64
 # Rate of what is not slow at all, in a cycle.
 _FORGET = 1e6
-_HOLDS = PressureBoundary | PressureWaveform
 # Of the linear system for the derivative, relative to its right-hand side.
 _ADJOINT_TOLERANCE = 1e-9
 _ADJOINT_CYCLES = 200
@@ -285,18 +284,18 @@ def _slow_rate(
     part = [grid.node_part[node] for node in equations.condition_node]
     # What is held at a pressure has nothing slow, and what cannot drain nothing to correct.
     drain, held = jnp.zeros_like(compliance), jnp.zeros(n_parts, bool)
-    for c, at in zip(equations.boundary, part, strict=True):
-        drain = drain.at[at].add(outlet_conductance(c))
-        held = held.at[at].set(True) if isinstance(c, _HOLDS) else held
+    for form, at in zip(equations.forms, part, strict=True):
+        drain = drain.at[at].add(outlet_conductance(form))
+        held = held.at[at].set(True) if isinstance(form, Held) else held
     held = held | (drain == 0.0)
 
     def rate(slow):
         out, taken = [], jnp.zeros_like(compliance)
-        for c, x, at in zip(equations.boundary, unravel(slow[n_parts:]), part, strict=True):
-            flow = outlet_conductance(c) * slow[at] - outlet_source(c, x, start)
+        for form, x, at in zip(equations.forms, unravel(slow[n_parts:]), part, strict=True):
+            flow = outlet_conductance(form) * slow[at] - outlet_source(form, x, start)
             # Where the pressure is held, the source is one.
-            taken = taken if isinstance(c, _HOLDS) else taken.at[at].add(flow)
-            out.append(outlet_rate(c, x, start, flow))
+            taken = taken if isinstance(form, Held) else taken.at[at].add(flow)
+            out.append(outlet_rate(form, x, start, flow))
         forgotten = -_FORGET / cycle * slow[:n_parts]
         vessels = jnp.where(held, forgotten, -taken / compliance)
         return jnp.concatenate([vessels, ravel_pytree(tuple(out))[0]])

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from .._custom_types import as_leaf, float_leaf, Parameter
 from .._misc import InputError, is_traced
-from ..network import check_boundary, STORAGE, VascularNetwork, Waveform
+from ..network import check_boundary, Ladder, VascularNetwork, Waveform
 from ..steady import Boundary
 from ..vessel import AbstractElasticWall, Blood
 from ._grid import elastic, Grid, make_grid
@@ -99,17 +99,17 @@ class Flow1DProblem(eqx.Module):
 def _check_storage(boundary: Boundary) -> None:
     """Refuse an outlet without compliance: its state would have to follow at once."""
     for condition in boundary:
-        for name in STORAGE:
-            value = getattr(condition, name, None)
-            if value is None or is_traced(value):
+        form = condition.form()
+        for value in form.compliance if isinstance(form, Ladder) else ():
+            if is_traced(value):
                 continue
             bad = ~(np.asarray(value) > 0)
             if bad.any():
                 raise InputError(
-                    f"{name} is {np.asarray(value)[bad][0]}",
-                    where=type(condition).__name__,
+                    f"the compliance of a compartment is {np.asarray(value)[bad][0]}",
+                    where=condition.kind,
                     expected="a positive compliance in m3/Pa",
-                    fix="Give the compliance, or use a ResistanceOutlet",
+                    fix="Give the compliance, or use an outlet of resistances alone",
                 )
 
 

@@ -10,8 +10,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .._custom_types import cast_like
 from .._padding import is_real, kept
-from ..network import PressureBoundary, PressureWaveform, Waveform
-from ..steady import Boundary, lesion_coefficients
+from ..network import Form, Held, Waveform
+from ..steady import lesion_coefficients
 from ..vessel import ConstantStiffness, resistance_integral
 from ._flux import (
     cell_pressure,
@@ -96,7 +96,7 @@ class Semidiscretisation(eqx.Module):
     node_fixed: Float[Array, " n"]
     node_conductance: Float[Array, " n"]
     condition_node: tuple[Int[Array, " _"], ...]
-    boundary: Boundary
+    forms: tuple[Form, ...]
     density: Float[Array, ""]
     alpha: Float[Array, ""]
 
@@ -109,8 +109,8 @@ class Semidiscretisation(eqx.Module):
         )
         force = self._over_inertia(force)
         outlet = tuple(
-            outlet_rate(c, state, t, taken)
-            for c, state, taken in zip(self.boundary, y.outlet, into, strict=True)
+            outlet_rate(form, state, t, taken)
+            for form, state, taken in zip(self.forms, y.outlet, into, strict=True)
         )
         return FlowState(-flux, -force, outflow, outlet)
 
@@ -125,7 +125,7 @@ class Semidiscretisation(eqx.Module):
             # The same as 1/(1 + h k/A) with one division.
             y.area / (y.area + h * friction),
             jnp.ones_like(y.passed),
-            tuple(1.0 / (1.0 + h * outlet_damping(c)) for c in self.boundary),
+            tuple(1.0 / (1.0 + h * outlet_damping(form)) for form in self.forms),
         )
 
     def is_open(self, y: FlowState) -> Bool[Array, " k"]:
@@ -174,8 +174,8 @@ class Semidiscretisation(eqx.Module):
         outflow = jnp.sum(self.end_sign * end_q, axis=0)
         # Several conditions may share a node: each takes what its own law says.
         into = tuple(
-            outlet_conductance(c) * node_pressure[node] - outlet_source(c, state, t)
-            for c, state, node in zip(self.boundary, y.outlet, self.condition_node, strict=True)
+            outlet_conductance(form) * node_pressure[node] - outlet_source(form, state, t)
+            for form, state, node in zip(self.forms, y.outlet, self.condition_node, strict=True)
         )
         face_q, face_p = self._riemann(t, pressure, flow, lambda q: put(q, end_q))
         return face_q, put(face_p, end_p), outflow, into
@@ -260,7 +260,7 @@ class Semidiscretisation(eqx.Module):
         a, d = self._speeds(lumen, flow)
         # Along the outgoing characteristic dQ = λ dA, λ the speed of the incoming one.
         slope = jnp.abs(self.end_sign) * (a - self.end_sign * d) * lumen.compliance
-        sources = [outlet_source(c, x, t) for c, x in zip(self.boundary, y.outlet, strict=True)]
+        sources = [outlet_source(f, x, t) for f, x in zip(self.forms, y.outlet, strict=True)]
         source = jnp.zeros_like(self.node_conductance)
         return NodeEquations(
             sign=self.end_sign,
@@ -290,14 +290,14 @@ def semidiscretise(problem: Flow1DProblem) -> Semidiscretisation:
     length, friction = _pieces(problem)
     density, alpha = cast_like(blood.density, radius), cast_like(blood.alpha, radius)
     node_of_network = _node_of_network(grid, network.n_nodes)
-    node = [node_of_network[c.node] for c in problem.boundary]
-    prescribed = [isinstance(c, PressureBoundary | PressureWaveform) for c in problem.boundary]
+    forms = tuple(c.form() for c in problem.boundary)
+    node = [node_of_network[form.node] for form in forms]
     fixed, bounded = jnp.zeros(grid.n_nodes, dtype), jnp.zeros(grid.n_nodes, bool)
     conductance = jnp.zeros(grid.n_nodes, dtype)
-    for c, at, held in zip(problem.boundary, node, prescribed, strict=True):
-        fixed = fixed.at[at].set(1.0) if held else fixed
+    for form, at in zip(forms, node, strict=True):
+        fixed = fixed.at[at].set(1.0) if isinstance(form, Held) else fixed
         bounded = bounded.at[at].set(True)
-        conductance = conductance.at[at].add(outlet_conductance(c))
+        conductance = conductance.at[at].add(outlet_conductance(form))
     if grid.real is not None:
         # Without an end, only this keeps the pressure of a node known: at 0, no source is there.
         conductance = kept(conductance, is_real(grid.real.node, grid.n_nodes), 1.0)
@@ -347,7 +347,7 @@ def semidiscretise(problem: Flow1DProblem) -> Semidiscretisation:
         node_fixed=fixed,
         node_conductance=conductance,
         condition_node=tuple(node),
-        boundary=problem.boundary,
+        forms=forms,
         density=density,
         alpha=alpha,
     )

@@ -11,8 +11,14 @@ from ._boundary import (
     PressureBoundary as PressureBoundary,
     PressureWaveform as PressureWaveform,
     ResistanceOutlet as ResistanceOutlet,
-    STORAGE as STORAGE,
     WindkesselOutlet as WindkesselOutlet,
+)
+from ._forms import (
+    Fed as Fed,
+    Form as Form,
+    Held as Held,
+    JointDrain as JointDrain,
+    Ladder as Ladder,
 )
 from ._lesion import (
     declare_lesion as declare_lesion,
@@ -41,4 +47,8 @@ from ._territory import (
     vessel_territories as vessel_territories,
 )
 from ._topology import Topology as Topology
-from ._waveform import Waveform as Waveform
+from ._waveform import (
+    at_time as at_time,
+    cycle_mean as cycle_mean,
+    Waveform as Waveform,
+)

@@ -19,7 +19,7 @@ from .._padding import (
     padded_square,
     refuse_padded,
 )
-from ._boundary import AbstractBoundary, POSITIVE, STORAGE
+from ._boundary import AbstractBoundary, FILL, quantity
 from ._network import Lesions, RealNetwork, VascularNetwork
 from ._topology import Topology
 from ._waveform import Waveform
@@ -98,7 +98,7 @@ def pad_boundary(
             return padded_square(value, size)
         if name == "node":
             return padded(np.asarray(value, np.int32), size, network.n_nodes - 1)
-        return padded(value, size, _fill(name))
+        return padded(value, size, FILL[quantity(name)])
 
     sized = [(c, bucket_size(c.node.shape[0])) for c in boundary]
     return tuple(_map_fields(c, lambda n, v, k=k: pad(n, v, k)) for c, k in sized)
@@ -149,13 +149,9 @@ def sanitised_boundary(
             return Waveform(value.time, kept(value.value, real, 0.0), value.period)
         if value.ndim == 2:
             return kept_square(value, real)
-        return value if name == "node" else kept(value, real, _fill(name))
+        return value if name == "node" else kept(value, real, FILL[quantity(name)])
 
     return tuple(_map_fields(c, lambda n, v, c=c: clean(n, v, c.node < count)) for c in boundary)
-
-
-def _fill(name: str) -> float:
-    return 1.0 if name in (*POSITIVE, *STORAGE) else 0.0
 
 
 def _map_fields(

@@ -80,3 +80,13 @@ class Waveform(eqx.Module):
         knot = jnp.concatenate([self.time[-1:] - period, knot])
         value = jnp.concatenate([self.value[:, -1:], self.value, self.value[:, :1]], axis=1)
         return knot, value, period
+
+
+def at_time(value: Array | Waveform, t: Float[Array, ""]) -> Array:
+    """The values at a time (s) of what is constant or a waveform."""
+    return value(t) if isinstance(value, Waveform) else value
+
+
+def cycle_mean(value: Array | Waveform) -> Array:
+    """The mean over a cycle of what is constant or a waveform."""
+    return value.mean if isinstance(value, Waveform) else value

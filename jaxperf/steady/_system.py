@@ -1,25 +1,24 @@
 """The steady equations of a network: segment laws, node balances, their linearisation."""
 
+import functools
 import math
+import operator
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from .._misc import InputError
 from .._padding import is_real, kept
 from ..network import (
     AbstractBoundary,
-    CoronaryOutletSvOneD,
-    CoronaryOutletSvZeroD,
-    FlowBoundary,
-    FlowWaveform,
-    PressureBoundary,
-    PressureWaveform,
-    ResistanceOutlet,
+    cycle_mean,
+    Fed,
+    Held,
+    JointDrain,
+    Ladder,
     VascularNetwork,
-    Waveform,
-    WindkesselOutlet,
 )
 from ..vessel import AbstractWall, Blood, resistance_integral, stenosis_coefficients
 from ._elimination import factor_network, NetworkFactor, SegmentLinearisation, solve_network
@@ -40,41 +39,36 @@ class NodeClosure(eqx.Module):
     conductance: Float[Array, " n"]
 
 
-def _outlet(boundary: AbstractBoundary) -> tuple[Array, Array]:
-    """Resistance and reference pressure of an outlet whose capacitors have filled."""
-    if isinstance(boundary, ResistanceOutlet):
-        return boundary.resistance, boundary.pressure_ref
-    if isinstance(boundary, CoronaryOutletSvOneD):
-        # svOneDSolver adds P_ref to the outlet pressure.
-        return boundary.Ra + boundary.Ra_micro + boundary.Rv, -boundary.P_ref
-    if isinstance(boundary, CoronaryOutletSvZeroD):
-        return boundary.Ra1 + boundary.Ra2 + boundary.Rv1, boundary.P_v
-    if isinstance(boundary, WindkesselOutlet):
-        return boundary.R1 + boundary.R2, boundary.pressure_ref
-    raise ValueError(
-        f"no steady meaning is known for {type(boundary).__name__}; expected a boundary type of "
-        "jaxperf.network"
-    )
-
-
-def _cycle_mean(value: Array | Waveform) -> Array:
-    return value.mean if isinstance(value, Waveform) else value
+def _in_series(outlet: Ladder, kind: str) -> tuple[Array, Array]:
+    """Resistance and sink of an outlet whose compartments have filled."""
+    if isinstance(outlet.sink, JointDrain):
+        raise InputError(
+            "its outlets drain together, and none has a law of its own",
+            where=kind,
+            expected="conditions at single nodes in steady flow",
+            fix="Solve the perfusion problem from which the bed was condensed",
+        )
+    return functools.reduce(operator.add, outlet.resistance), outlet.sink
 
 
 def node_closure(network: VascularNetwork, boundary: Boundary) -> NodeClosure:
-    """Gather a boundary into one statement for each node; nodes without one keep their mass."""
+    """Gather a boundary into one statement for each node; nodes without one keep their mass.
+
+    **Errors:** [`InputError`][] for outlets that drain together.
+    """
     zero = jnp.zeros(network.n_nodes, network.length.dtype)
     fixed, pressure, inflow, conductance = jnp.zeros(network.n_nodes, bool), zero, zero, zero
     for condition in boundary:
-        if isinstance(condition, PressureBoundary | PressureWaveform):
-            fixed = fixed.at[condition.node].set(True)
-            pressure = pressure.at[condition.node].set(_cycle_mean(condition.pressure))
-        elif isinstance(condition, FlowBoundary | FlowWaveform):
-            inflow = inflow.at[condition.node].add(_cycle_mean(condition.flow))
+        form, node = condition.form(), condition.node
+        if isinstance(form, Held):
+            fixed = fixed.at[node].set(True)
+            pressure = pressure.at[node].set(cycle_mean(form.pressure))
+        elif isinstance(form, Fed):
+            inflow = inflow.at[node].add(cycle_mean(form.flow))
         else:
-            resistance, reference = _outlet(condition)
-            conductance = conductance.at[condition.node].add(1.0 / resistance)
-            inflow = inflow.at[condition.node].add(reference / resistance)
+            resistance, sink = _in_series(form, condition.kind)
+            conductance = conductance.at[node].add(1.0 / resistance)
+            inflow = inflow.at[node].add(sink / resistance)
     closure = NodeClosure(fixed, pressure, inflow, conductance)
     return closure if network.real is None else _padding_held(closure, network.real.node)
 
