@@ -54,7 +54,7 @@ def manufactured_error(wall, cell_time):
 
         def field(t, y, args):
             ends = (exact.flow(0.0, t)[None], exact.pressure(length, t)[None])
-            where = lambda e: (e.boundary[0].flow, e.boundary[1].pressure)
+            where = lambda e: (e.forms[0].flow, e.forms[1].pressure)
             rate = eqx.tree_at(where, equations, ends)(t, y)
             mass, momentum = at(exact.sources, t)
             add = lambda f, s: f + is_cell * s
@@ -115,7 +115,7 @@ def pulse_through_fork(cell_time):
 
         def field(t, y, args):
             inflow = 1.2e-5 * jnp.sin(jnp.pi * jnp.clip(t / 0.012, 0.0, 1.0)) ** 4
-            at = eqx.tree_at(lambda e: e.boundary[0].flow, equations, inflow[None])
+            at = eqx.tree_at(lambda e: e.forms[0].flow, equations, inflow[None])
             return at(t, y)
 
         stop = jnp.asarray(0.014)
@@ -155,7 +155,7 @@ def test_time_step_ten_times_the_friction_limit():
 
         def field(t, y, args):
             inlet = 9e3 + 2e3 * jnp.sin(2 * jnp.pi * t / 0.3) ** 2
-            at = eqx.tree_at(lambda e: e.boundary[0].pressure, equations, inlet[None])
+            at = eqx.tree_at(lambda e: e.forms[0].pressure, equations, inlet[None])
             return at(t, y)
 
         start = at_pressure(problem, equations, 9e3)

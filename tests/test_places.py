@@ -82,7 +82,7 @@ def test_numbers_stand_for_one_node(tree):
     slope = jax.grad(lambda p: PressureBoundary(0, p).pressure[0] ** 2)(3.0)
     assert float(slope) == 6.0
     one = jnp.ones((1, 1))
-    assert PerfusedBed(0, 1e9, 1e9, 0.0, 0.0, one, 0.0).R1.shape == (1,)
+    assert PerfusedBed(0, 1e9, 1e9, 0.0, 0.0, one, 0.0).resistance_proximal.shape == (1,)
     with pytest.raises(ValueError, match="one value for each node"):
         PressureBoundary(jnp.array([0, 1]), 12400.0)
 
