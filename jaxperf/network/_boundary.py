@@ -199,13 +199,7 @@ class CoronaryOutletSvOneD(AbstractBoundary):
 
     def form(self) -> Ladder:
         """A ladder of two compartments, the second in the wall."""
-        return Ladder(
-            self.node,
-            (self.resistance_proximal, self.resistance_middle, self.resistance_distal),
-            (self.compliance_proximal, self.compliance_distal),
-            -self.pressure_offset,
-            (None, self.pressure_im),
-        )
+        return _coronary(self, -self.pressure_offset)
 
 
 class CoronaryOutletSvZeroD(AbstractBoundary):
@@ -228,13 +222,20 @@ class CoronaryOutletSvZeroD(AbstractBoundary):
 
     def form(self) -> Ladder:
         """A ladder of two compartments, the second in the wall."""
-        return Ladder(
-            self.node,
-            (self.resistance_proximal, self.resistance_middle, self.resistance_distal),
-            (self.compliance_proximal, self.compliance_distal),
-            self.pressure_ref,
-            (None, self.pressure_im),
-        )
+        return _coronary(self, self.pressure_ref)
+
+
+def _coronary(
+    outlet: CoronaryOutletSvOneD | CoronaryOutletSvZeroD, sink: Float[Array, " b"]
+) -> Ladder:
+    """The circuit of both conventions, which differ in the sink alone."""
+    return Ladder(
+        outlet.node,
+        (outlet.resistance_proximal, outlet.resistance_middle, outlet.resistance_distal),
+        (outlet.compliance_proximal, outlet.compliance_distal),
+        sink,
+        (None, outlet.pressure_im),
+    )
 
 
 class PerfusedBed(AbstractBoundary):

@@ -65,11 +65,11 @@ def observe(
     """
     volume = problem.tissue.volume
     ends = problem.network.segment_node
-    fed = jnp.zeros(problem.network.n_nodes).at[ends[:, 1]].set(1.0)
+    is_root = jnp.ones(problem.network.n_nodes, volume.dtype).at[ends[:, 1]].set(0.0)
+    n_roots = jnp.sum(is_root)
     aortic, ratio = {}, {}
     for name, solution in solutions.items():
-        is_root = (1.0 - fed).astype(solution.pressure.dtype)
-        aortic[name] = jnp.sum(is_root * solution.pressure) / jnp.sum(is_root)
+        aortic[name] = jnp.sum(is_root * solution.pressure) / n_roots
         ratio[name] = fractional_flow_reserve(solution.pressure_static, aortic[name])
     return Observations(
         pressure_aortic=aortic,
