@@ -109,7 +109,7 @@ def run_prepared(problem: DarcyProblem, method, state):
 def value(permeability, mesh, problem: DarcyProblem, method):
     """A functional of the pressure that follows from K."""
     found = run_updated(mesh, permeability, problem, method)
-    return jnp.sum(found.pressure**2 * mesh.graph.volume)
+    return jnp.sum(found.pressure_tissue**2 * mesh.graph.volume)
 
 
 @eqx.filter_jit

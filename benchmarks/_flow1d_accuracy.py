@@ -44,7 +44,7 @@ def measure_boileau(report: Report, data: Path, which: str, log) -> None:
     for i, (name, reference) in enumerate(series.items()):
         last = reference.time > reference.time[-1] - case.period + 1e-9
         at = np.mod(reference.time[last], case.period)
-        pressure = np.interp(at, phase, closed(np.asarray(found.pressure)[:, i]))
+        pressure = np.interp(at, phase, closed(np.asarray(found.pressure_static)[:, i]))
         flow = np.interp(at, phase, closed(np.asarray(found.flow)[:, i]))
         p, q = reference.pressure[last], reference.flow[last]
         errors[name] = (
@@ -84,12 +84,14 @@ def measure_left_coronary(report: Report, data: Path, *, quick: bool, log) -> No
     shape = (len(segment), len(reference["node_fraction"]))
     points = SavePoints(np.repeat(segment, shape[1]), np.tile(reference["node_fraction"], shape[0]))
     found, first = _last_cycle(problem, points)
-    ours = _Left(found.pressure, found.flow, shape)
+    ours = _Left(found.pressure_static, found.flow, shape)
     settled = solve_periodic(problem, points=points, samples=_LEFT_SAMPLES)
     _, fine = cases.left_coronary(data, 0.5 * cases.CELL_TIME)
     found, _ = _last_cycle(fine, points)
-    finer = _Left(found.pressure, found.flow, shape)
-    errors = _against_svoned(report, reference, ours, _Left(settled.pressure, settled.flow, shape))
+    finer = _Left(found.pressure_static, found.flow, shape)
+    errors = _against_svoned(
+        report, reference, ours, _Left(settled.pressure_static, settled.flow, shape)
+    )
     _grid_error(report, ours, finer, problem)
     _left_seconds(report, problem, points, first, errors)
     if not quick:

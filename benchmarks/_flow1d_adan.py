@@ -164,7 +164,7 @@ def _coarsest(report: Report, data: Path, quick: bool, log) -> Flow1DProblem:
     for cell_time in grids:
         problem = adan56(data, cell_time)
         found, taken = _first_cycle(problem, points)
-        pressure = root_mean_square(_a(found.pressure) / _a(exact.pressure) - 1.0, 0)
+        pressure = root_mean_square(_a(found.pressure_static) / _a(exact.pressure_static) - 1.0, 0)
         size = np.max(np.abs(_a(exact.flow)), 0)
         flow = root_mean_square(_a(found.flow) - _a(exact.flow), 0) / size
         steps = steps_per_cycle(problem)

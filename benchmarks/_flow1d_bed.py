@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from jaxperf._progress import Progress
-from jaxperf._units import M_PER_MM
 from jaxperf.coupling import transient_segments
 from jaxperf.report import pulsation_summary
 from jaxperf.study import (
@@ -18,6 +17,7 @@ from jaxperf.study import (
     solve_case,
     solve_pulsation,
 )
+from jaxperf.units import M_PER_MM
 
 from ._composite import changed, composite_file
 from ._report import Report

@@ -20,7 +20,7 @@ from jaxperf.vessel import ConstantStiffness, SqrtAreaWall
 
 from ._measure import witness
 
-CELL_TIME = 1.5e-4  # s, the library's default
+CELL_TIME = 1.5e-4  # s, half the library's default
 LEFT_CORONARY = "left_coronary/Left_coronary_inlet_pressure_wave_outlet_coronary.in"
 LEFT_REFERENCE = "left_coronary/reference_svOneD_fine.npz"
 ADAN = "adan56/adan56.yaml"

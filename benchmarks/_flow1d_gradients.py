@@ -33,7 +33,7 @@ def functionals(leaves, problem: Flow1DProblem, points: SavePoints, n_cycles: in
     flow = found.flow[-_SAMPLES:]
     return jnp.stack(
         [
-            found.pressure[-_SAMPLES + _PRESSURE_AT, 1] / 1e3,
+            found.pressure_static[-_SAMPLES + _PRESSURE_AT, 1] / 1e3,
             flow[_FLOW_AT, 0] * 1e6,
             jnp.mean(flow[:, 1]) * 1e6,
         ]

@@ -70,12 +70,12 @@ def _all_of(problem: Flow1DProblem):
     return problem.network.radius, problem.network.length, problem.wall, problem.boundary
 
 
-def _mean_flow(problem: Flow1DProblem, initial, adjoint: str, tolerance: float):
+def _mean_flow(problem: Flow1DProblem, initial, mode: str, tolerance: float):
     found = solve_periodic(
         problem,
         points=_POINTS,
         initial=initial,
-        adjoint=adjoint,
+        mode=mode,
         tolerance=tolerance,
         throw=False,
     )
@@ -86,12 +86,12 @@ def _gradient(report: Report, problem: Flow1DProblem, name: str, one_cycle: floa
     """Three parameters in both modes against differences; a thousand in reverse."""
     initial = initial_state(problem)
 
-    def scaled(amounts, problem, initial, adjoint, tolerance):
+    def scaled(amounts, problem, initial, mode, tolerance):
         moved = [x * (1.0 + a) for x, a in zip(_of(problem), amounts, strict=True)]
-        return _mean_flow(eqx.tree_at(_of, problem, tuple(moved)), initial, adjoint, tolerance)
+        return _mean_flow(eqx.tree_at(_of, problem, tuple(moved)), initial, mode, tolerance)
 
     none = jnp.zeros(len(THREE))
-    in_mode = lambda mode, tolerance: functools.partial(scaled, adjoint=mode, tolerance=tolerance)
+    in_mode = lambda mode, tolerance: functools.partial(scaled, mode=mode, tolerance=tolerance)
     reverse, _ = compiled(
         jax.value_and_grad(in_mode("reverse", _TOLERANCE)), none, problem, initial
     )

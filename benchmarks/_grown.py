@@ -21,7 +21,6 @@ import jax
 import numpy as np
 
 from jaxperf._progress import Progress
-from jaxperf._units import M3_S_KG_PER_ML_MIN_G, M_PER_MM
 from jaxperf.casefile import Case
 from jaxperf.coupling import PerfusionSolution, solve_perfusion
 from jaxperf.geometry import aha17, transmural_depth, VoxelMesh
@@ -38,6 +37,7 @@ from jaxperf.study import (
     solve_case,
     Solved,
 )
+from jaxperf.units import M3_S_KG_PER_ML_MIN_G, M_PER_MM
 
 from ._composite import changed, composite_file
 from ._measure import witness
@@ -349,7 +349,7 @@ def pressure_shares(found: SolvedForest, solution: PerfusionSolution) -> dict[st
     grown = prepared.grown
     assert grown is not None
     node = np.asarray(prepared.network.segment_node)
-    into, pressure = parent_segment(prepared.network), np.asarray(solution.pressure)
+    into, pressure = parent_segment(prepared.network), np.asarray(solution.pressure_total)
     inlet = np.arange(prepared.network.n_nodes)
     while np.any(into[inlet] >= 0):
         inlet = np.where(into[inlet] >= 0, node[into[inlet], 0], inlet)

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxperf._units import M3_S_KG_PER_ML_MIN_G, M3_S_PER_ML_MIN
 from jaxperf.coupling import Calibration, PerfusionProblem, PerfusionSolution, solve_perfusion
 from jaxperf.observe import fractional_flow_reserve
+from jaxperf.units import M3_S_KG_PER_ML_MIN_G, M3_S_PER_ML_MIN
 
 from ._composite import Composite
 

@@ -160,7 +160,7 @@ def _apart(found, exact) -> float:
     """The larger of the errors of pressure and flow, relative to the largest values."""
     error = lambda a, b: float(np.max(np.abs(np.asarray(a, float) - b)) / np.max(np.abs(b)))
     return max(
-        error(found.pressure, np.asarray(exact.pressure)),
+        error(found.pressure_static, np.asarray(exact.pressure_static)),
         error(found.flow, np.asarray(exact.flow)),
     )
 
@@ -219,7 +219,7 @@ def _batch(report: Report, problem: Flow1DProblem, initial, alone: float, log) -
             changed = eqx.tree_at(of, problem, f * of(problem))
             state = eqx.tree_at(lambda y: y.flow, initial, f * initial.flow)
             found = solve_flow1d(changed, points=_POINTS, initial=state, throw=False)
-            return found.pressure, found.flow
+            return found.pressure_static, found.flow
 
         return jax.vmap(one)(factor)
 

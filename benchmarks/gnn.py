@@ -124,7 +124,7 @@ def _with_mode(method: FluxMultigrid, mode: Any, cycles: int) -> FluxMultigrid:
 def _direct(case: DarcyCase):
     """The pressure, by other means and to round-off."""
     method = multigrid(case.mesh, case.permeability, rtol=_EXACT)
-    return solve_darcy(case.problem, method).pressure
+    return solve_darcy(case.problem, method).pressure_tissue
 
 
 def _l2(found, exact) -> float:
@@ -146,9 +146,9 @@ def _accuracy(report: Report, name: str, of: list[DarcyCase], log) -> None:
             state = _init(_with_mode(method, "few", _FEW), operator)
             for mode, cycles in (("few", _FEW), ("surrogate", _LINEAR)):
                 found = _solve(_with_mode(method, mode, cycles), state, source)
-                line[f"{kind}{mode}"] = _l2(found.pressure, exact)
+                line[f"{kind}{mode}"] = _l2(found.pressure_tissue, exact)
         network = message_passing(case.mesh)
-        line["message passing"] = _l2(_solve(network, operator, source).pressure, exact)
+        line["message passing"] = _l2(_solve(network, operator, source).pressure_tissue, exact)
         for key, value in line.items():
             if isinstance(value, float):
                 errors.setdefault(key, []).append(value)
@@ -193,8 +193,8 @@ def _curves(case: DarcyCase) -> dict[str, list[float]]:
         run = lambda k, method=method, mode=mode, state=state: _solve(
             _with_mode(method, mode, k), state, source
         )
-        out[told] = [_l2(run(k).pressure, exact) for k in _CURVE]
-    baseline = _solve(message_passing(case.mesh), operator, source).pressure
+        out[told] = [_l2(run(k).pressure_tissue, exact) for k in _CURVE]
+    baseline = _solve(message_passing(case.mesh), operator, source).pressure_tissue
     return out | {"message passing": [_l2(baseline, exact)]}
 
 
@@ -220,7 +220,7 @@ def _certificate(report: Report, size: tuple[int, int], log) -> np.ndarray:
         method = flux_multigrid(case.mesh, case.permeability)
         exactly = multigrid(case.mesh, case.permeability, rtol=_EXACT)
         for i, problem in enumerate(cases.variations(case, number)):
-            exact = solve_darcy(problem, exactly).pressure
+            exact = solve_darcy(problem, exactly).pressure_tissue
             mode, cycles = (("few", 2), ("few", 4), ("surrogate", 4), ("exact", 0))[i % 4]
             one = _with_mode(method, mode, cycles)
             solution = _solve(one, _init(one, problem.operator), problem.source)
@@ -243,7 +243,7 @@ def _certificate(report: Report, size: tuple[int, int], log) -> np.ndarray:
 
 def _true_and_bound(problem: DarcyProblem, solution, exact) -> tuple[float, float]:
     energy = lambda x: float(jnp.sqrt(jnp.vdot(x, problem.operator(x))))
-    return energy(solution.pressure - exact) / energy(exact), float(solution.error_estimate)
+    return energy(solution.pressure_tissue - exact) / energy(exact), float(solution.error_estimate)
 
 
 # ---------------------------------------------------------------- to a tolerance
@@ -376,7 +376,7 @@ def _surrogate_error(problem, reference, method) -> Any:
     # Over the sink's pressure, which is a level and no flow.
     above = reference.terminal_pressure[tissue.terminal] - bed.pressure_sink
     source = tissue.to_cells(fed * above)
-    pressure = method.solve(method.init(operator), source).pressure
+    pressure = method.solve(method.init(operator), source).pressure_tissue
     flow = tissue.to_cells(fed * (above - pressure[tissue.cell]))
     mbf = flow / (tissue.density * tissue.volume)
     return jnp.mean(jnp.abs(mbf / reference.mbf - 1.0))

@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Array, Float
 
 from jaxperf._progress import Progress
-from jaxperf._units import M3_S_KG_PER_ML_MIN_G, PA_PER_MMHG
 from jaxperf.anatomy import demo_tree
 from jaxperf.casefile import Case
 from jaxperf.coupling import solve_perfusion
@@ -34,6 +33,7 @@ from jaxperf.network import (
 )
 from jaxperf.steady import solve_steady, SteadyProblem
 from jaxperf.study import darcy_method, prepare_case, solve_case
+from jaxperf.units import M3_S_KG_PER_ML_MIN_G, PA_PER_MMHG
 from jaxperf.vessel import Blood, ConstantStiffness, OlufsenStiffness, SqrtAreaWall
 
 from ._coupled_arrays import reference_perfusion
@@ -130,11 +130,11 @@ def steady_case() -> CheckCase:
         "viscosity": lambda p: p.blood.viscosity.viscosity,
     }
 
+    fields = ("pressure_total", "flow", "pressure_static")
+
     def solve(parameters, problem):
         found = solve_steady(_with(problem, places, parameters), throw=False)
-        return {
-            "pressure": found.pressure, "flow": found.flow, "static": found.pressure_static
-        }  # fmt: skip
+        return {name: getattr(found, name) for name in fields}
 
     start: Any = reference_steady(problem)
 
@@ -160,9 +160,7 @@ def steady_case() -> CheckCase:
                 dataclasses.replace(start.wall, stiffness=stiffness),
             )
         )
-        return {
-            "pressure": found.pressure, "flow": found.flow, "static": found.pressure_static
-        }  # fmt: skip
+        return {name: getattr(found, name) for name in fields}
 
     # Behind the lesion, at the distal end of the branch.
     of_branch = np.flatnonzero(np.asarray(tree.branch) == tree.branch_name.index("LAD"))
@@ -170,7 +168,7 @@ def steady_case() -> CheckCase:
     weight[of_branch[-1], 1] = 1.0 / _AORTIC
     parameters = {name: place(problem) for name, place in places.items()}
     return CheckCase(
-        "steady flow", "FFR", solve, problem, parameters, reference, {"static": weight}
+        "steady flow", "FFR", solve, problem, parameters, reference, {"pressure_static": weight}
     )
 
 
@@ -204,7 +202,7 @@ def transient_case(
     }
     if problem.network.lesion.length.size:
         places["diameter reduction"] = lambda p: p.network.lesion.diameter_reduction
-    fields = ("pressure", "flow", "area")
+    fields = ("pressure_static", "flow", "area")
 
     def run(parameters, problem):
         found = solve_flow1d(
@@ -254,7 +252,7 @@ def transient_case(
 
     number = samples * points.segment.size
     weight = {
-        "pressure": np.full((samples, points.segment.size), 1e-4 / number),
+        "pressure_static": np.full((samples, points.segment.size), 1e-4 / number),
         "flow": np.full((samples, points.segment.size), 1e5 / number),
     }
     parameters = {name: place(problem) for name, place in places.items()}
@@ -315,16 +313,16 @@ def darcy_case(n_cells: float = 1e4) -> CheckCase:
         conduction = mesh.transmissibility(parameters["permeability"])
         operator = darcy_operator(mesh.graph, conduction, parameters["sink"])
         found = solve_darcy(DarcyProblem(operator, parameters["source"]), method, throw=False)
-        return {"pressure": found.pressure}
+        return {"pressure_tissue": found.pressure_tissue}
 
     raw = reference_mesh(wall)
 
     def reference(parameters):
         conduction = torch_darcy.assemble(raw, parameters["permeability"])
         found = solve_by_torch(raw.edge, conduction, parameters["sink"], parameters["source"])
-        return {"pressure": found.pressure}
+        return {"pressure_tissue": found.pressure_tissue}
 
-    weight = {"pressure": volume / volume.sum() / PA_PER_MMHG}
+    weight = {"pressure_tissue": volume / volume.sum() / PA_PER_MMHG}
     bound = (mesh, multigrid(mesh, rtol=1e-14))
     name = f"Darcy, {volume.size} voxels"
     return CheckCase(name, "mmHg", solve, bound, parameters, reference, weight)
@@ -355,7 +353,7 @@ def coupled_case(case: Case | None = None, folder: Path = Path()) -> CheckCase:
     # A factor, for K may be one number, a field or a field of tensors.
     parameters["permeability"] = jnp.ones(())
     kept = {name: place for name, place in places.items() if name in parameters}
-    names = ("pressure", "flow", "terminal_flow", "pressure_tissue", "mbf")
+    names = ("pressure_total", "flow", "terminal_flow", "pressure_tissue", "mbf")
 
     def solve(parameters, bound):
         problem, method = bound
@@ -445,7 +443,7 @@ def gnn_case(kind: str = "flux_multigrid", n_tets: float = 5e3) -> CheckCase:
         solver = dataclasses.replace(solver, network=unravel(parameters["weights"]))
         operator = darcy_operator(graph, parameters["transmissibility"], parameters["sink"])
         found = solve_darcy(DarcyProblem(operator, parameters["source"]), solver, throw=False)
-        return {"pressure": found.pressure}
+        return {"pressure_tissue": found.pressure_tissue}
 
     shapes = [(name, part.shape, part.numel()) for name, part in _ordered(copied)]
     raw = None
@@ -462,10 +460,10 @@ def gnn_case(kind: str = "flux_multigrid", n_tets: float = 5e3) -> CheckCase:
         }
         rest = tuple(parameters[name] for name in ("transmissibility", "sink", "source"))
         found = torch.func.functional_call(solving, named, (raw, edge, *rest))
-        return {"pressure": found}
+        return {"pressure_tissue": found}
 
     volume = np.asarray(operator.graph.volume)
-    weight = {"pressure": volume / volume.sum() / PA_PER_MMHG}
+    weight = {"pressure_tissue": volume / volume.sum() / PA_PER_MMHG}
     name = f"{kind.replace('_', ' ')} network"
     bound = (operator.graph, solver)
     return CheckCase(name, "mmHg", solve, bound, parameters, reference, weight, is_batched=False)
@@ -493,7 +491,7 @@ class _Solving(torch.nn.Module):
             raw, transmissibility=transmissibility, sink=sink, source=source
         )
         found = solve_flux(self.network, changed, mode="surrogate", cycles=_CYCLES)
-        return found.pressure
+        return found.pressure_tissue
 
 
 def _replaced(value: Any, **fields: Any) -> Any:

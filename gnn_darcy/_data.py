@@ -11,7 +11,6 @@ from jaxtyping import Array, Bool, Float, Int
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from jaxperf._misc import InputError
-from jaxperf._units import M_PER_CM, M_PER_MM, PA_PER_MMHG
 from jaxperf.darcy import (
     AbstractDarcyMesh,
     darcy_mesh,
@@ -22,6 +21,7 @@ from jaxperf.darcy import (
 from jaxperf.geometry import fibre_direction, power_owner, transmural_depth
 from jaxperf.growth import Forest, grow_forest, GrowthProblem, join_forest
 from jaxperf.network import build_network, VascularNetwork
+from jaxperf.units import M_PER_CM, M_PER_MM, PA_PER_MMHG
 
 from ._shapes import sample_shape, shape_tetrahedra, shape_voxels, VentricleShape
 

@@ -129,7 +129,7 @@ class FluxMultigrid(AbstractDarcySolver):
             iterate = _conjugate_gradients if self.mode == "few" else _chebyshev
             pressure = iterate(state, source, steps)
             found = fixed_cost_solution(state.operator, source, pressure, steps)
-        bound = error_bound(*jax.lax.stop_gradient((state, found.pressure, source)))
+        bound = error_bound(*jax.lax.stop_gradient((state, found.pressure_tissue, source)))
         return eqx.tree_at(lambda s: s.error_estimate, found, bound.astype(source.dtype))
 
 

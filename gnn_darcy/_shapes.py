@@ -10,7 +10,6 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import Delaunay
 
 from jaxperf._misc import InputError
-from jaxperf._units import M_PER_MM
 from jaxperf.geometry import (
     build_tet_mesh,
     ellipsoid_ventricle,
@@ -19,6 +18,7 @@ from jaxperf.geometry import (
     TetMesh,
     VoxelMesh,
 )
+from jaxperf.units import M_PER_MM
 
 _WAVES = 6
 _WAVELENGTH = (60e-3, 150e-3)

@@ -1,6 +1,6 @@
 """What every room needs and none owns: the error for bad input, and dtype helpers."""
 
-from typing import Any
+from typing import Any, NoReturn
 
 import jax.numpy as jnp
 from jax.core import Tracer
@@ -35,6 +35,20 @@ def check_frame(frame: str, where: str) -> None:
             expected=f"one of {', '.join(FRAMES)}",
             fix="Name the frame of the coordinates; DICOM, ITK and VTK use LPS, NIfTI uses RAS",
         )
+
+
+class NoBarePressure:
+    """In place of a field `pressure`: pressures are static, total or the tissue's, and say which.
+
+    **Arguments:** `names`, the fields that a class has in place of it.
+    """
+
+    def __init__(self, *names: str):
+        self.names = names
+
+    def __get__(self, owner: Any, kind: type) -> NoReturn:
+        has = " and ".join(self.names)
+        raise AttributeError(f"{kind.__name__} has no field `pressure`; it has {has}.")
 
 
 def by_precision(x: Array, *, float64: float, float32: float) -> float:

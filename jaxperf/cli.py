@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from . import casefile, jobs, study
+from ._defaults import DEFAULT_CELL_TIME
 
 if TYPE_CHECKING:
     from ._progress import Progress
@@ -315,7 +316,7 @@ def flow1d(
     ] = None,
     cell_time: Annotated[
         float, typer.Option(min=1e-6, max=1e-1, help="Time of a wave through a cell, s.")
-    ] = jobs.DEFAULT_CELL_TIME,
+    ] = DEFAULT_CELL_TIME,
     overwrite: _Overwrite = False,
     as_json: _Json = False,
     quiet: _Quiet = False,

@@ -241,7 +241,7 @@ def test_vessels_with_the_condensed_bed_flow_as_the_whole_does(seen, condensed):
         condensed, linear[condensed.segment], quadratic[condensed.segment]
     )
     assert largest(outlet_flow - condensed.outlet_flow, outlet_flow) <= 1e-9
-    assert largest(pressure - solution.pressure[condensed.node], pressure) <= 1e-9
+    assert largest(pressure - solution.pressure_total[condensed.node], pressure) <= 1e-9
     assert largest(flow - solution.flow[condensed.segment], flow) <= 1e-9
     assert largest(flow - condensed.state.flow, flow) <= 1e-9
     whole = np.bincount(condensed.terminal_outlet, solution.terminal_flow, len(outlet_flow))
@@ -301,7 +301,7 @@ def test_the_mean_over_a_cycle_is_the_steady_flow(case, seen):
     bed, solution = on_host(condensed).bed, seen[2]
     k = 800
     time = 0.8 * np.arange(k) / k
-    steady = np.asarray(solution.pressure)[condensed.node[np.asarray(bed.node)]]
+    steady = np.asarray(solution.pressure_total)[condensed.node[np.asarray(bed.node)]]
     pressure = steady + 2500 * np.sin(2 * np.pi * time / 0.8 - 1.0)[:, None]
     pressure_im = np.repeat(pressure_at(jnp.asarray(time[::10])), 10, axis=0)
     flow = cycle(bed, pressure, pressure_im, 0.8 / k)

@@ -126,7 +126,7 @@ def test_steady_flow_sees_resistances_in_series(problem):
     expected = solve_steady(steady_of(fork(plain)))
     found = solve_steady(steady_of(problem))
     assert np.allclose(found.flow, expected.flow, rtol=1e-13)
-    assert np.allclose(found.pressure, expected.pressure, rtol=1e-13)
+    assert np.allclose(found.pressure_total, expected.pressure_total, rtol=1e-13)
 
 
 def test_transient_flow_follows_the_law_of_the_chain(problem):
@@ -139,9 +139,9 @@ def test_transient_flow_follows_the_law_of_the_chain(problem):
     compliance = np.array([1e-11, 2e-11, 1.5e-11])
     around = interpolated(outlet.pressure_around)
     mean = float(outlet.pressure_around.mean[0])
-    level = float(start.pressure[2]) - np.cumsum(resistance[:3]) * float(start.flow[1])
+    level = float(start.pressure_total[2]) - np.cumsum(resistance[:3]) * float(start.flow[1])
     area, flow = np.asarray(found.area)[:, 0], np.asarray(found.flow)[:, 0]
-    total = np.asarray(found.pressure)[:, 0] + _HEAD * (flow / area) ** 2
+    total = np.asarray(found.pressure_static)[:, 0] + _HEAD * (flow / area) ** 2
     time = np.asarray(found.time)
 
     def rate(t, state):
@@ -160,7 +160,7 @@ def test_periodic_flow_takes_the_means(problem):
     """Over a cycle as much leaves as the mean pressure drives, whatever the compartments store."""
     points = SavePoints(np.array([1, 2]), np.array([1.0, 1.0]))
     found = solve_periodic(problem, points=points, samples=50, tolerance=1e-9)
-    pressure, flow, area = (np.asarray(x) for x in (found.pressure, found.flow, found.area))
+    pressure, flow, area = (np.asarray(x) for x in (found.pressure_static, found.flow, found.area))
     mean = np.mean(pressure + _HEAD * (flow / area) ** 2, axis=0)
     place = np.asarray(problem.grid.node_network).tolist()
     left = np.asarray(found.passed)[-1][[place.index(2), place.index(3)]] / _PERIOD
@@ -182,7 +182,7 @@ def scaled(problem, theta):
 def test_gradients_of_steady_flow(problem):
     def value(theta):
         found = solve_steady(steady_of(scaled(problem, theta)))
-        return 1e6 * found.flow[1] + 1e-4 * found.pressure[3]
+        return 1e6 * found.flow[1] + 1e-4 * found.pressure_total[3]
 
     theta = 0.1 * jnp.ones(4)
     gradient = jax.jit(jax.grad(value))(theta)
@@ -193,7 +193,7 @@ def test_gradients_of_steady_flow(problem):
 def test_gradients_of_periodic_flow(problem):
     def value(theta):
         found = solve_periodic(scaled(problem, theta), points=_POINTS, samples=10, tolerance=1e-11)
-        return 1e6 * found.flow[3, 1] + 1e-4 * found.pressure[6, 0]
+        return 1e6 * found.flow[3, 1] + 1e-4 * found.pressure_static[6, 0]
 
     theta = 0.1 * jnp.ones(4)
     gradient = jax.jit(jax.grad(value))(theta)
@@ -212,7 +212,7 @@ def test_padding_knows_no_type():
     assert len([w for w in where if w.startswith(".boundary[1]")]) == 9
     expected, found = solve_steady(problem), cut_solution(solve_steady(padded), problem)
     assert np.allclose(found.flow, expected.flow, rtol=1e-12)
-    assert np.allclose(found.pressure, expected.pressure, rtol=1e-12)
+    assert np.allclose(found.pressure_total, expected.pressure_total, rtol=1e-12)
 
 
 def test_the_second_implementation_knows_the_form(problem):

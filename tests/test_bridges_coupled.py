@@ -18,7 +18,7 @@ from bridges._coupled_arrays import reference_perfusion  # noqa: E402
 from bridges.reference import _coupled as coupled  # noqa: E402
 
 FIELDS = (
-    "pressure",
+    "pressure_total",
     "flow",
     "pressure_static",
     "terminal_flow",

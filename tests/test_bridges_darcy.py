@@ -83,7 +83,7 @@ def _ours(theta, prepared, surface, weight, method):
         problem = darcy_problem(
             prepared, permeability, surface, conditions, sink=sink, source=source
         )
-        pressure = solve_with_jax(problem, method).pressure
+        pressure = solve_with_jax(problem, method).pressure_tissue
         return weight @ pressure, (problem, pressure)
 
     (_, aux), gradient = eqx.filter_value_and_grad(functional, has_aux=True)(theta)
@@ -125,7 +125,7 @@ def test_values_and_gradients_are_those_of_jaxperf(kind):
         tensor.requires_grad_()
     system = reference.darcy_system(problem)
     found = solve_darcy(*system)
-    gradient = torch.autograd.grad(torch.tensor(weight) @ found.pressure, leaf)
+    gradient = torch.autograd.grad(torch.tensor(weight) @ found.pressure_tissue, leaf)
     with torch.no_grad():
         (pair, order), (our_pair, our_order) = map(_by_pairs, (system.edge, prepared.graph.edge))
         np.testing.assert_array_equal(pair, our_pair)
@@ -137,7 +137,7 @@ def test_values_and_gradients_are_those_of_jaxperf(kind):
         assert _difference(problem.mesh.volume, mesh.volume) <= 1e-13
         assert _difference(system.sink, ours.operator.sink) <= 1e-13
         assert _difference(system.source, ours.source) <= 1e-13
-        assert _difference(found.pressure, pressure) <= 1e-11
+        assert _difference(found.pressure_tissue, pressure) <= 1e-11
         assert float(found.residual) <= 1e-12
     ours_on_faces = [getattr(slope[1][k], name) for k, name in on_faces]
     for mine, theirs in zip(gradient, [slope[0], *slope[2:], *ours_on_faces], strict=True):
@@ -195,17 +195,19 @@ def _dense(edge, transmissibility, sink):
 def test_the_pressure_is_that_of_the_dense_matrix():
     edge, lead, sink, source = _graph()
     matrix = _dense(edge, lead, sink)
-    found = solve_darcy(edge, lead, sink, source).pressure
+    found = solve_darcy(edge, lead, sink, source).pressure_tissue
     assert _difference(found, torch.linalg.solve(matrix, source)) <= 1e-13
     fixed, given = torch.arange(9) % 4 == 0, torch.arange(9.0, dtype=torch.float64)
     matrix[fixed] = torch.eye(9, dtype=torch.float64)[fixed]
     expected = torch.linalg.solve(matrix, torch.where(fixed, given, source))
-    found = solve_darcy(edge, lead, sink, source, fixed, given).pressure
+    found = solve_darcy(edge, lead, sink, source, fixed, given).pressure_tissue
     assert _difference(found, expected) <= 1e-13
     one = torch.ones(1, dtype=torch.float64)
-    assert float(solve_darcy(edge[:0], one[:0], 4.0 * one, one).pressure) == 0.25
+    assert float(solve_darcy(edge[:0], one[:0], 4.0 * one, one).pressure_tissue) == 0.25
     everywhere = torch.ones(9, dtype=torch.bool)
-    assert torch.equal(solve_darcy(edge, lead, sink, source, everywhere, given).pressure, given)
+    assert torch.equal(
+        solve_darcy(edge, lead, sink, source, everywhere, given).pressure_tissue, given
+    )
 
 
 def test_linear_pressure_is_exact_in_a_stepped_wall():
@@ -231,7 +233,7 @@ def test_linear_pressure_is_exact_in_a_stepped_wall():
             reference.RobinFaces(face[third], rate, pressure[third] + inflow[third] / rate),
         ),
     )
-    found = solve_darcy(*reference.darcy_system(problem)).pressure
+    found = solve_darcy(*reference.darcy_system(problem)).pressure_tissue
     assert _difference(found, centre @ slope) <= 1e-12
 
 
@@ -252,33 +254,35 @@ def test_a_batch_is_each_case_alone():
     both = reference.DarcyProblem(raw, tensors, sink, source, conditions)
     system = reference.darcy_system(both)
     found = solve_darcy(*system)
-    assert found.pressure.shape == (n_cases, n) and found.residual.shape == (n_cases,)
+    assert found.pressure_tissue.shape == (n_cases, n) and found.residual.shape == (n_cases,)
     for k in range(n_cases):
         alone = (dataclasses.replace(conditions[0], pressure=reservoir[k]), conditions[1])
         one = reference.DarcyProblem(raw, tensors[k], sink, source[k], alone)
-        expected = solve_darcy(*reference.darcy_system(one)).pressure
-        assert _difference(found.pressure[k], expected) <= 1e-13
+        expected = solve_darcy(*reference.darcy_system(one)).pressure_tissue
+        assert _difference(found.pressure_tissue[k], expected) <= 1e-13
     # One matrix for all, and one right-hand side for all.
     edge, lead, sink, source = _graph()
     many = torch.stack([source, 2.0 * source, 0.0 * source])
     found = solve_darcy(edge, lead, sink, many)
-    alone = solve_darcy(edge, lead, sink, source).pressure
-    assert _difference(found.pressure, torch.stack([alone, 2.0 * alone, 0.0 * alone])) <= 1e-14
+    alone = solve_darcy(edge, lead, sink, source).pressure_tissue
+    assert (
+        _difference(found.pressure_tissue, torch.stack([alone, 2.0 * alone, 0.0 * alone])) <= 1e-14
+    )
     found = solve_darcy(
         edge, torch.stack([lead, 2.0 * lead]), torch.stack([sink, 2.0 * sink]), source
     )
-    assert _difference(found.pressure, torch.stack([alone, 0.5 * alone])) <= 1e-14
+    assert _difference(found.pressure_tissue, torch.stack([alone, 0.5 * alone])) <= 1e-14
 
 
 def test_types_follow_the_values():
     edge, *values = _graph()
     found = solve_darcy(edge, *(value.float() for value in values))
-    assert found.pressure.dtype == torch.float32
-    assert _difference(found.pressure, solve_darcy(edge, *values).pressure) <= 1e-5
+    assert found.pressure_tissue.dtype == torch.float32
+    assert _difference(found.pressure_tissue, solve_darcy(edge, *values).pressure_tissue) <= 1e-5
     # The squares of these flows are below the range of the type.
     edge, lead, sink, source = (edge, *(value.float() for value in values))
-    small = solve_darcy(edge, lead, sink, 1e-25 * source).pressure
-    assert _difference(1e25 * small, found.pressure) <= 1e-5
+    small = solve_darcy(edge, lead, sink, 1e-25 * source).pressure_tissue
+    assert _difference(1e25 * small, found.pressure_tissue) <= 1e-5
 
 
 # --- derivatives ---
@@ -299,9 +303,9 @@ def test_first_and_second_derivatives_of_the_solution(with_fixed):
     edge, lead = edge[::3], lead[::3]
     leaf = [_leaf(v) for v in (lead, 0.5 + sink, torch.stack([source, source.flip(0)]))]
     if not with_fixed:
-        return _both_orders(lambda *values: solve_darcy(edge, *values).pressure, leaf)
+        return _both_orders(lambda *values: solve_darcy(edge, *values).pressure_tissue, leaf)
     fixed = torch.arange(9) % 4 == 0
-    function = lambda t, s, f, p: solve_darcy(edge, t, s, f, fixed, p).pressure
+    function = lambda t, s, f, p: solve_darcy(edge, t, s, f, fixed, p).pressure_tissue
     return _both_orders(function, [*leaf, _leaf(source)])
 
 
@@ -330,7 +334,7 @@ def test_first_and_second_derivatives_of_the_whole(kind):
             reference.RobinFaces(face[4:7], coefficient, reservoir),
         )
         problem = reference.DarcyProblem(mesh, tensor, mesh.volume, weight, conditions)
-        return solve_darcy(*reference.darcy_system(problem)).pressure
+        return solve_darcy(*reference.darcy_system(problem)).pressure_tissue
 
     shape = torch.tensor(rng.normal(size=(raw.n_elements, 3, 3)))
     values = [torch.tensor(rng.random(n) + 0.5) for n in (2, 2, 3, 3)]
@@ -344,7 +348,7 @@ def test_exchange_of_zero_has_a_derivative():
     rate = torch.zeros(1, dtype=torch.float64, requires_grad=True)
     exchange = reference.RobinFaces(face, rate, torch.tensor(3.0, dtype=torch.float64))
     system = reference.darcy_system(reference.DarcyProblem(raw, one, one, one, (exchange,)))
-    (slope,) = torch.autograd.grad(solve_darcy(*system).pressure.sum(), rate)
+    (slope,) = torch.autograd.grad(solve_darcy(*system).pressure_tissue.sum(), rate)
     # p = 1 everywhere without exchange, and the sinks pass on what comes in: area · (3 − 1).
     assert float(slope) == pytest.approx(0.4 * 0.6 * 2.0, rel=1e-12)
 

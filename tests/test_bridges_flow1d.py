@@ -153,7 +153,7 @@ PLACES = {
         "intramyocardial pressure": p.boundary[1].pressure_im.value,
     },
 }
-FIELDS = {"pressure": 1e-4, "flow": 1e6, "area": 1e5}
+FIELDS = {"pressure_static": 1e-4, "flow": 1e6, "area": 1e5}
 
 
 def changed(value, leaves):
@@ -327,8 +327,8 @@ def test_cases_run_at_once():
     def run(values):
         leaves = [v.clone().requires_grad_() for v in values]
         found = flow1d.solve_flow1d(with_values(leaves), points, samples=2)
-        total = found.pressure.sum() / 1e4 + found.flow.sum() / 1e-6
-        return found.pressure.detach(), torch.autograd.grad(total, leaves)
+        total = found.pressure_static.sum() / 1e4 + found.flow.sum() / 1e-6
+        return found.pressure_static.detach(), torch.autograd.grad(total, leaves)
 
     pressure, gradient = run(list(many.values()))
     assert pressure.shape == (3, 2, 3)

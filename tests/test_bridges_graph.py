@@ -83,7 +83,7 @@ def _ours(theta, solver, graph, weight, modes):
         solver_here = dataclasses.replace(solver, network=network)
         state = solver_here.init(darcy_operator(graph, transmissibility, sink))
         found = [dataclasses.replace(solver_here, mode=m).solve(state, source) for m in modes]
-        total = sum(jnp.vdot(w, s.pressure) for w, s in zip(weight, found, strict=True))
+        total = sum(jnp.vdot(w, s.pressure_tissue) for w, s in zip(weight, found, strict=True))
         return total, (found, state)
 
     return eqx.filter_value_and_grad(quantity, has_aux=True)(theta)
@@ -116,9 +116,9 @@ def test_flux_multigrid_has_the_values_and_gradients_of_gnn_darcy(case):
             found = solve_flux(torch_network, problem, mode=mode, cycles=3, rtol=1e-14)
             weights = list(torch_network.ordered_parameters())
             gradient = torch.autograd.grad(
-                torch.tensor(case.weight) @ found.pressure, leaf + weights, allow_unused=True
+                torch.tensor(case.weight) @ found.pressure_tissue, leaf + weights, allow_unused=True
             )
-            assert _difference(found.pressure, solutions[k].pressure) <= 1e-11
+            assert _difference(found.pressure_tissue, solutions[k].pressure_tissue) <= 1e-11
             assert _difference(found.contraction, state.rho) <= 1e-11
             if mode == "exact":
                 # The answer is that of the linear system, whatever the weights.
@@ -150,7 +150,7 @@ def _answered(theta, plan, graph, weight):
     def quantity(theta):
         network, transmissibility, sink, source = theta
         operator = darcy_operator(graph, transmissibility, sink)
-        pressure = message_passing.MessagePassing(network).solve(operator, source).pressure
+        pressure = message_passing.MessagePassing(network).solve(operator, source).pressure_tissue
         padded = PaddedCase(plan, transmissibility, sink, source)
         loss = message_passing.residual_loss(network, padded, jax.random.key(0))
         return jnp.vdot(weight[0], pressure) + weight[1] * loss, (pressure, loss)
@@ -312,12 +312,12 @@ def test_the_cycle_is_legal_whatever_the_weights(seed):
     found = solve_flux(network, problem)
     assert 0.8 * float(left.max()) <= float(found.contraction) <= float(left.max()) + 1e-12
     expected = torch.linalg.solve(_dense(problem), problem.source)
-    assert _difference(found.pressure, expected) <= 1e-11
+    assert _difference(found.pressure_tissue, expected) <= 1e-11
     assert float(found.residual) <= 1e-11
     for mode in ("few", "surrogate"):
         for cycles in (1, 3):
             found = solve_flux(network, problem, mode=mode, cycles=cycles)
-            error = root.T @ (found.pressure.detach() - expected)
+            error = root.T @ (found.pressure_tissue.detach() - expected)
             true = float(error.norm() / (root.T @ expected).norm())
             assert 0.1 * float(found.error_estimate) <= true <= float(found.error_estimate)
 
@@ -353,7 +353,9 @@ class _Solver(torch.nn.Module):
         self.network, self.mode = network, mode
 
     def forward(self, problem):
-        return solve_flux(self.network, problem, mode=self.mode, cycles=3, rtol=1e-15).pressure
+        return solve_flux(
+            self.network, problem, mode=self.mode, cycles=3, rtol=1e-15
+        ).pressure_tissue
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -405,7 +407,7 @@ def test_a_network_in_single_precision():
     problem, network = _ring(), _network(FluxNetwork, 6, 2)
     expected = torch.linalg.solve(_dense(problem), problem.source)
     low = network.float()
-    assert _difference(solve_flux(low, problem).pressure, expected) <= 1e-11
+    assert _difference(solve_flux(low, problem).pressure_tissue, expected) <= 1e-11
     tiny = FluxProblem(
         edge=problem.edge,
         transmissibility=1e-13 * problem.transmissibility.float(),
@@ -416,8 +418,8 @@ def test_a_network_in_single_precision():
     )
     for mode in MODES:
         found = solve_flux(low, tiny, mode=mode, cycles=12)
-        assert found.pressure.dtype == torch.float32
-        assert _difference(1e12 * found.pressure.double(), expected) <= 1e-4
+        assert found.pressure_tissue.dtype == torch.float32
+        assert _difference(1e12 * found.pressure_tissue.double(), expected) <= 1e-4
         assert bool(found.error_estimate.isfinite())
 
 
@@ -426,7 +428,7 @@ def test_no_source_has_no_pressure():
     still = dataclasses.replace(problem, source=0.0 * problem.source)
     for mode in MODES:
         found = solve_flux(network, still, mode=mode)
-        assert not found.pressure.any() and float(found.error_estimate) == 0.0
+        assert not found.pressure_tissue.any() and float(found.error_estimate) == 0.0
 
 
 def _changed(**fields):

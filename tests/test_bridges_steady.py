@@ -154,7 +154,7 @@ def functional(fields, weight, array):
 
 
 def fields_of(solution):
-    return solution.pressure, solution.flow, solution.pressure_static, solution.area
+    return solution.pressure_total, solution.flow, solution.pressure_static, solution.area
 
 
 @eqx.filter_jit

@@ -13,7 +13,6 @@ from scipy.spatial import KDTree
 
 from jaxperf import InputError
 from jaxperf._progress import Progress
-from jaxperf._units import M3_S_KG_PER_ML_MIN_G
 from jaxperf.anatomy import demo_tree
 from jaxperf.casefile import Case, case_schema, load_case
 from jaxperf.coupling import solve_perfusion
@@ -29,6 +28,7 @@ from jaxperf.study import (
     prepare_case,
     solve_case,
 )
+from jaxperf.units import M3_S_KG_PER_ML_MIN_G
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 COMPOSITE = REPOSITORY / "examples" / "composite.yaml"

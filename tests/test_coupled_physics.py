@@ -98,7 +98,9 @@ def test_schur_complement_is_symmetric_where_conjugate_gradients_is_used(
     """The assertion that goes with `symmetric=True`, and that it would be wrong elsewhere."""
     problem = variant(tiny[0], is_regulated=is_regulated, is_elastic=is_elastic)
     system = perfusion_system(problem, ConjugateGradient(), 1000)
-    state = PerfusionState(NetworkState(tiny[1].pressure, tiny[1].flow), tiny[1].pressure_tissue)
+    state = PerfusionState(
+        NetworkState(tiny[1].pressure_total, tiny[1].flow), tiny[1].pressure_tissue
+    )
 
     @eqx.filter_jit
     def dense(system, state):
@@ -216,7 +218,7 @@ class Loose(AbstractDarcySolver):
         return self.inner.init(operator)
 
     def precondition(self, state, residual):
-        return self.solve(state, residual).pressure
+        return self.solve(state, residual).pressure_tissue
 
     def solve(self, state, source, *, max_steps=None):
         return self.inner.solve(state, source, max_steps=max_steps)
@@ -239,8 +241,8 @@ def test_single_precision(tiny):
     with jax.enable_x64(False):
         solution = solve_perfusion(single(problem), throw=False)
         assert solution.result == RESULTS.successful
-        assert solution.mbf.dtype == solution.pressure.dtype == jnp.float32
-        fields = {n: np.asarray(getattr(solution, n)) for n in ("pressure", "flow", "mbf")}
+        assert solution.mbf.dtype == solution.pressure_total.dtype == jnp.float32
+        fields = {n: np.asarray(getattr(solution, n)) for n in ("pressure_total", "flow", "mbf")}
         assert float(solution.mass_balance_relative_error) <= 1e-4
     for name, value in fields.items():
         exact = np.asarray(getattr(expected, name))

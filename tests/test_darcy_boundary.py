@@ -105,7 +105,7 @@ def _slab_error(kind, name, n):
         sink=jnp.asarray(mesh.volume),
     )
     exact = np.asarray(closed_form(jnp.asarray(mesh.centre[:, 0]), thickness, length))
-    return _relative_l2(np.asarray(solve_darcy(problem).pressure), exact, mesh.volume)
+    return _relative_l2(np.asarray(solve_darcy(problem).pressure_tissue), exact, mesh.volume)
 
 
 @pytest.mark.parametrize("kind", ["voxels", _slow("tensor"), "tetrahedra"])
@@ -142,7 +142,7 @@ def _manufactured_error(kind, case, n, mixed=False):
         _conditions(mesh, place, case, mixed),
         source=source,
     )
-    return _relative_l2(np.asarray(solve_darcy(problem).pressure), exact, mesh.volume)
+    return _relative_l2(np.asarray(solve_darcy(problem).pressure_tissue), exact, mesh.volume)
 
 
 @pytest.mark.slow
@@ -234,7 +234,7 @@ def test_linear_pressure_is_exact_in_a_stepped_wall():
             RobinFaces(third, 100.0, pressure[third] + inflow[third] / 100.0),
         ],
     )
-    found = solve_darcy(problem, ConjugateGradient(rtol=1e-14)).pressure
+    found = solve_darcy(problem, ConjugateGradient(rtol=1e-14)).pressure_tissue
     assert np.abs(np.asarray(found) - 0.3 - mesh.centre @ gradient).max() <= 1e-12
 
 
@@ -272,7 +272,7 @@ def test_a_closed_wall_of_fibres_agrees_with_tetrahedra():
             )
             source = m.volume * np.cos(2.0 * m.centre[:, 0]) * m.centre[:, 1]
             pressure.append(
-                np.asarray(solve_darcy(DarcyProblem(operator, jnp.asarray(source))).pressure)
+                np.asarray(solve_darcy(DarcyProblem(operator, jnp.asarray(source))).pressure_tissue)
             )
         corner = tets.point.reshape(n + 1, n + 1, n + 1, 3)
         assert np.allclose(corner[1, 0, 0], [1 / n, 0, 0], atol=1e-12)
@@ -316,7 +316,9 @@ def _functionals(kind):
         return darcy_problem(prepared, permeability, surface, conditions)
 
     def functional(theta):
-        return weight @ solve_darcy(problem(theta), ConjugateGradient(rtol=1e-14)).pressure ** 2
+        return (
+            weight @ solve_darcy(problem(theta), ConjugateGradient(rtol=1e-14)).pressure_tissue ** 2
+        )
 
     def dense_functional(theta):
         p = problem(theta)
@@ -364,8 +366,8 @@ def test_single_precision():
     edge = DirichletFaces(np.arange(20, 60), place[20:60, 2])
     double = prepared, tensor, darcy_surface(mesh), [inflow, edge]
     single = jax.tree.map(lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x, double)
-    exact = solve_darcy(darcy_problem(*double)).pressure
-    found = solve_darcy(darcy_problem(*single)).pressure
+    exact = solve_darcy(darcy_problem(*double)).pressure_tissue
+    found = solve_darcy(darcy_problem(*single)).pressure_tissue
     assert found.dtype == jnp.float32
     error = np.abs(np.asarray(found, np.float64) - np.asarray(exact)).max()
     assert error <= 1e-4 * np.abs(exact).max()

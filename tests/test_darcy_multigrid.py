@@ -70,7 +70,7 @@ def test_the_solution_is_that_of_the_dense_matrix(small):
     dense = jax.vmap(problem.operator, out_axes=1)(jnp.eye(problem.source.shape[0]))
     exact = np.linalg.solve(np.asarray(dense), np.asarray(problem.source))
     found = solve_darcy(problem, method)
-    assert np.abs(np.asarray(found.pressure) - exact).max() <= 1e-10 * np.abs(exact).max()
+    assert np.abs(np.asarray(found.pressure_tissue) - exact).max() <= 1e-10 * np.abs(exact).max()
     assert float(found.residual) <= 1e-11
 
 
@@ -149,11 +149,11 @@ def test_the_estimate_of_the_error_is_right_within_a_factor_of_three(small, rtol
     _, prepared, problem, method = small
     for factor in (1.0, 1e-3):
         at = _problem(prepared, jnp.asarray(1.0), factor * problem.operator.sink, problem.source)
-        exact = solve_darcy(at, method).pressure
+        exact = solve_darcy(at, method).pressure_tissue
         size = lambda p, at=at: float(jnp.sqrt(jnp.vdot(p, at.operator(p))))
         for solver in (Multigrid(method.hierarchy, rtol), ConjugateGradient(rtol)):
             found = solve_darcy(at, solver)
-            error = size(found.pressure - exact) / size(exact)
+            error = size(found.pressure_tissue - exact) / size(exact)
             assert error / 3 <= float(found.error_estimate) <= 3 * error
             assert float(found.residual) <= 1.01 * rtol
 
@@ -181,8 +181,8 @@ def test_other_coefficients_take_the_same_hierarchy():
     fresh = solve_darcy(problem, multigrid(prepared, permeability, rtol=1e-8))
     assert int(refitted.iterations) <= int(fresh.iterations) + 4
     plain = solve_darcy(problem, ConjugateGradient(rtol=1e-10))
-    apart = np.abs(np.asarray(refitted.pressure - plain.pressure)).max()
-    assert apart <= 1e-6 * float(jnp.abs(plain.pressure).max())
+    apart = np.abs(np.asarray(refitted.pressure_tissue - plain.pressure_tissue)).max()
+    assert apart <= 1e-6 * float(jnp.abs(plain.pressure_tissue).max())
     assert int(refitted.iterations) < int(plain.iterations) / 4
 
 
@@ -209,7 +209,7 @@ def test_fibres_on_tetrahedra():
     problem = _problem(prepared, tensor, jnp.asarray(mesh.volume), jnp.asarray(mesh.volume**2))
     method, plain = multigrid(prepared, tensor, rtol=1e-10), ConjugateGradient(rtol=1e-12)
     found, exact = solve_darcy(problem, method), solve_darcy(problem, plain)
-    np.testing.assert_allclose(found.pressure, exact.pressure, rtol=1e-8)
+    np.testing.assert_allclose(found.pressure_tissue, exact.pressure_tissue, rtol=1e-8)
     assert int(found.iterations) < int(exact.iterations) / 2
 
 
@@ -222,7 +222,7 @@ def test_prescribed_pressures_need_no_sink():
     )
     problem = DarcyProblem(operator, jnp.zeros(mesh.n_cells), (x < 1e-9) | (x > 1 - 1e-9), x)
     found = solve_darcy(problem, multigrid(prepared))
-    np.testing.assert_allclose(found.pressure, x, atol=1e-10)
+    np.testing.assert_allclose(found.pressure_tissue, x, atol=1e-10)
 
 
 @pytest.mark.parametrize("kind", ["voxels", pytest.param("tetrahedra", marks=pytest.mark.slow)])
@@ -235,7 +235,7 @@ def test_derivatives_agree_with_differences(kind):
         permeability = jnp.broadcast_to(jnp.exp(theta[0]), (prepared.n_elements,))
         sink = problem.operator.sink * (1.0 + 0.3 * theta[1] * wave)
         changed = _problem(prepared, permeability, sink, problem.source * (1.0 + theta[2] * wave))
-        return jnp.vdot(weight, solve_darcy(changed, method).pressure) * 1e6
+        return jnp.vdot(weight, solve_darcy(changed, method).pressure_tissue) * 1e6
 
     at = jnp.asarray([0.3, 0.8, 0.4])
     measured = central_difference(value, at, 1e-4)
@@ -249,10 +249,10 @@ def test_several_sources_at_once(voxels):
     run = lambda f: (
         solve_darcy(
             DarcyProblem(problem.operator, f * problem.source), method, throw=False
-        ).pressure
+        ).pressure_tissue
     )
     together = jax.vmap(run)(factor)
-    alone = solve_darcy(problem, method).pressure
+    alone = solve_darcy(problem, method).pressure_tissue
     expected = factor[:, None] * alone[None]
     np.testing.assert_allclose(together, expected, rtol=1e-9, atol=1e-12 * float(alone.max()))
 
@@ -260,11 +260,11 @@ def test_several_sources_at_once(voxels):
 def test_single_precision_and_lowering(voxels):
     _, _, problem, method = voxels
     found, exact = solve_darcy(_in_single(problem), method), solve_darcy(problem, method)
-    assert found.pressure.dtype == jnp.float32
-    error = jnp.abs(found.pressure.astype(jnp.float64) - exact.pressure).max()
-    assert error <= 1e-4 * jnp.abs(exact.pressure).max()
+    assert found.pressure_tissue.dtype == jnp.float32
+    error = jnp.abs(found.pressure_tissue.astype(jnp.float64) - exact.pressure_tissue).max()
+    assert error <= 1e-4 * jnp.abs(exact.pressure_tissue).max()
     arrays, rest = eqx.partition((problem, method), eqx.is_array)
-    run = lambda arrays: solve_darcy(*eqx.combine(arrays, rest), throw=False).pressure
+    run = lambda arrays: solve_darcy(*eqx.combine(arrays, rest), throw=False).pressure_tissue
     lowered = jax.export.export(jax.jit(run), platforms=("cpu", "cuda", "tpu"))(arrays)
     assert set(lowered.platforms) == {"cpu", "cuda", "tpu"}
 
@@ -307,14 +307,14 @@ def test_a_piece_without_any_level_of_pressure_is_refused(setup):
     method = setup(prepared)
     found = solve_darcy(problem, method, throw=False)
     assert "neither a sink nor a prescribed pressure" in RESULTS[found.result]
-    assert bool(jnp.isnan(found.pressure).all()) and int(found.iterations) == 0
+    assert bool(jnp.isnan(found.pressure_tissue).all()) and int(found.iterations) == 0
     assert bool(jnp.isnan(found.error_estimate))
     with pytest.raises(SolveError, match="connected piece"):
         solve_darcy(problem, method)
     # One prescribed pressure in the other piece is enough.
     fixed = jnp.arange(mesh.n_cells) == int(np.flatnonzero(~np.asarray(left))[0])
     mended = DarcyProblem(problem.operator, problem.source, fixed, jnp.zeros(mesh.n_cells))
-    assert bool(jnp.isfinite(solve_darcy(mended, method).pressure).all())
+    assert bool(jnp.isfinite(solve_darcy(mended, method).pressure_tissue).all())
 
 
 @pytest.mark.parametrize("kind", ["voxels", "tetrahedra"])
@@ -334,7 +334,7 @@ def test_a_piece_that_hangs_on_nothing_is_solved_by_its_own_sink(voxels, kind):
     sink = jnp.full(mesh.n_cells, 1e-3)
     problem = DarcyProblem(darcy_operator(graph, one, sink), sink)
     found = solve_darcy(problem, Multigrid(hierarchy))
-    np.testing.assert_allclose(found.pressure, 1.0, rtol=1e-9)
+    np.testing.assert_allclose(found.pressure_tissue, 1.0, rtol=1e-9)
     assert graph.n_pieces == 2 and int(found.iterations) <= 30
 
 
@@ -345,7 +345,9 @@ def test_one_voxel(setup):
     )
     prepared = darcy_mesh(mesh)
     problem = _problem(prepared, jnp.asarray(1.0), jnp.full(1, 2.0), jnp.full(1, 6.0))
-    np.testing.assert_allclose(solve_darcy(problem, setup(prepared)).pressure, 3.0, rtol=1e-12)
+    np.testing.assert_allclose(
+        solve_darcy(problem, setup(prepared)).pressure_tissue, 3.0, rtol=1e-12
+    )
 
 
 def test_a_prescribed_pressure_that_hangs_on_nothing():
@@ -353,7 +355,7 @@ def test_a_prescribed_pressure_that_hangs_on_nothing():
     operator = darcy_operator(graph, jnp.full(1, 1e-12), jnp.array([1e-12, 0.0, 0.0]))
     fixed = jnp.array([False, False, True])
     problem = DarcyProblem(operator, jnp.array([2e-12, 0.0, 0.0]), fixed, jnp.full(3, 5.0))
-    np.testing.assert_allclose(solve_darcy(problem).pressure, [2.0, 2.0, 5.0], rtol=1e-12)
+    np.testing.assert_allclose(solve_darcy(problem).pressure_tissue, [2.0, 2.0, 5.0], rtol=1e-12)
 
 
 def test_tensor_voxels_take_blocks_too():
@@ -405,7 +407,7 @@ def test_weak_sinks_leave_the_cycle_definite(voxels, sink, dtype):
         Multigrid(method.hierarchy, 1e-10, dtype=dtype),
     )
     # The condition number times the rounding of float64.
-    np.testing.assert_allclose(found.pressure, 5.0, rtol=1e-7 + 1e-13 / sink)
+    np.testing.assert_allclose(found.pressure_tissue, 5.0, rtol=1e-7 + 1e-13 / sink)
     assert int(found.iterations) <= 60
 
 
@@ -422,7 +424,9 @@ def test_a_matrix_that_is_not_positive_definite_is_refused(voxels, bad):
     for solver in (method, ConjugateGradient()):
         found = solve_darcy(wrong, solver, throw=False)
         assert "not positive definite" in RESULTS[found.result]
-        assert bool(jnp.isnan(found.pressure).all()) and bool(jnp.isnan(found.error_estimate))
+        assert bool(jnp.isnan(found.pressure_tissue).all()) and bool(
+            jnp.isnan(found.error_estimate)
+        )
         with pytest.raises(SolveError, match="permeability"):
             solve_darcy(wrong, solver)
 

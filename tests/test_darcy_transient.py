@@ -157,7 +157,7 @@ def test_what_is_stored_and_what_has_passed_is_constant(block):
 def test_the_steady_state_is_that_of_the_steady_solver(block):
     _, make = block
     problem = make(jnp.asarray(1.0))
-    steady = solve_darcy(problem).pressure
+    steady = solve_darcy(problem).pressure_tissue
     far = _run(darcy_term(problem, 0.7), DarcySDIRK2(), darcy_state(problem, 0.0), 0.0, 1e6, 4)
     assert np.abs(far.ys.pressure[-1] - steady).max() <= 1e-10
 

@@ -63,7 +63,7 @@ def _darcy():
         return solve_darcy(DarcyProblem(operator, source), ConjugateGradient(), **options)
 
     begins = "The matrix of the linear system"
-    return Case(solve, lambda s: s.pressure[3], 1e-9, -1e-3, begins, "control volume")
+    return Case(solve, lambda s: s.pressure_tissue[3], 1e-9, -1e-3, begins, "control volume")
 
 
 def _coupled():

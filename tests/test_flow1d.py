@@ -149,7 +149,7 @@ def looped():
         )
 
     equations, end, outflow, pressure = run(
-        problem, NetworkState(steady.pressure, steady.flow), 40_000
+        problem, NetworkState(steady.pressure_total, steady.flow), 40_000
     )
     return problem, steady, equations, end, np.asarray(outflow), np.asarray(pressure)
 
@@ -215,7 +215,7 @@ def test_fractional_flow_reserve_is_the_steady_solvers(looped):
     of_branch = np.asarray(network.branch) == network.branch_name.index("vessel 1")
     last = int(np.flatnonzero(of_branch & (ends[:, 1] == 2))[0])
     found = at_end(problem, pressure, int(np.flatnonzero(number == 2)[0]), 1) / 1.3e4
-    assert found == pytest.approx(float(steady.pressure_static[last, 1]) / 1.3e4, rel=1e-6)
+    assert found == pytest.approx(float(steady.pressure_total_static[last, 1]) / 1.3e4, rel=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -436,7 +436,7 @@ def test_svzerod_resistance_and_coronary():
     last = np.array([float(t) for t in result["time"].values()]) > 29.0 + 1e-6
     series = lambda name: np.array(list(result[name].values()))[last]
     middle = 0.05 * (series("pressure_in") + series("pressure_out"))
-    mine = np.asarray(found.pressure[:, 0])
+    mine = np.asarray(found.pressure_static[:, 0])
     assert np.max(np.abs(mine - middle)) <= 1e-3 * np.max(np.abs(middle))
     q_out = 1e-6 * series("flow_out")
     assert np.max(np.abs(np.asarray(found.flow[:, 0]) - q_out)) <= 1e-3 * np.max(q_out)
@@ -472,7 +472,7 @@ def test_slow_volume_of_vessels_and_outlets_together():
         assert found.cycles <= 15 and found.change <= 1e-6
         drained = jnp.mean(found.flow[:, 0])
         assert abs(drained - jnp.mean(flow.value)) <= 0.01 * jnp.mean(flow.value)
-        pressure.append(found.pressure)
+        pressure.append(found.pressure_static)
     np.testing.assert_allclose(*pressure, rtol=1e-5)
     assert counts == [(done, 100) for done in range(1, int(found.cycles) + 1)]
     with pytest.raises(InputError, match="progress was given under a transformation"):

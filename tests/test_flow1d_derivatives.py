@@ -84,7 +84,7 @@ def functionals(solution):
     """A pressure, a flow and a cycle mean, each of order one."""
     return jnp.stack(
         [
-            solution.pressure[-1, 1] / 1e4,
+            solution.pressure_static[-1, 1] / 1e4,
             solution.flow[-6, 2] / 1e-6,
             solution.flow[:, 0].mean() / 1e-6 + solution.flow[-10:, 1].mean() / 1e-6,
         ]
@@ -145,10 +145,10 @@ def test_transient_flow_over_many_cycles(n_cycles):
 
 @pytest.mark.slow
 def test_periodic_state():
-    """Reverse and forward adjoint of the fixed point, against differences of converged states."""
+    """Reverse and forward mode of the fixed point, against differences of converged states."""
     problem = carotid_and_fork(2e-3)
 
-    def run(theta, problem, adjoint, tolerance):
+    def run(theta, problem, mode, tolerance):
         changed = with_parameters(problem, theta)
         initial = jax.lax.stop_gradient(rest(problem))
         solution = solve_periodic(
@@ -156,7 +156,7 @@ def test_periodic_state():
             points=_POINTS,
             samples=10,
             initial=initial,
-            adjoint=adjoint,
+            mode=mode,
             tolerance=tolerance,
             max_cycles=200,
         )

@@ -165,7 +165,7 @@ def test_series_at_points():
     problem = pipe()
     solution = run_pipe(problem, n_cycles=2)
     assert solution.time.shape == (10,) and np.isclose(solution.time[-1], 0.2)
-    assert solution.pressure.shape == solution.flow.shape == solution.area.shape == (10, 3)
+    assert solution.pressure_static.shape == solution.flow.shape == solution.area.shape == (10, 3)
     state, grid = solution.state, problem.grid
     cell = slice(int(grid.vessel_slot[0, 0]), int(grid.vessel_slot[0, 1]) + 1)
     middle, flow = np.asarray(grid.cell_fraction)[cell], np.asarray(state.flow)[cell]
@@ -180,8 +180,8 @@ def test_controllers_agree_with_equal_steps(solver):
     problem = pipe()
     equal = run_pipe(problem)
     controller = diffrax.PIDController(rtol=1e-7, atol=1e-13)
-    adaptive = run_pipe(problem, solver=solver, controller=controller)
-    for field in ("pressure", "flow"):
+    adaptive = run_pipe(problem, method=solver, controller=controller)
+    for field in ("pressure_static", "flow"):
         a, b = (np.asarray(getattr(s, field)) for s in (adaptive, equal))
         assert np.max(np.abs(a - b)) <= 5e-3 * np.max(np.abs(b)), field
 
@@ -241,8 +241,8 @@ def test_single_precision():
     with jax.enable_x64(False):
         found = run_pipe(single(problem), initial=single(start), throw=False)
         assert found.result == RESULTS.successful
-        assert found.flow.dtype == found.pressure.dtype == jnp.float32
-        fields = {n: np.asarray(getattr(found, n)) for n in ("pressure", "flow", "area")}
+        assert found.flow.dtype == found.pressure_static.dtype == jnp.float32
+        fields = {n: np.asarray(getattr(found, n)) for n in ("pressure_static", "flow", "area")}
     for name, value in fields.items():
         exact = np.asarray(getattr(expected, name))
         assert np.max(np.abs(value - exact)) <= 1e-3 * np.max(np.abs(exact)), name

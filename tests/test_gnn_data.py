@@ -58,7 +58,7 @@ def test_the_problem_is_well_posed(kind):
     if kind == "tet":  # on voxels compiling it once more takes seconds
         again = case.mesh.transmissibility(case.permeability)
         np.testing.assert_allclose(operator.transmissibility, again, rtol=1e-9, atol=1e-24)
-    pressure = np.asarray(solve_darcy(case.problem).pressure) / PA_PER_MMHG
+    pressure = np.asarray(solve_darcy(case.problem).pressure_tissue) / PA_PER_MMHG
     # 90 mmHg times β_src/β, which is 1/9 to 1/4
     assert 7.0 < pressure.mean() < 25.0
 

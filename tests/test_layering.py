@@ -37,7 +37,12 @@ def _files(package):
 def _room(path):
     """The room of a file of jaxperf; None for the core and the package's own `__init__`."""
     parts = path.relative_to(REPOSITORY / "jaxperf").with_suffix("").parts
-    return None if parts[0].startswith("_") else parts[0]
+    return None if _is_core(parts[0]) else parts[0]
+
+
+def _is_core(name):
+    """Private files, and the units, which users need too."""
+    return name.startswith("_") or name == "units"
 
 
 def _imports(path):
@@ -75,7 +80,7 @@ def test_imports_follow_the_table():
     for path, room, target in _room_imports():
         other = target.split(".")[0]
         is_top = path.as_posix() == "jaxperf/__init__.py"
-        if other == room or other.startswith("_") or (is_top and "." not in target):
+        if other == room or _is_core(other) or (is_top and "." not in target):
             continue
         if room is None or other not in ALLOWED[room]:
             wrong.append(f"{path}: {room or 'core'} may not import {other}")
@@ -88,7 +93,7 @@ def test_no_cycles_between_rooms():
     graph = {}
     for _, room, target in _room_imports():
         other = target.split(".")[0]
-        if room is not None and other != room and not other.startswith("_"):
+        if room is not None and other != room and not _is_core(other):
             graph.setdefault(room, set()).add(other)
     list(graphlib.TopologicalSorter(graph).static_order())
     list(graphlib.TopologicalSorter(ALLOWED).static_order())

@@ -141,20 +141,20 @@ def pipe():
 
 def test_points_as_an_argument_of_a_program(pipe):
     points = SavePoints(np.array([0, 0]), np.array([0.0, 0.4]))
-    run = lambda points: solve_flow1d(pipe, points=points, n_cycles=1, samples=4).pressure
+    run = lambda points: solve_flow1d(pipe, points=points, n_cycles=1, samples=4).pressure_static
     assert np.allclose(eqx.filter_jit(run)(points), run(points), rtol=1e-12)
     moved = lambda x: run(SavePoints(points.segment, points.fraction + x))
     assert jax.eval_shape(moved, 0.1).shape == (4, 2)
 
 
-def test_forward_adjoint_in_reverse_mode_is_said(pipe):
+def test_forward_mode_in_reverse_mode_is_said(pipe):
     def pressure(scale):
         wider = eqx.tree_at(lambda p: p.network.radius, pipe, pipe.network.radius * scale)
         points = SavePoints(np.array([0]), np.array([0.5]))
-        found = solve_periodic(wider, points=points, samples=2, adjoint="forward")
-        return jnp.sum(found.pressure)
+        found = solve_periodic(wider, points=points, samples=2, mode="forward")
+        return jnp.sum(found.pressure_static)
 
-    with pytest.raises(RuntimeError, match="Give adjoint='reverse' under grad"):
+    with pytest.raises(RuntimeError, match="Give mode='reverse' under grad"):
         jax.eval_shape(jax.grad(pressure), 1.0)
 
 

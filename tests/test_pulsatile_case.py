@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 from jaxperf import InputError, RESULTS, SolveError
 from jaxperf._progress import Progress
-from jaxperf._units import PA_PER_MMHG
 from jaxperf.casefile import Case, load_case
 from jaxperf.cli import app
 from jaxperf.network import branch_course
@@ -30,6 +29,7 @@ from jaxperf.study import (
     solve_case,
     solve_pulsation,
 )
+from jaxperf.units import PA_PER_MMHG
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LARGE = ("LM", "LAD", "LCx", "RCA")

@@ -122,7 +122,7 @@ def _one_tree(seed, n, severity, exponent, seen):
     _solve.static = static
     solution = _solve(arrays, jnp.asarray(outlet))
     assert RESULTS[solution.result] == ""
-    flow, pressure = np.asarray(solution.flow), np.asarray(solution.pressure)
+    flow, pressure = np.asarray(solution.flow), np.asarray(solution.pressure_total)
     assert np.isfinite(flow).all() and np.isfinite(pressure).all()
     assert (pressure <= INLET * (1 + 1e-12)).all() and (flow > 0).all()
     out = ((pressure - 2000.0) / outlet).sum()

@@ -8,7 +8,7 @@ import pytest
 import scipy.integrate
 from helpers import central_difference
 
-from jaxperf._units import M3_S_PER_ML_MIN, PA_PER_MMHG
+from jaxperf.units import M3_S_PER_ML_MIN, PA_PER_MMHG
 from jaxperf.vessel import (
     Blood,
     ConstantStiffness,

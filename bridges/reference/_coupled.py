@@ -105,13 +105,13 @@ class PerfusionProblem:
 class PerfusionSolution:
     """Steady perfusion.
 
-    **Attributes:** network: `pressure` (..., n), total, Pa, `flow` (..., s), m³/s,
+    **Attributes:** network: `pressure_total` (..., n), Pa, `flow` (..., s), m³/s,
     `pressure_static` (..., s, 2), Pa; terminals: `terminal_flow` (..., t), m³/s,
     `terminal_pressure` (..., t), total, Pa, `dilation` (..., t); tissue: `pressure_tissue`
     (..., c), Pa, `mbf` (..., c), m³/(s·kg); `sink_flow` (...), m³/s.
     """
 
-    pressure: torch.Tensor
+    pressure_total: torch.Tensor
     flow: torch.Tensor
     pressure_static: torch.Tensor
     terminal_flow: torch.Tensor
@@ -162,11 +162,11 @@ def solve_perfusion(problem: PerfusionProblem, *, max_steps: int = 50) -> Perfus
     terminal_flow = part.dilation * exchange.undilated
     source = equations.to_cells(exchange.dilation * exchange.source)
     return PerfusionSolution(
-        pressure=steady.pressure,
+        pressure_total=steady.pressure_total,
         flow=steady.flow,
         pressure_static=steady.pressure_static,
         terminal_flow=terminal_flow,
-        terminal_pressure=steady.pressure[..., tissue.terminal_node],
+        terminal_pressure=steady.pressure_total[..., tissue.terminal_node],
         dilation=part.dilation,
         pressure_tissue=part.tissue,
         mbf=source / (tissue.density * tissue.mesh.volume),

@@ -13,12 +13,12 @@ from scipy.sparse.csgraph import connected_components
 class DarcySolution:
     """Darcy's pressure.
 
-    **Fields:** `pressure` (..., c) Pa; `iterations`, products with the matrix; `residual` (...),
-    ‖source − A p‖/‖source‖ without the control volumes of prescribed pressure, evaluated anew at
-    the end.
+    **Fields:** `pressure_tissue` (..., c) Pa; `iterations`, products with the matrix; `residual`
+    (...), ‖source − A p‖/‖source‖ without the control volumes of prescribed pressure, evaluated
+    anew at the end.
     """
 
-    pressure: torch.Tensor
+    pressure_tissue: torch.Tensor
     iterations: int
     residual: torch.Tensor
 
@@ -85,7 +85,7 @@ def solve_darcy(
         source = source.index_add(-1, to, lead * outside)
     found = _solve_free(ends[inside], transmissibility[..., inside], sink, source, rtol, max_steps)
     # Values beside the prescribed ones are overwritten, and take part in no derivative.
-    pressure = pressure_fixed.index_copy(-1, free, found.pressure)
+    pressure = pressure_fixed.index_copy(-1, free, found.pressure_tissue)
     return DarcySolution(pressure, found.iterations, found.residual)
 
 

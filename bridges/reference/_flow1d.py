@@ -48,12 +48,12 @@ class Flow1DState:
 class Flow1DSolution:
     """Transient flow at t saved moments and m points.
 
-    **Attributes:** `time` (t,), s; `pressure`, static, Pa, `flow`, m³/s, and `area`, m², (..., t,
+    **Attributes:** `time` (t,), s; `pressure_static`, Pa, `flow`, m³/s, and `area`, m², (..., t,
     m); `passed` (..., t, n), m³; `state`, the last one; `courant`, the largest Courant number seen.
     """
 
     time: torch.Tensor
-    pressure: torch.Tensor
+    pressure_static: torch.Tensor
     flow: torch.Tensor
     area: torch.Tensor
     passed: torch.Tensor
@@ -81,7 +81,7 @@ def _steady_start(problem: Flow1DProblem, equations: Equations) -> Flow1DState:
     base = equations.base(rows)
     base = base[..., slot] if base.ndim and base.shape[-1] > 1 else base
     load = (pressure - base) / equations.modulus[..., slot]
-    first, second = equations.conditions.start(steady.pressure)
+    first, second = equations.conditions.start(steady.pressure_total)
     return Flow1DState(
         area=equations.cell_area * wall.stretch(load).square(),
         flow=steady.flow[..., grid.cell_segment],
@@ -226,7 +226,7 @@ def solve_flow1d(
     pressure, flow, area, passed = (torch.stack(p, dim=-2) for p in zip(*saved, strict=True))
     return Flow1DSolution(
         time=torch.arange(1, n_cycles * samples + 1).to(state) * length,
-        pressure=pressure,
+        pressure_static=pressure,
         flow=flow,
         area=area,
         passed=passed,

@@ -149,7 +149,7 @@ def flow1d_problem(
     wall: Wall,
     *,
     period: float,
-    cell_time: float = 1.5e-4,
+    cell_time: float = 3e-4,
     cfl: float = 0.45,
     pressure_external: ExternalPressure | None = None,
     wall_viscosity: torch.Tensor | None = None,

@@ -124,12 +124,12 @@ class SteadyProblem:
 class SteadySolution:
     """Steady flow.
 
-    **Attributes:** `pressure` (..., n), total, Pa; `flow` (..., s), m³/s, positive from the
+    **Attributes:** `pressure_total` (..., n), Pa; `flow` (..., s), m³/s, positive from the
     proximal to the distal node; `pressure_static` (..., s, 2), Pa, and `area` (..., s, 2), m², at
     both ends of each segment.
     """
 
-    pressure: torch.Tensor
+    pressure_total: torch.Tensor
     flow: torch.Tensor
     pressure_static: torch.Tensor
     area: torch.Tensor

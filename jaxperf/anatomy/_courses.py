@@ -10,8 +10,8 @@ from scipy.interpolate import CubicSpline
 from scipy.optimize import brentq
 
 from .._misc import InputError
-from .._units import M_PER_MM
 from ..network import build_network, VascularNetwork
+from ..units import M_PER_MM
 
 # D^γ is conserved at a junction: Huo and Kassab's exponent for epicardial arteries.
 BRANCHING_EXPONENT = 7.0 / 3.0

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial import KDTree
 
-from .._units import M_PER_MM
 from ..geometry import EllipsoidLV
 from ..network import branch_course, downstream_sum, parent_segment, VascularNetwork
+from ..units import M_PER_MM
 from ._courses import arc_length, Course, network_from_courses, smooth_course
 from ._terminals import terminal_sites
 

@@ -15,9 +15,9 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
 from .._misc import InputError
-from .._units import M_PER_MM
 from ..geometry import LVFrame, VoxelMesh
 from ..network import VascularNetwork
+from ..units import M_PER_MM
 from ._courses import arc_length, Course, network_from_courses
 
 SYNTHETIC = "(synthetic)"

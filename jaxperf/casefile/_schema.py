@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from .._defaults import DEFAULT_CELL_TIME
+
 Frame = Literal["LPS", "RAS", "model"]
 Unit = Literal["mm", "cm", "m", "um"]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
@@ -405,7 +407,8 @@ class Pulsatile(Section):
         "The rest of the forest is condensed.",
     )
     cell_time_s: Annotated[float, Field(ge=1e-6, le=5e-3)] = Field(
-        default=3e-4, description="Time that a wave takes through one cell of a vessel."
+        default=DEFAULT_CELL_TIME,
+        description="Time that a wave takes through one cell of a vessel.",
     )
     cycles_max: int = Field(default=50, ge=1, description="Beats until which it must be periodic.")
     tolerance: Annotated[float, Field(gt=0.0, lt=0.1)] = Field(

@@ -31,7 +31,6 @@ from jaxtyping import Array, Bool, Float, Int
 from .._custom_types import as_leaf
 from .._misc import by_precision, InputError, is_traced
 from .._results import RESULTS, SolveError
-from .._units import PA_PER_MMHG
 from ..darcy import (
     AbstractDarcySolver,
     ConjugateGradient,
@@ -48,6 +47,7 @@ from ..steady import (
     NodeClosure,
     solve_network,
 )
+from ..units import PA_PER_MMHG
 from ..vessel import AbstractElasticWall
 from ._part import Cut, cut_network, node_label, transient_boundary, transient_part
 from ._problem import PerfusionProblem, Tissue
@@ -225,8 +225,8 @@ def condense_bed(
     held = np.isin(np.arange(problem.network.n_nodes), cut.node)
     linear = _linear(problem, solution, as_leaf(held))
     outlets = _outlets(problem.network, linear, cut)
-    default = by_precision(solution.pressure, float64=1e-6, float32=1e-4)
-    within = as_leaf(default if rtol is None else rtol, solution.pressure.dtype)
+    default = by_precision(solution.pressure_total, float64=1e-6, float32=1e-4)
+    within = as_leaf(default if rtol is None else rtol, solution.pressure_total.dtype)
     interaction = _interaction(
         problem.network, linear, method, outlets, cut, within, max_linear_steps, chunk, progress
     )
@@ -334,9 +334,9 @@ def _linear(
     taken = tissue.to_cells(link + dilated * on_pairs(bed.beta_sink))
     transmissibility = tissue.mesh.transmissibility(bed.permeability)
     law = NetworkLaw(problem.network, problem.blood, problem.wall)
-    zero = jnp.zeros_like(solution.pressure)
+    zero = jnp.zeros_like(solution.pressure_total)
     factor = law.factor(
-        NetworkState(solution.pressure, solution.flow),
+        NetworkState(solution.pressure_total, solution.flow),
         NodeClosure(node, zero, zero, zero),
         zero.at[tissue.terminal_node].add(tissue.to_terminals(link)),
     )
@@ -394,7 +394,10 @@ def _responses(
     if method.is_linear_symmetric:
         kind, precondition = "conjugate_gradient", lambda r: method.precondition(prepared, r)
     else:
-        kind, precondition = "defect_correction", lambda r: method.solve(prepared, r).pressure
+        kind, precondition = (
+            "defect_correction",
+            lambda r: method.solve(prepared, r).pressure_tissue,
+        )
 
     def one(i):
         share = linear.tissue.to_cells(jnp.where(outlet == i, weight, jnp.zeros_like(weight)))
@@ -569,11 +572,11 @@ def _steady_state(tissue, solution, outlets, bed, terminal_outlet, outlet):
     distal = 1.0 / outlets.conductance - bed.resistance_proximal - bed.resistance_distal
     intramural = outlets.mean(tissue, solution.pressure_tissue) + distal * flow
     error = jnp.max(jnp.abs(flow - (bed.conductance @ intramural - bed.inflow)))
-    arterial = solution.pressure[outlet] - bed.resistance_proximal * flow
+    arterial = solution.pressure_total[outlet] - bed.resistance_proximal * flow
     return flow, arterial, intramural, error / jnp.max(jnp.abs(flow))
 
 
 @eqx.filter_jit
 def _state_of(solution, node, segment, flipped) -> NetworkState:
     flow = solution.flow[segment]
-    return NetworkState(solution.pressure[node], jnp.where(flipped, -flow, flow))
+    return NetworkState(solution.pressure_total[node], jnp.where(flipped, -flow, flow))

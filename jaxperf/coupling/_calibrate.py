@@ -11,10 +11,10 @@ from jaxtyping import Array, Float, Int
 from .._custom_types import as_leaf, cast_like, ScalarLike
 from .._misc import InputError, is_traced
 from .._results import nan_unless, RESULTS
-from .._units import M3_S_KG_PER_ML_MIN_G, PA_PER_MMHG
 from ..darcy import AbstractDarcySolver, ConjugateGradient
 from ..network import vessel_label, without_lesions
 from ..steady import initial_state, node_closure
+from ..units import M3_S_KG_PER_ML_MIN_G, PA_PER_MMHG
 from ._problem import Autoregulation, Microcirculation, PerfusionProblem
 from ._solve import PerfusionSolution, solve_perfusion
 from ._target import find_bed

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from .._misc import NoBarePressure
 from .._padding import cut, cut_solution, pad_problem
 from .._results import conclude, RESULTS, SolveError
 from ..darcy import AbstractDarcySolver, ConjugateGradient, darcy_operator
@@ -28,7 +29,7 @@ class PerfusionSolution(eqx.Module):
 
     **Attributes:**
 
-    - network: `pressure` (n,) total pressure, Pa; `flow` (s,) m³/s; `pressure_static` (s, 2) Pa
+    - network: `pressure_total` (n,) Pa; `flow` (s,) m³/s; `pressure_static` (s, 2) Pa
       at the ends of each segment.
     - terminals: `terminal_flow` (t,) m³/s; `terminal_pressure` (t,), total, Pa; `dilation` (t,).
     - tissue: `pressure_tissue` (c,) Pa; `mbf` (c,) m³/(s·kg).
@@ -38,7 +39,7 @@ class PerfusionSolution(eqx.Module):
     - `result`, `newton_iterations`, `linear_iterations`, `residual`.
     """
 
-    pressure: Float[Array, " n"]
+    pressure_total: Float[Array, " n"]
     flow: Float[Array, " s"]
     pressure_static: Float[Array, "s 2"]
     terminal_flow: Float[Array, " t"]
@@ -53,6 +54,8 @@ class PerfusionSolution(eqx.Module):
     newton_iterations: Int[Array, ""]
     linear_iterations: Int[Array, ""]
     residual: Float[Array, ""]
+
+    pressure = NoBarePressure("pressure_total", "pressure_static", "pressure_tissue")
 
 
 def perfusion_system(
@@ -119,7 +122,7 @@ def solve_perfusion(
 
 def perfusion_failure(problem: PerfusionProblem, solution: PerfusionSolution) -> SolveError:
     """The error of a failed solve, with the vessel that `jaxperf.steady.worst_vessel` finds."""
-    pressure, flow = np.asarray(solution.pressure), np.asarray(solution.flow)
+    pressure, flow = np.asarray(solution.pressure_total), np.asarray(solution.flow)
     return SolveError(solution.result, worst_vessel(problem.network, pressure, flow))
 
 
@@ -127,14 +130,16 @@ def _state_of(problem: PerfusionProblem, solution: PerfusionSolution) -> Perfusi
     """The unknowns of a solution, if it fits the problem."""
     network = problem.network
     expected = (network.n_nodes, network.n_segments, problem.tissue.n_cells)
-    parts = (solution.pressure, solution.flow, solution.pressure_tissue)
+    parts = (solution.pressure_total, solution.flow, solution.pressure_tissue)
     found = tuple(part.shape[0] for part in parts)
     if found != expected:
         raise ValueError(
             f"initial has {found} nodes, segments and control volumes; expected {expected}, those "
             "of the problem"
         )
-    return PerfusionState(NetworkState(solution.pressure, solution.flow), solution.pressure_tissue)
+    return PerfusionState(
+        NetworkState(solution.pressure_total, solution.flow), solution.pressure_tissue
+    )
 
 
 @eqx.filter_jit
@@ -166,7 +171,7 @@ def _solve(
     terminal, sink = jnp.sum(flow.terminal_flow), jnp.sum(flow.sink)
     gap = jnp.maximum(jnp.abs(inflow - terminal), jnp.abs(terminal - sink))
     return PerfusionSolution(
-        pressure=state.network.pressure,
+        pressure_total=state.network.pressure,
         flow=state.network.flow,
         pressure_static=system.law.static_pressure(state.network),
         terminal_flow=flow.terminal_flow,
@@ -192,7 +197,7 @@ def _pad(problem: PerfusionProblem) -> PerfusionProblem:
 @cut_solution.register
 def _cut(solution: PerfusionSolution, problem: PerfusionProblem) -> PerfusionSolution:
     at = {
-        "pressure": problem.network.n_nodes,
+        "pressure_total": problem.network.n_nodes,
         "flow": problem.network.n_segments,
         "pressure_static": problem.network.n_segments,
         "terminal_flow": problem.tissue.n_terminals,

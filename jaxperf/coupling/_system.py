@@ -179,7 +179,7 @@ class PerfusionSystem(AbstractSystem):
         )
         if self.solver.is_linear_symmetric:
             return lambda residual: self.solver.precondition(state, residual)
-        return lambda residual: self.solver.solve(state, residual).pressure
+        return lambda residual: self.solver.solve(state, residual).pressure_tissue
 
     def scale(self, x: PerfusionState) -> PerfusionState:
         at = x.network.pressure[self.tissue.terminal_node]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from .._misc import by_precision
+from .._misc import by_precision, NoBarePressure
 from .._padding import cut, cut_solution, is_real, kept, pad_problem, padded
 from .._results import conclude, ended_as, RESULTS, SolveError
 from ._krylov import KrylovSolution, solve_krylov
@@ -20,20 +20,22 @@ from ._padding import pad_graph
 class DarcySolution(eqx.Module):
     """Darcy's pressure.
 
-    **Attributes:** `pressure` (c,) Pa, NaN where none was found; `result`; `iterations`;
+    **Attributes:** `pressure_tissue` (c,) Pa, NaN where none was found; `result`; `iterations`;
     `balance` (c,) m³/s, what is missing in each control volume; `residual`, its norm over that of
-    the source; `error_estimate`, of the error of `pressure` over `pressure` in the energy norm
+    the source; `error_estimate`, of the error of the pressure over the pressure in the energy norm
     √(pᵀA p), as conjugate gradients know it: right within a factor of three, rounding left out
     (NaN where a solver has none). In float32 rounding can be nearly all of it: a diagonal holds no
     sink weaker than 1e-7 of its conduction.
     """
 
-    pressure: Float[Array, " c"]
+    pressure_tissue: Float[Array, " c"]
     result: RESULTS
     iterations: Int[Array, ""]
     balance: Float[Array, " c"]
     residual: Float[Array, ""]
     error_estimate: Float[Array, ""]
+
+    pressure = NoBarePressure("pressure_tissue")
 
 
 def fixed_cost_solution(
@@ -298,5 +300,5 @@ def _pad(problem: DarcyProblem) -> DarcyProblem:
 @cut_solution.register
 def _cut(solution: DarcySolution, problem: DarcyProblem) -> DarcySolution:
     n = problem.operator.graph.n_cells
-    real = cut(solution.pressure, n), cut(solution.balance, n)
-    return eqx.tree_at(lambda s: (s.pressure, s.balance), solution, real)
+    real = cut(solution.pressure_tissue, n), cut(solution.balance, n)
+    return eqx.tree_at(lambda s: (s.pressure_tissue, s.balance), solution, real)

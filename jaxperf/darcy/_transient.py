@@ -171,8 +171,8 @@ class DarcySDIRK2(diffrax.AbstractSolver):
         right = source - operator(y.pressure)
         still = None if fixed is None else jnp.zeros_like(right)
         found = solve_darcy(DarcyProblem(shifted, right, fixed, still), self.method, throw=False)
-        passed = _GAMMA * h * rate.drain(y.pressure + found.pressure, source)
-        return DarcyState(found.pressure, passed), found.result == RESULTS.successful
+        passed = _GAMMA * h * rate.drain(y.pressure + found.pressure_tissue, source)
+        return DarcyState(found.pressure_tissue, passed), found.result == RESULTS.successful
 
 
 def _rate(terms) -> DarcyRate:

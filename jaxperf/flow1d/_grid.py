@@ -10,6 +10,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from .._custom_types import as_leaf, float_leaf, Parameter
+from .._defaults import DEFAULT_CELL_TIME
 from .._misc import InputError
 from ..network import AbstractBoundary, VascularNetwork, vessel_label
 from ..vessel import AbstractElasticWall, AbstractWall, Blood
@@ -113,7 +114,7 @@ def make_grid(
     blood: Blood,
     wall: AbstractWall,
     *,
-    cell_time: float = 1.5e-4,
+    cell_time: float = DEFAULT_CELL_TIME,
 ) -> Grid:
     r"""Fill a network with cells of equal travel time; runs on the host.
 
@@ -136,7 +137,7 @@ def make_grid(
             f"cell_time is {cell_time}",
             where="make_grid",
             expected="a positive time in s",
-            fix="Give the time a wave may take through one cell, such as 1.5e-4",
+            fix="Give the time a wave may take through one cell, such as 3e-4",
         )
     slowness = 1.0 / segment_wave_speed(network, blood, wall)
     courses, node_network = _courses(network, boundary, slowness)

@@ -58,7 +58,7 @@ def steady_start(problem: Flow1DProblem) -> tuple[FlowState, Bool[Array, ""]]:
         SteadyProblem(network, problem.boundary, problem.blood, problem.wall), throw=False
     )
     found = steady.result == RESULTS.successful
-    state = _state_of(problem, NetworkState(steady.pressure, steady.flow))
+    state = _state_of(problem, NetworkState(steady.pressure_total, steady.flow))
     fraction = grid.cell_fraction.astype(network.radius.dtype)
     radius = interpolate(network.radius, grid.cell_segment, fraction)
     nothing = jax.tree.map(jnp.zeros_like, state)

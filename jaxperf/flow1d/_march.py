@@ -21,12 +21,12 @@ _COURANT_MAX = 0.95
 class March(eqx.Module):
     """How time is crossed: how often the flow is saved, and the steps in between.
 
-    **Attributes:** `samples` in a cycle; `solver`, [`RelaxedHeun`][] where None;
+    **Attributes:** `samples` in a cycle; `method` of a step, [`RelaxedHeun`][] where None;
     `controller` of the steps, which are equal where None; `adjoint` of the steps under a
     controller and their largest number `max_steps`.
     """
 
-    solver: diffrax.AbstractSolver | None
+    method: diffrax.AbstractSolver | None
     controller: diffrax.AbstractStepSizeController | None
     adjoint: diffrax.AbstractAdjoint | None
     samples: int = eqx.field(static=True)
@@ -73,7 +73,7 @@ def run_cycles(
 
     def cross(equations, y, start):
         if march.controller is None:
-            return _equal_steps(equations, march.solver, y, start, length, march.steps(problem))
+            return _equal_steps(equations, march.method, y, start, length, march.steps(problem))
         controller = CourantLimit(march.controller, equations)
         first = jnp.minimum(length, length * march.samples / problem.n_steps)
         return _controlled_steps(equations, march, controller, y, start, length, first)
@@ -113,7 +113,7 @@ def run_cycles(
     (y, watch), series = jax.lax.scan(body, (y, watch), groups)
     series = [x.reshape(n, *x.shape[2:]) for x in series]
     time = jnp.arange(1, n + 1).astype(dtype) * length
-    names = ("time", "pressure", "flow", "area", "passed")
+    names = ("time", "pressure_static", "flow", "area", "passed")
     return y, dict(zip(names, (time, *series), strict=True)), watch
 
 
@@ -145,7 +145,7 @@ def _controlled_steps(equations, march: March, controller, y: FlowState, start, 
     adjoint = diffrax.RecursiveCheckpointAdjoint() if march.adjoint is None else march.adjoint
     found = diffrax.diffeqsolve(
         diffrax.ODETerm(equations),
-        RelaxedHeun(equations.relaxation) if march.solver is None else march.solver,
+        RelaxedHeun(equations.relaxation) if march.method is None else march.method,
         start,
         start + length,
         first_step,
@@ -197,7 +197,7 @@ def find_fault(problem: Flow1DProblem, march: March, y: FlowState, interval: Int
 
     count = jnp.zeros((), jnp.int32)
     fault, _ = _inspect(equations, y, step)
-    if march.controller is None and march.solver is None:
+    if march.controller is None and march.method is None:
         y, count, fault = jax.lax.while_loop(
             lambda c: (c[1] < n) & (c[2] == 0), body, (y, count, fault)
         )

@@ -10,7 +10,7 @@ from equinox.internal import nondifferentiable_backward
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
-from .._misc import InputError, is_traced
+from .._misc import InputError, is_traced, NoBarePressure
 from .._padding import cut_solution
 from .._results import RESULTS
 from ..network import Held
@@ -33,22 +33,22 @@ _FORGET = 1e6
 _ADJOINT_TOLERANCE = 1e-9
 _ADJOINT_CYCLES = 200
 _FORWARD_ONLY = (
-    "solve_periodic: it is differentiated in reverse mode, and adjoint is 'forward'. Expected "
-    "forward mode (jvp, jacfwd). Give adjoint='reverse' under grad."
+    "solve_periodic: it is differentiated in reverse mode, and mode is 'forward'. Expected "
+    "forward mode (jvp, jacfwd). Give mode='reverse' under grad."
 )
 
 
 class PeriodicSolution(eqx.Module):
     """One cycle of periodic flow.
 
-    **Attributes:** `time`, `pressure`, `flow`, `area`, `passed`: as in [`Flow1DSolution`][], over
-    one cycle; `state`, at its start; `cycles`, the number of cycles it took; `change`, the largest
-    change over the last cycle, relative to the largest pressure and flow; `result`, `failed_at`,
-    `courant`: as there.
+    **Attributes:** `time`, `pressure_static`, `flow`, `area`, `passed`: as in [`Flow1DSolution`][],
+    over one cycle; `state`, at its start; `cycles`, the number of cycles it took; `change`, the
+    largest change over the last cycle, relative to the largest pressure and flow; `result`,
+    `failed_at`, `courant`: as there.
     """
 
     time: Float[Array, " k"]
-    pressure: Float[Array, "k m"]
+    pressure_static: Float[Array, "k m"]
     flow: Float[Array, "k m"]
     area: Float[Array, "k m"]
     passed: Float[Array, "k n"]
@@ -59,6 +59,8 @@ class PeriodicSolution(eqx.Module):
     failed_at: Int[Array, ""]
     courant: Float[Array, ""]
 
+    pressure = NoBarePressure("pressure_static")
+
 
 def solve_periodic(
     problem: Flow1DProblem,
@@ -68,7 +70,7 @@ def solve_periodic(
     initial: FlowState | None = None,
     tolerance: float = 1e-6,
     max_cycles: int = 100,
-    adjoint: Literal["reverse", "forward"] = "reverse",
+    mode: Literal["reverse", "forward"] = "reverse",
     throw: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> PeriodicSolution:
@@ -93,7 +95,7 @@ def solve_periodic(
     - `points`, `samples`, `initial`, `throw`: as for `solve_flow1d`.
     - `tolerance`: change over a cycle, relative to the largest pressure and the largest flow.
     - `max_cycles`: cycles at most.
-    - `adjoint`: the mode of differentiation that is to work, "reverse" or "forward".
+    - `mode`: the mode of differentiation that is to work, "reverse" or "forward".
     - `progress`: called after every cycle with the cycles done and `max_cycles`. The host then goes
       from cycle to cycle, which it cannot under a transformation.
 
@@ -101,24 +103,23 @@ def solve_periodic(
 
     **Errors:** [`SolveError`][] as in `solve_flow1d`; a periodic state that was not reached within
     `max_cycles` has the result `cycles_exhausted`, which raises too. [`InputError`][] for samples,
-    cycles or an adjoint that cannot be used. `RuntimeError` for reverse mode where the adjoint is
-    forward.
+    cycles or a mode that cannot be used. `RuntimeError` for reverse mode where `mode` is forward.
     """
-    if samples < 1 or max_cycles < 1 or adjoint not in ("reverse", "forward"):
+    if samples < 1 or max_cycles < 1 or mode not in ("reverse", "forward"):
         raise InputError(
-            f"samples is {samples}, max_cycles {max_cycles} and adjoint {adjoint!r}",
+            f"samples is {samples}, max_cycles {max_cycles} and mode {mode!r}",
             where="solve_periodic",
-            expected="at least one sample and cycle, and the adjoint reverse or forward",
+            expected="at least one sample and cycle, and the mode reverse or forward",
             fix="Correct the argument",
         )
     points.check(problem.network)
     if progress is not None and any(map(is_traced, jax.tree.leaves((problem, initial)))):
         # `grad` leaves the cycles concrete: they would run, and their derivative be left out.
         raise _no_progress()
-    march = March(solver=None, controller=None, adjoint=None, samples=samples, max_steps=0)
+    march = March(method=None, controller=None, adjoint=None, samples=samples, max_steps=0)
     given = (problem, march, points, initial, tolerance, max_cycles)
     if progress is None:
-        solution = _solve(*given, adjoint)
+        solution = _solve(*given, mode)
     else:
         settings = _prepared(*given)
         solution = _last_cycle(problem, settings, *_follow(problem, settings, progress))
@@ -133,10 +134,10 @@ def _solve(
     initial: FlowState | None,
     tolerance: float,
     max_cycles: int,
-    adjoint: str,
+    mode: str,
 ) -> PeriodicSolution:
     settings = _settings(problem, march, points, initial, tolerance, max_cycles)
-    fixed_point = {"reverse": _fixed_point_reverse, "forward": _fixed_point_forward}[adjoint]
+    fixed_point = {"reverse": _fixed_point_reverse, "forward": _fixed_point_forward}[mode]
     return _last_cycle(problem, settings, *fixed_point(sanitised_flow(problem), settings))
 
 

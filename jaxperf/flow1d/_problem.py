@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._custom_types import as_leaf, float_leaf, Parameter
+from .._defaults import DEFAULT_CELL_TIME
 from .._misc import InputError, is_traced
 from ..network import check_boundary, Ladder, VascularNetwork, Waveform
 from ..steady import Boundary
@@ -120,7 +121,7 @@ def flow1d_problem(
     wall: AbstractElasticWall,
     *,
     period: float | None = None,
-    cell_time: float = 1.5e-4,
+    cell_time: float = DEFAULT_CELL_TIME,
     cfl: float = 0.45,
     pressure_external: ExternalPressure | None = None,
     wall_viscosity: Parameter | float | None = None,

@@ -6,7 +6,7 @@ import diffrax
 import equinox as eqx
 from jaxtyping import Array, Float, Int
 
-from .._misc import InputError
+from .._misc import InputError, NoBarePressure
 from .._padding import cut_solution
 from .._results import conclude, ended_as, RESULTS, SolveError
 from ._grid import grid_vessel_label
@@ -40,15 +40,15 @@ Solution = TypeVar("Solution", bound=Outcome)
 class Flow1DSolution(eqx.Module):
     """Transient flow at the saved moments.
 
-    **Attributes:** `time` (k,) s, the end of each interval; at the m points `pressure` (k, m),
-    static, Pa, `flow` (k, m) m³/s, `area` (k, m) m²; `passed` (k, n), volume that has left the
+    **Attributes:** `time` (k,) s, the end of each interval; at the m points `pressure_static`
+    (k, m) Pa, `flow` (k, m) m³/s, `area` (k, m) m²; `passed` (k, n), volume that has left the
     network at every grid node since time 0, m³; `state`, the last one; `result`; `failed_at`, the
     number of the interval in which the run failed, or the number of intervals; `courant`, the
     largest Courant number seen.
     """
 
     time: Float[Array, " k"]
-    pressure: Float[Array, "k m"]
+    pressure_static: Float[Array, "k m"]
     flow: Float[Array, "k m"]
     area: Float[Array, "k m"]
     passed: Float[Array, "k n"]
@@ -56,6 +56,8 @@ class Flow1DSolution(eqx.Module):
     result: RESULTS
     failed_at: Int[Array, ""]
     courant: Float[Array, ""]
+
+    pressure = NoBarePressure("pressure_static")
 
 
 def solve_flow1d(
@@ -65,7 +67,7 @@ def solve_flow1d(
     n_cycles: int = 1,
     samples: int = 100,
     initial: FlowState | None = None,
-    solver: diffrax.AbstractSolver | None = None,
+    method: diffrax.AbstractSolver | None = None,
     controller: diffrax.AbstractStepSizeController | None = None,
     adjoint: diffrax.AbstractAdjoint | None = None,
     max_steps: int = 1_000_000,
@@ -83,7 +85,7 @@ def solve_flow1d(
     - `points`: where series are saved.
     - `n_cycles`: cycles to run. `samples`: saved moments in a cycle.
     - `initial`: the state at time 0; steady flow where left out ([`initial_state`][]).
-    - `solver`: [`RelaxedHeun`][] where left out.
+    - `method`: of each step, a diffrax solver; [`RelaxedHeun`][] where left out.
     - `controller`: of the step size; equal steps where left out.
     - `adjoint`: of the steps between two samples, with a `controller` only; recursive
       checkpointing where left out.
@@ -114,7 +116,7 @@ def solve_flow1d(
     if adjoint is not None and controller is None:
         raise ValueError("an adjoint is for steps under a controller; expected a controller too")
     points.check(problem.network)
-    march = March(solver, controller, adjoint, samples, max_steps)
+    march = March(method, controller, adjoint, samples, max_steps)
     solution = _solve(problem, march, points, initial, n_cycles)
     return concluded(problem, march, solution, throw)
 

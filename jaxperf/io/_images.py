@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float
 
 from .._misc import check_frame, InputError
-from .._units import M_PER_MM
 from ..geometry import build_voxel_mesh, TetMesh, VoxelMesh
+from ..units import M_PER_MM
 from ._files import check_suffix, readable_file, replacing
 from ._frames import affine_in_frame, LENGTH_UNIT, length_unit
 from ._resample import sample_on_grid

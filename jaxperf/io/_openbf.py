@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from .._misc import InputError
-from .._units import M_PER_CM, PA_PER_MMHG
 from ..network import (
     AbstractBoundary,
     build_network,
@@ -20,6 +19,7 @@ from ..network import (
     Waveform,
     WindkesselOutlet,
 )
+from ..units import M_PER_CM, PA_PER_MMHG
 from ..vessel import Blood, ConstantViscosity
 from ._openbf_file import OpenBFFile, read_inlet_table, read_openbf_file, VesselSection
 

@@ -3,8 +3,8 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-from .._units import M_PER_MM
 from ..geometry import TetMesh
+from ..units import M_PER_MM
 from ._frames import to_frame
 
 # Grid points on a face belong to both sides; without a margin, round-off could leave them out.

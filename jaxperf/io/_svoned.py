@@ -10,15 +10,6 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from .._misc import check_frame, InputError
-from .._units import (
-    KG_M3_PER_G_CM3,
-    M3_PA_PER_CM5_DYN,
-    M3_S_PER_CM3_S,
-    M_PER_CM,
-    PA_PER_DYN_CM2,
-    PA_S_M3_PER_DYN_S_CM5,
-    PA_S_PER_POISE,
-)
 from ..network import (
     AbstractBoundary,
     build_network,
@@ -30,6 +21,15 @@ from ..network import (
     ResistanceOutlet,
     VascularNetwork,
     Waveform,
+)
+from ..units import (
+    KG_M3_PER_G_CM3,
+    M3_PA_PER_CM5_DYN,
+    M3_S_PER_CM3_S,
+    M_PER_CM,
+    PA_PER_DYN_CM2,
+    PA_S_M3_PER_DYN_S_CM5,
+    PA_S_PER_POISE,
 )
 from ._svoned_cards import Card, Cards, EXPECTED, read_cards
 

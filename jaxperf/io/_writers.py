@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from .._misc import InputError
-from .._units import M_PER_MM
 from ..geometry import TetMesh, VoxelMesh
 from ..network import VascularNetwork
+from ..units import M_PER_MM
 from ._files import replacing
 from ._vtk import add_array, save_vtk
 

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ._defaults import DEFAULT_CELL_TIME as DEFAULT_CELL_TIME
     from ._flow1d_run import (
         openbf_problem as openbf_problem,
         read_foreign as read_foreign,

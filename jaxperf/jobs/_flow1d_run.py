@@ -14,10 +14,10 @@ import numpy as np
 import yaml
 from jaxtyping import Float
 
+from .._defaults import DEFAULT_CELL_TIME
 from .._misc import InputError
 from .._progress import Progress
 from .._results import SolveError
-from .._units import M_PER_MM
 from .._versions import versions
 from ..flow1d import (
     ExternalPressure,
@@ -38,6 +38,7 @@ from ..io import (
 from ..network import VascularNetwork, Waveform
 from ..plot import save_figure, waveform_figure, WaveformPanel
 from ..study import Place, save_points, Series, series_of
+from ..units import M_PER_MM
 from ..vessel import (
     Blood,
     ConstantStiffness,
@@ -46,7 +47,6 @@ from ..vessel import (
     SqrtAreaWall,
     SvOneDWall,
 )
-from ._defaults import DEFAULT_CELL_TIME
 from ._folder import run_folder
 
 _SAMPLES = 100
@@ -282,7 +282,7 @@ def _solve(case: Foreign, cycles: int | None, progress: Progress) -> tuple[Serie
         which = "" if cycles is None else f", cycle {took} of {cycles}"
         raise SolveError(error.result, f"{error.where} This was {case.name}{which}.") from error
     found = jax.block_until_ready(found)
-    pressure, flow = np.asarray(found.pressure), np.asarray(found.flow)
+    pressure, flow = np.asarray(found.pressure_static), np.asarray(found.flow)
     return series_of(places, float(problem.period), pressure, flow), took
 
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from .._misc import InputError
 from .._progress import Progress
-from .._units import M_PER_MM
 from ..casefile import Case
 from ..geometry import terminal_regions, transmural_depth
 from ..growth import grow_forest, GrowthProblem, is_checkpoint, save_forest
@@ -28,6 +27,7 @@ from ..study import (
     read_forest,
     refuse_errors,
 )
+from ..units import M_PER_MM
 from ._folder import run_folder
 
 

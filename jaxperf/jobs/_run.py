@@ -11,7 +11,6 @@ from jaxtyping import Float
 from scipy.spatial import KDTree
 
 from .._progress import Progress
-from .._units import M3_S_PER_ML_MIN, PA_PER_MMHG
 from .._versions import versions
 from ..casefile import Case
 from ..geometry import ellipsoid_ventricle, TetMesh, VoxelMesh
@@ -39,6 +38,7 @@ from ..study import (
     solve_pulsation,
     voxels_in_patient,
 )
+from ..units import M3_S_PER_ML_MIN, PA_PER_MMHG
 from ._folder import run_folder
 
 STAGES = (

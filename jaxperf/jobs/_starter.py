@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from .._misc import InputError
-from .._units import M_PER_MM
 from ..anatomy import LESION
 from ..casefile import Case
 from ..geometry import build_voxel_mesh, VoxelMesh
 from ..io import network_in_frame, write_nifti
 from ..network import branch_course, VascularNetwork
 from ..study import build_heart, read_tree
+from ..units import M_PER_MM
 
 _TEMPLATE = """\
 # A jaxperf case. Run it with:   jaxperf run case.yaml --out run

@@ -9,7 +9,7 @@ import numpy as np
 
 from .._custom_types import as_leaf, ScalarLike
 from .._misc import InputError, is_traced
-from .._units import M_PER_MM
+from ..units import M_PER_MM
 from ._network import branch_course, build_network, Lesions, VascularNetwork
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from .._custom_types import as_leaf
 from .._misc import check_frame, InputError
-from .._units import M_PER_MM
+from ..units import M_PER_MM
 from ._topology import build_topology, Topology
 
 

@@ -69,7 +69,7 @@ def observe(
     n_roots = jnp.sum(is_root)
     aortic, ratio = {}, {}
     for name, solution in solutions.items():
-        aortic[name] = jnp.sum(is_root * solution.pressure) / n_roots
+        aortic[name] = jnp.sum(is_root * solution.pressure_total) / n_roots
         ratio[name] = fractional_flow_reserve(solution.pressure_static, aortic[name])
     return Observations(
         pressure_aortic=aortic,

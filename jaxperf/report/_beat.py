@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from .._units import M3_S_PER_ML_MIN, PA_PER_MMHG
 from ..study import Beat, BEHIND, Heartbeat, Place, Pulsation, Results, Series
+from ..units import M3_S_PER_ML_MIN, PA_PER_MMHG
 
 
 def waveform_rows(pulsation: Pulsation) -> list[dict[str, Any]]:

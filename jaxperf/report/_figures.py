@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 
-from .._units import M_PER_MM, PA_PER_MMHG
 from ..geometry import build_voxel_mesh
 from ..network import branch_course, parent_segment
 from ..plot import (
@@ -21,6 +20,7 @@ from ..plot import (
     WaveformPanel,
 )
 from ..study import Beat, Pulsation
+from ..units import M_PER_MM, PA_PER_MMHG
 from ._forest_figures import write_forest_figures
 from ._summary import labels, Results
 from ._views import views

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from .._units import M_PER_MM
 from ..growth import (
     kassab_table,
     KASSAB_TREES,
@@ -19,6 +18,7 @@ from ..growth import (
 from ..io import write_csv, write_json
 from ..network import parent_segment, vessel_territories
 from ..study import Grown
+from ..units import M_PER_MM
 
 _STUB = 0
 _WELL_PROJECTED = 0.05

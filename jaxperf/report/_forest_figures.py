@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from .._units import M_PER_MM
 from ..growth import kassab_table, KASSAB_TREES, order_rows
 from ..network import vessel_territories
 from ..plot import morphometry_figure, palette, save_figure, scene_figure, smooth_surface, tubes
 from ..study import Grown, Heart
+from ..units import M_PER_MM
 from ._forest_facts import morphometries, OUR_VESSELS
 from ._views import views
 

@@ -5,7 +5,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._units import M3_S_KG_PER_ML_MIN_G, M3_S_PER_ML_MIN, M_PER_MM, PA_PER_MMHG
 from ..casefile import Case
 from ..geometry import AHA17_NAME
 from ..network import parent_segment, vessel_label
@@ -13,6 +12,7 @@ from ..observe import (
     branch_summary,
 )
 from ..study import lesion_end, Results
+from ..units import M3_S_KG_PER_ML_MIN_G, M3_S_PER_ML_MIN, M_PER_MM, PA_PER_MMHG
 from ._forest_facts import flow_split, forest_facts, terminal_facts
 
 # Relative miss of a territory's share of the flow at rest that a reader must know of.

@@ -4,10 +4,11 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from .._misc import NoBarePressure
 from .._padding import cut, cut_solution, pad_problem
 from .._results import conclude, RESULTS, SolveError
-from .._units import M_PER_MM
 from ..network import check_boundary, VascularNetwork, vessel_label
+from ..units import M_PER_MM
 from ..vessel import AbstractWall, Blood, RigidWall
 from ._newton import AbstractAdjoint, find_root, ImplicitAdjoint, Newton
 from ._padding import pad_vessels, sanitised_vessels
@@ -33,19 +34,21 @@ class SteadyProblem(eqx.Module):
 class SteadySolution(eqx.Module):
     """Steady flow.
 
-    **Attributes:** `pressure` (n,) total pressure, Pa; `flow` (s,) m³/s, positive away from the
+    **Attributes:** `pressure_total` (n,) Pa; `flow` (s,) m³/s, positive away from the
     root; `pressure_static` (s, 2) Pa at the proximal and distal end of each segment; `area`
     (s, 2) m²; `result`; `newton_iterations`; `residual`, the largest remaining residual relative
     to its scale.
     """
 
-    pressure: Float[Array, " n"]
+    pressure_total: Float[Array, " n"]
     flow: Float[Array, " s"]
     pressure_static: Float[Array, "s 2"]
     area: Float[Array, "s 2"]
     result: RESULTS
     newton_iterations: Int[Array, ""]
     residual: Float[Array, ""]
+
+    pressure = NoBarePressure("pressure_total", "pressure_static")
 
 
 def solve_steady(
@@ -76,7 +79,9 @@ def solve_steady(
     """
     # A default left out and the same value passed would be two programs: see `solve_perfusion`.
     solution = _solve(problem, method, adjoint, max_steps)
-    where = lambda s: worst_vessel(problem.network, np.asarray(s.pressure), np.asarray(s.flow))
+    where = lambda s: worst_vessel(
+        problem.network, np.asarray(s.pressure_total), np.asarray(s.flow)
+    )
     return conclude(solution, throw=throw, failure=lambda s: SolveError(s.result, where(s)))
 
 
@@ -96,7 +101,7 @@ def _solve(
     )
     state = root.value
     return SteadySolution(
-        pressure=state.pressure,
+        pressure_total=state.pressure,
         flow=state.flow,
         pressure_static=law.static_pressure(state),
         area=law.areas(state),
@@ -140,10 +145,10 @@ def _pad(problem: SteadyProblem) -> SteadyProblem:
 def _cut(solution: SteadySolution, problem: SteadyProblem) -> SteadySolution:
     n_nodes, n_segments = problem.network.n_nodes, problem.network.n_segments
     return eqx.tree_at(
-        lambda s: (s.pressure, s.flow, s.pressure_static, s.area),
+        lambda s: (s.pressure_total, s.flow, s.pressure_static, s.area),
         solution,
         (
-            cut(solution.pressure, n_nodes),
+            cut(solution.pressure_total, n_nodes),
             cut(solution.flow, n_segments),
             cut(solution.pressure_static, n_segments),
             cut(solution.area, n_segments),

@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Int
 
 from .._misc import InputError
-from .._units import M_PER_MM
 from ..anatomy import demo_tree, synthetic_right_coronary
 from ..casefile import Case
 from ..geometry import (
@@ -37,6 +36,7 @@ from ..network import (
     declare_lesion,
     VascularNetwork,
 )
+from ..units import M_PER_MM
 
 # Everything is solved and written in one frame; NIfTI maps are turned to RAS by their writer.
 FRAME = "LPS"

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from scipy.spatial import KDTree
 
 from .._misc import InputError
-from .._units import M_PER_MM
 from ..anatomy import SYNTHETIC
 from ..casefile import Case, case_errors, read_yaml
 from ..geometry import transmural_depth
@@ -23,6 +22,7 @@ from ..network import (
     VascularNetwork,
     vessel_label,
 )
+from ..units import M_PER_MM
 from ._build import build_heart, build_tree, healthy_tree, Heart, outlet_node, read_tree
 from ._forest import forest_path, growth_problem, read_forest
 from ._heartbeat import heartbeat_of_case

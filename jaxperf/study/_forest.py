@@ -10,7 +10,6 @@ from jaxtyping import Float
 
 from .._misc import InputError
 from .._progress import Progress
-from .._units import M_PER_MM
 from ..anatomy import SYNTHETIC
 from ..casefile import Case, Growth
 from ..geometry import boundary_triangles, TetMesh, transmural_depth, VoxelMesh, voxels_from_surface
@@ -26,6 +25,7 @@ from ..growth import (
     settings_of,
 )
 from ..network import VascularNetwork
+from ..units import M_PER_MM
 from ._build import closed_outlets, Heart
 
 # Flow by territory in a right-dominant heart, percent of the left ventricle's.

@@ -16,10 +16,10 @@ import numpy as np
 from jaxtyping import Float
 
 from .._misc import InputError
-from .._units import PA_PER_MMHG
 from ..casefile import Case
 from ..io import read_waveform
 from ..network import Waveform
+from ..units import PA_PER_MMHG
 
 DEFAULT_HEART_RATE = 70.0
 DEFAULT_PULSE_PRESSURE = 40.0

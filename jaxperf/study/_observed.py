@@ -8,9 +8,9 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from .._units import M3_S_KG_PER_ML_MIN_G
 from ..coupling import PerfusionSolution
 from ..observe import Observations, observe
+from ..units import M3_S_KG_PER_ML_MIN_G
 from ._prepare import Prepared
 from ._solve import Solved
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from .._units import M3_S_PER_ML_MIN, M_PER_MM, PA_PER_MMHG
 from ..flow1d import SavePoints
 from ..network import branch_course, VascularNetwork
+from ..units import M3_S_PER_ML_MIN, M_PER_MM, PA_PER_MMHG
 
 # Uniform times over the cycle at which means are taken, of curves that are linear between samples.
 _FINE = 2000

@@ -10,7 +10,6 @@ from jaxtyping import Array, Float, Int
 
 from .._custom_types import as_leaf
 from .._progress import Progress
-from .._units import M3_S_PER_ML_MIN, M_PER_MM, PA_PER_MMHG
 from ..anatomy import terminal_sites
 from ..casefile import Case
 from ..coupling import Microcirculation, perfused_tissue, PerfusionProblem
@@ -33,6 +32,7 @@ from ..network import (
     VascularNetwork,
     vessel_territories,
 )
+from ..units import M3_S_PER_ML_MIN, M_PER_MM, PA_PER_MMHG
 from ..vessel import (
     AbstractWall,
     Blood,

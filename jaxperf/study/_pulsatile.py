@@ -16,7 +16,6 @@ from .._custom_types import as_leaf
 from .._misc import InputError
 from .._progress import Progress
 from .._results import SolveError
-from .._units import M3_S_PER_ML_MIN, M_PER_MM
 from ..casefile import Pulsatile
 from ..coupling import (
     condense_bed,
@@ -33,6 +32,7 @@ from ..flow1d import (
     solve_periodic,
 )
 from ..network import AbstractBoundary, PressureBoundary, PressureWaveform, Waveform
+from ..units import M3_S_PER_ML_MIN, M_PER_MM
 from ..vessel import AbstractElasticWall, RigidWall
 from ._heartbeat import Heartbeat
 from ._observed import lesion_end
@@ -105,7 +105,7 @@ def _beat(
     passed = np.asarray(found.passed)[-1, outlet]
     return Beat(
         series=series_of(
-            places, heartbeat.period, np.asarray(found.pressure), np.asarray(found.flow)
+            places, heartbeat.period, np.asarray(found.pressure_static), np.asarray(found.flow)
         ),
         outlet_flow=passed / heartbeat.period / M3_S_PER_ML_MIN,
         outlet_flow_steady=np.asarray(bed.outlet_flow) / M3_S_PER_ML_MIN,

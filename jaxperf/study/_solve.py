@@ -15,7 +15,6 @@ from .._misc import InputError
 from .._padding import cut_solution, pad_problem
 from .._progress import Progress
 from .._results import conclude, SolveError
-from .._units import M3_S_KG_PER_ML_MIN_G
 from ..coupling import (
     Autoregulation,
     calibrate,
@@ -26,6 +25,7 @@ from ..coupling import (
     solve_perfusion,
 )
 from ..darcy import AbstractDarcySolver, ConjugateGradient, multigrid
+from ..units import M3_S_KG_PER_ML_MIN_G
 from ._prepare import Prepared
 from ._states import case_states, State
 

@@ -6,10 +6,10 @@ import equinox as eqx
 import numpy as np
 
 from .._custom_types import as_leaf
-from .._units import PA_PER_MMHG
 from ..casefile import StateSection
 from ..coupling import Autoregulation, Calibration, Microcirculation, PerfusionProblem
 from ..network import AbstractBoundary, VascularNetwork
+from ..units import PA_PER_MMHG
 from ._prepare import case_boundary, Prepared
 
 

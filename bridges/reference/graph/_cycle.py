@@ -67,13 +67,13 @@ class FluxProblem:
 class FluxSolution:
     """What `solve_flux` finds.
 
-    **Fields:** `pressure` (n,) Pa; `iterations`; `residual` (), ‖f − A p‖/‖f‖; `contraction` (),
-    ρ, from below; `error_estimate` (), a bound of the error over the pressure in the energy norm
-    with 1 − ρ taken half as large, infinite where it leaves nothing. Only the pressure has
+    **Fields:** `pressure_tissue` (n,) Pa; `iterations`; `residual` (), ‖f − A p‖/‖f‖; `contraction`
+    (), ρ, from below; `error_estimate` (), a bound of the error over the pressure in the energy
+    norm with 1 − ρ taken half as large, infinite where it leaves nothing. Only the pressure has
     derivatives.
     """
 
-    pressure: torch.Tensor
+    pressure_tissue: torch.Tensor
     iterations: int
     residual: torch.Tensor
     contraction: torch.Tensor
