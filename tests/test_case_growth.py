@@ -359,7 +359,7 @@ def test_a_run_reaches_the_split_of_its_forest(run):
     assert said["mbf_mean_ml_min_g"]["rest"] == pytest.approx(1.0, rel=0.02)
     assert said["mass_balance_relative_error"] < 1e-9
     for state in ("rest", "hyperemia"):
-        pressure = forest[f"terminal_pressure_{state}_mmHg"]
+        pressure = forest[f"terminal_pressure_total_{state}_mmHg"]
         assert 15.0 < pressure["min"] <= pressure["mean"] <= pressure["max"] < 93.0
 
 

@@ -122,11 +122,11 @@ def test_tables(done):
 
 def test_tree_and_tissue(done):
     tree = pyvista.read(done[0] / "tree.vtp")
-    assert {"ffr", "pressure_hyperemia_mmHg", "radius_mm"} <= set(tree.point_data)
+    assert {"ffr", "pressure_static_hyperemia_mmHg", "radius_mm"} <= set(tree.point_data)
     assert {"flow_rest_ml_min", "branch", "synthetic", "branch_name"} <= set(tree.cell_data)
     tissue = pyvista.read(done[0] / "perfusion.vtu")
     arrays = {
-        "pressure_hyperemia_mmHg",
+        "pressure_tissue_hyperemia_mmHg",
         "mbf_rest_ml_min_g",
         "territory",
         "aha_segment",

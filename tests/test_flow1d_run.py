@@ -89,12 +89,14 @@ def test_the_series_of_a_svoned_case(svoned):
     np.testing.assert_allclose(time, np.linspace(0.0, 1.0, 101), atol=1e-12)
     # the inlet's table in dyn/cm2
     inlet = np.interp(time, [0.0, 0.25, 1.0], [1e4, 1.4e4, 1e4]) / MMHG
-    np.testing.assert_allclose(column(rows, "a_0", "proximal", "pressure_mmHg"), inlet, atol=1.5)
+    np.testing.assert_allclose(
+        column(rows, "a_0", "proximal", "pressure_static_mmHg"), inlet, atol=1.5
+    )
     mean = {name: vessel["flow_mean_ml_min"] for name, vessel in said["vessels"].items()}
     assert mean["a_0"] == pytest.approx(mean["a_1"] + mean["b_0"], rel=0.01)
     assert mean["a_1"] == pytest.approx(mean["a_2"], rel=0.01)
     # a resistance of 1e5 dyn s/cm5 to 5000 dyn/cm2
-    pressure = column(rows, "b_0", "distal", "pressure_mmHg")
+    pressure = column(rows, "b_0", "distal", "pressure_static_mmHg")
     outflow = (pressure * MMHG - 500.0) / 1e10 / ML_MIN
     found = column(rows, "b_0", "distal", "flow_ml_min")
     np.testing.assert_allclose(found[:-1].mean(), outflow[:-1].mean(), rtol=0.02)
@@ -116,7 +118,7 @@ def test_an_openbf_case_over_given_cycles(tmp_path, monkeypatch):
         "place",
         "arc_mm",
         "time_s",
-        "pressure_mmHg",
+        "pressure_static_mmHg",
         "flow_ml_min",
     ]
     assert column(rows, "stem", "distal", "arc_mm")[0] == pytest.approx(100.0)

@@ -1,5 +1,7 @@
 """Places on a network by branch and distance, and what is built on the host inside programs."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,8 +11,16 @@ from coupled_cases import small_wall
 from flow1d_cases import star, waveform
 
 from jaxperf import InputError, solve_steady, SteadyProblem
-from jaxperf.darcy import darcy_mesh
-from jaxperf.flow1d import flow1d_problem, SavePoints, solve_flow1d, solve_periodic
+from jaxperf.coupling import PerfusionSolution
+from jaxperf.darcy import darcy_mesh, DarcySolution
+from jaxperf.flow1d import (
+    flow1d_problem,
+    Flow1DSolution,
+    PeriodicSolution,
+    SavePoints,
+    solve_flow1d,
+    solve_periodic,
+)
 from jaxperf.network import (
     build_network,
     declare_lesion,
@@ -21,6 +31,7 @@ from jaxperf.network import (
     without_lesions,
 )
 from jaxperf.observe import branch_summary
+from jaxperf.steady import SteadySolution
 from jaxperf.vessel import Blood, ConstantStiffness, SqrtAreaWall
 
 
@@ -164,3 +175,21 @@ def test_a_number_is_a_permeability(full_tensor):
     found = mesh.transmissibility(2e-9)
     assert np.array_equal(found, mesh.transmissibility(jnp.array(2e-9)))
     assert mesh.transmissibility(1).dtype == mesh.graph.volume.dtype
+
+
+@pytest.mark.parametrize(
+    "solution, has",
+    [
+        (SteadySolution, "pressure_total and pressure_static"),
+        (PerfusionSolution, "pressure_total and pressure_static and pressure_tissue"),
+        (Flow1DSolution, "pressure_static"),
+        (PeriodicSolution, "pressure_static"),
+        (DarcySolution, "pressure_tissue"),
+    ],
+)
+def test_no_solution_has_a_bare_pressure(solution, has):
+    empty = object.__new__(solution)
+    with pytest.raises(AttributeError, match=f"no field `pressure`; it has {has}\\."):
+        empty.pressure  # noqa: B018
+    fields = {field.name for field in dataclasses.fields(solution)}
+    assert "pressure" not in fields and set(has.split(" and ")) <= fields

@@ -258,8 +258,8 @@ def test_both_states_are_followed_over_one_beat(solved):
         series = beat.series
         assert series.places == tuple(case_places(results.prepared))
         assert series.time[0] == 0.0 and series.time[-1] == pytest.approx(60.0 / 70.0)
-        np.testing.assert_array_equal(series.pressure[0], series.pressure[-1])
-        assert np.isfinite(series.pressure).all() and np.isfinite(series.flow).all()
+        np.testing.assert_array_equal(series.pressure_static[0], series.pressure_static[-1])
+        assert np.isfinite(series.pressure_static).all() and np.isfinite(series.flow).all()
         assert beat.cycles < 20
         most = results.prepared.case.pulsatile.cycles_max
         cycles = f"cycles at {state}, {beat.cells} cells"
@@ -269,7 +269,7 @@ def test_both_states_are_followed_over_one_beat(solved):
         assert bed[-1] == [len(beat.outlet_flow)] * 2 + [False]
         inlet = series.index("LM", "ostium")
         aortic = in_mmHg(pulsation.heartbeat.aortic, series.time)
-        assert np.abs(series.pressure[:, inlet] - aortic).max() < 3.0
+        assert np.abs(series.pressure_static[:, inlet] - aortic).max() < 3.0
 
 
 def test_the_mean_of_a_beat_is_the_steady_solve(solved):
@@ -358,7 +358,7 @@ def test_the_command_line_writes_waveforms(written, solved, tmp_path):
         "place",
         "arc_mm",
         "time_s",
-        "pressure_mmHg",
+        "pressure_static_mmHg",
         "flow_ml_min",
     ]
     assert {row["state"] for row in rows} == {"rest", "hyperemia"}

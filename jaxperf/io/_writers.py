@@ -29,7 +29,8 @@ def write_tree(path: str | os.PathLike, network: VascularNetwork, **arrays: Any)
     are always written.
 
     **Arguments:** `arrays`: named with their unit, such as `flow_ml_min` (s,) for the lines,
-    `pressure_mmHg` (n,) at the nodes or (s, 2) at the ends of the segments.
+    `pressure_total_mmHg` (n,) at the nodes or `pressure_static_mmHg` (s, 2) at the ends of the
+    segments.
 
     **Errors:** [`InputError`][] naming an array that fits neither.
     """

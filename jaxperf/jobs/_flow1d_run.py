@@ -291,11 +291,11 @@ def _summary(case: Foreign, series: Series) -> dict[str, Any]:
     vessels = {}
     for name in case.vessel_name:
         i = series.index(name, "middle")
-        pressure, flow = series.pressure[:, i], series.flow[:, i]
+        pressure, flow = series.pressure_static[:, i], series.flow[:, i]
         vessels[name] = {
-            "pressure_mean_mmHg": series.mean(pressure),
-            "pressure_min_mmHg": float(pressure.min()),
-            "pressure_max_mmHg": float(pressure.max()),
+            "pressure_static_mean_mmHg": series.mean(pressure),
+            "pressure_static_min_mmHg": float(pressure.min()),
+            "pressure_static_max_mmHg": float(pressure.max()),
             "flow_mean_ml_min": series.mean(flow),
             "flow_min_ml_min": float(flow.min()),
             "flow_max_ml_min": float(flow.max()),
@@ -347,7 +347,7 @@ def _figure(case: Foreign, series: Series):
     curves = lambda values, shown: {
         case.vessel_name[s]: values[:, 3 * s + 1] for s in shown.tolist()
     }
-    time, pressure, flow = series.time, series.pressure, series.flow
+    time, pressure, flow = series.time, series.pressure_static, series.flow
     # of their own scale: an outlet may carry a hundredth of what the inlet does
     panels = [
         WaveformPanel("pressure", "pressure (mmHg)", time, curves(pressure, both)),

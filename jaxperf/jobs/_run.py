@@ -185,7 +185,7 @@ def _write_tree(path: Path, results: Results) -> None:
     arrays: dict[str, np.ndarray] = {}
     for state in results.states:
         solution = results.solution(state)
-        arrays[f"pressure_{state}_mmHg"] = np.asarray(solution.pressure_static) / PA_PER_MMHG
+        arrays[f"pressure_static_{state}_mmHg"] = np.asarray(solution.pressure_static) / PA_PER_MMHG
         arrays[f"flow_{state}_ml_min"] = np.asarray(solution.flow) / M3_S_PER_ML_MIN
     synthetic = np.isin(np.array(network.branch_name), results.synthetic_branches)
     reduction = np.zeros(network.n_segments)
@@ -211,7 +211,7 @@ def _write_tissue(path: Path, results: Results) -> None:
     arrays: dict[str, np.ndarray] = {}
     for state in results.states:
         tissue = np.asarray(results.solution(state).pressure_tissue)
-        arrays[f"pressure_{state}_mmHg"] = tissue / PA_PER_MMHG
+        arrays[f"pressure_tissue_{state}_mmHg"] = tissue / PA_PER_MMHG
         arrays[f"mbf_{state}_ml_min_g"] = results.mbf[state]
     names = np.array(prepared.territory_name)
     write_perfusion(

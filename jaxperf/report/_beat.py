@@ -79,8 +79,8 @@ def _branch_summary(
         "flow_systolic_over_diastolic": (
             series.mean(flow, systole) / in_diastole if in_diastole else math.nan
         ),
-        "pressure_distal_mean_mmHg": series.mean(series.pressure[:, last]),
-        "pressure_ratio": _ratio(results, series, last),
+        "pressure_static_distal_mean_mmHg": series.mean(series.pressure_static[:, last]),
+        "pressure_ratio": _ratio(results, state, series, last),
         "pressure_ratio_steady": _steady_ratio(results, state, end),
     }
 
@@ -92,15 +92,16 @@ def _lesion_summary(results: Results, state: str, series: Series, i: int) -> dic
         "branch": lesion.branch,
         "start_mm": lesion.start_mm,
         "end_mm": lesion.end_mm,
-        "pressure_ratio": _ratio(results, series, at),
+        "pressure_ratio": _ratio(results, state, series, at),
         "pressure_ratio_steady": _steady_ratio(results, state, series.places[at]),
         "flow_mean_ml_min": series.mean(series.flow[:, at]),
     }
 
 
-def _ratio(results: Results, series: Series, i: int) -> float:
+def _ratio(results: Results, state: str, series: Series, i: int) -> float:
     """Mean static pressure over mean aortic pressure: FFR, at hyperemia."""
-    return series.mean(series.pressure[:, i]) / (results.pressure_aortic("hyperemia") / PA_PER_MMHG)
+    aortic_mmHg = results.pressure_aortic(state) / PA_PER_MMHG
+    return series.mean(series.pressure_static[:, i]) / aortic_mmHg
 
 
 def _steady_ratio(results: Results, state: str, place: Place) -> float:

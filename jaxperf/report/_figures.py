@@ -82,9 +82,11 @@ def _beat_panels(
     names = [n for n in results.prepared.territory_name if n in tree.branch_name][:_MOST_WAVES]
     behind = [i for i, p in enumerate(series.places) if p.name.startswith("behind")][:_MOST_WAVES]
     for i in behind:
-        pressure[f"{series.places[i].branch}, {series.places[i].name}"] = series.pressure[:, i]
+        pressure[f"{series.places[i].branch}, {series.places[i].name}"] = series.pressure_static[
+            :, i
+        ]
     if not behind:
-        pressure |= {n: series.pressure[:, series.index(n, "distal")] for n in names}
+        pressure |= {n: series.pressure_static[:, series.index(n, "distal")] for n in names}
     pressure["left ventricle"] = in_mmHg(heartbeat.lv)
     flow = {n: series.flow[:, series.index(n, "ostium", "proximal")] for n in names}
     return [

@@ -106,7 +106,7 @@ def terminal_facts(
 ) -> dict[str, Any]:
     """Volumes of the terminal regions and pressures of the terminals, with their variation."""
     values = {"terminal_region_mm3": volume / M_PER_MM**3}
-    values |= {f"terminal_pressure_{state}_mmHg": p for state, p in pressure_mmHg.items()}
+    values |= {f"terminal_pressure_total_{state}_mmHg": p for state, p in pressure_mmHg.items()}
     return {name: spread(value[grown]) for name, value in values.items()}
 
 

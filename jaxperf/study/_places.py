@@ -65,7 +65,7 @@ class Series:
     places: tuple[Place, ...]
     period: float
     time: Float[np.ndarray, " k"]
-    pressure: Float[np.ndarray, "k m"]
+    pressure_static: Float[np.ndarray, "k m"]
     flow: Float[np.ndarray, "k m"]
 
     def index(self, branch: str, *names: str) -> int:
@@ -93,7 +93,7 @@ class Series:
                 "place": place.name,
                 "arc_mm": place.arc_mm,
                 "time_s": float(self.time[k]),
-                "pressure_mmHg": float(self.pressure[k, i]),
+                "pressure_static_mmHg": float(self.pressure_static[k, i]),
                 "flow_ml_min": float(self.flow[k, i]),
             }
             for i, place in enumerate(self.places)
@@ -118,6 +118,6 @@ def series_of(
         places=tuple(places),
         period=period,
         time=np.linspace(0.0, period, k + 1),
-        pressure=first_last(pressure) / PA_PER_MMHG,
+        pressure_static=first_last(pressure) / PA_PER_MMHG,
         flow=first_last(flow) / M3_S_PER_ML_MIN,
     )
