@@ -2,3 +2,6 @@
 
 # Time that a wave takes through a cell of a vessel, s.
 DEFAULT_CELL_TIME = 3e-4
+# Longest time step over it. Waves under load and on moving blood are faster than in the unloaded
+# vessel; this leaves them a factor of two.
+DEFAULT_CFL = 0.45

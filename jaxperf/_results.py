@@ -12,19 +12,21 @@ from ._misc import is_traced
 
 
 class RESULTS(eqx.Enumeration):
-    """What happened and what to try; the case layer adds which vessel."""
+    """What happened and what to try; arguments stand between backticks."""
 
     successful = ""
     max_steps_reached = (
         "Newton's method reached the largest number of steps before the residual reached its "
-        "tolerance. Raise max_steps, or look for a vessel whose radius or boundary is out of range."
+        "tolerance. Raise `max_steps`, or look for a vessel whose radius or boundary is out of "
+        "range."
     )
     line_search_stalled = (
         "No step along Newton's direction lowers the residual. Look for a vessel of extreme "
         "radius or a lesion close to occlusion, or solve in float64."
     )
     linear_solver_failed = (
-        "The linear solver did not reach its tolerance. Raise its max_steps, or look for "
+        "The linear solver did not reach its tolerance. Raise its largest number of steps "
+        "(`max_linear_steps` of a coupled solve, `max_steps` of a Darcy method), or look for "
         "permeability or conductances that differ by many orders of magnitude."
     )
     no_pressure_level = (
@@ -44,19 +46,19 @@ class RESULTS(eqx.Enumeration):
         "large flow, a stiff inlet or a wrong unit, or raise the wall stiffness."
     )
     step_too_long = (
-        "The time step is too long for the waves under load. Lower cfl, or give a controller."
+        "The time step is too long for the waves under load. Lower `cfl`, or give a `controller`."
     )
     controller_gave_up = (
         "The controller of the step size reached its largest number of steps or its smallest "
-        "step. Raise max_steps, or loosen its tolerances."
+        "step. Raise `max_steps`, or loosen its tolerances."
     )
     no_steady_start = (
-        "No steady flow was found to start from. Give initial, or look for a vessel that closes "
+        "No steady flow was found to start from. Give `initial`, or look for a vessel that closes "
         "under the mean pressures, a wrong unit, or a boundary without any pressure."
     )
     cycles_exhausted = (
-        "The flow does not yet repeat itself after the largest number of cycles. Raise max_cycles "
-        "or the tolerance, or look for an outlet of very large compliance."
+        "The flow does not yet repeat itself after the largest number of cycles. Raise "
+        "`max_cycles` or `tolerance`, or look for an outlet of very large compliance."
     )
     nonfinite = (
         "A pressure or flow is not finite. Check that a pressure is prescribed somewhere, and "

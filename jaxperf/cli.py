@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from . import casefile, jobs, study
-from ._defaults import DEFAULT_CELL_TIME
+from ._defaults import DEFAULT_CELL_TIME, DEFAULT_CFL
 
 if TYPE_CHECKING:
     from ._progress import Progress
@@ -314,9 +314,16 @@ def flow1d(
         int | None,
         typer.Option(min=1, help="Cycles to run; until nothing changes where left out."),
     ] = None,
+    max_cycles: Annotated[int, typer.Option(min=1, help="Without --cycles: cycles at most.")] = 100,
+    tolerance: Annotated[
+        float, typer.Option(min=1e-12, max=1e-1, help="Change over a cycle that counts as none.")
+    ] = 1e-5,
     cell_time: Annotated[
         float, typer.Option(min=1e-6, max=1e-1, help="Time of a wave through a cell, s.")
     ] = DEFAULT_CELL_TIME,
+    cfl: Annotated[
+        float, typer.Option(min=1e-3, max=0.9, help="Longest time step over it.")
+    ] = DEFAULT_CFL,
     overwrite: _Overwrite = False,
     as_json: _Json = False,
     quiet: _Quiet = False,
@@ -328,7 +335,10 @@ def flow1d(
             case_file,
             out=out,
             cycles=cycles,
+            max_cycles=max_cycles,
+            tolerance=tolerance,
             cell_time=cell_time,
+            cfl=cfl,
             overwrite=overwrite,
             progress=progress,
         )

@@ -168,9 +168,9 @@ STILL = (
     ("text", "says"),
     [
         (None, "there is no such file"),
-        ("", "it is neither"),
-        ("a: [1\n", "it is neither"),
-        (Y_TREE, "it is neither"),
+        ("", "the file is empty"),
+        ("a: [1\n", "in no known format of a 1-D case"),
+        (Y_TREE, "in no known format of a 1-D case"),
         ("kind: patient\ntree: {}\nventricle: {}\n", "Run it with `jaxperf run`"),
         (OPENBF.replace("tn: 3", "tn: 2"), "vessel left"),
         (OPENBF.replace("beat.dat", "nowhere.dat"), "nowhere.dat: there is no such file"),
@@ -231,6 +231,6 @@ def test_a_failed_run_is_exit_code_one(tmp_path, monkeypatch):
 
 
 def test_options_out_of_range_are_refused(tmp_path):
-    for option in (["--cycles", "0"], ["--cell-time", "0"]):
+    for option in (["--cycles", "0"], ["--cell-time", "0"], ["--cfl", "1"], ["--max-cycles", "0"]):
         result = CliRunner().invoke(app, ["flow1d", "x", "--out", str(tmp_path / "o"), *option])
         assert result.exit_code == 2

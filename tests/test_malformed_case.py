@@ -215,7 +215,9 @@ CASES = [
         "nothing.nii.gz",
         "no such file",
     ),
-    Malformed("format unknown", put("tree.file", "tree.obj"), "tree.format", "suffix"),
+    Malformed(
+        "format unknown", put("tree.file", "tree.obj"), "tree.obj", "in no known format of a tree"
+    ),
     Malformed("ventricle twice", put("ventricle.ellipsoid", {}), "ventricle", "either"),
     Malformed("synthetic vessel in a patient", put("synthetic_rca", {}), "the case", "composite"),
     Malformed(

@@ -59,9 +59,9 @@ class _Epicardium:
         if not hit.any():
             raise InputError(
                 "a ray from the ventricles' inside meets no tissue",
-                where="synthetic_rca",
+                where="synthetic_right_coronary",
                 expected="labels of wall, LV cavity and RV cavity that join",
-                fix="Check the label numbers under ventricle.labels",
+                fix="Check the numbers of the labels",
             )
         return at[int(np.flatnonzero(hit)[-1])]
 
@@ -125,7 +125,7 @@ def synthetic_right_coronary(
         start -= _PL_SPREAD_DEG
         point = _smoothed(np.stack(along + down))
         courses.append(Course(name(f"PL {i + 1}"), point, parent, at, share=share))
-    return network_from_courses(courses, frame=mesh.frame, where="synthetic_rca")
+    return network_from_courses(courses, frame=mesh.frame, where="synthetic_right_coronary")
 
 
 def _reach(point: Float[np.ndarray, "p 3"], n: int) -> float:
@@ -169,7 +169,7 @@ def _posterior_groove(
     if len(kept) < 3:
         raise InputError(
             f"the RV cavity (label {rv_label}) reaches over {len(kept)} levels of the long axis",
-            where="synthetic_rca",
+            where="synthetic_right_coronary",
             expected="an RV cavity beside the left ventricle",
             fix="Check the label of the RV cavity",
         )
@@ -208,7 +208,7 @@ def _tricuspid(
     if upward.sum() < 10:
         raise InputError(
             f"the RV cavity (label {rv_label}) is not open towards the base",
-            where="synthetic_rca",
+            where="synthetic_right_coronary",
             expected="a cavity that meets the background at the tricuspid valve",
             fix="Label the right atrium 0",
         )

@@ -9,8 +9,10 @@ if TYPE_CHECKING:
         case_schema as case_schema,
         Growth as Growth,
         Pulsatile as Pulsatile,
+        Solver as Solver,
         StateSection as StateSection,
     )
+    from ._words import CASE_WORDS as CASE_WORDS, in_words as in_words, speaking as speaking
 else:
     from .._lazy import lazy_names
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from .._defaults import DEFAULT_CELL_TIME
+from .._defaults import DEFAULT_CELL_TIME, DEFAULT_CFL
 
 Frame = Literal["LPS", "RAS", "model"]
 Unit = Literal["mm", "cm", "m", "um"]
@@ -34,9 +34,10 @@ class Tree(Section):
     """The coronary tree: a file, or the built-in demonstration."""
 
     file: str | None = Field(default=None, description="Path of the tree, below the data folder.")
-    format: Literal["swc", "centerlines", "svoned"] | None = Field(
+    format: str | None = Field(
         default=None,
-        description="Format of the file; from its suffix (.swc, .vtp, .in) where left out.",
+        description="Format of the file: swc, centerlines or svoned; from its suffix (.swc, .vtp, "
+        ".in) where left out.",
     )
     units: Unit | None = Field(default=None, description="Unit of length of the file. Required.")
     frame: Frame | None = Field(
@@ -410,6 +411,10 @@ class Pulsatile(Section):
         default=DEFAULT_CELL_TIME,
         description="Time that a wave takes through one cell of a vessel.",
     )
+    cfl: Annotated[float, Field(gt=0.0, le=0.9)] = Field(
+        default=DEFAULT_CFL,
+        description="Longest time step over cell_time_s. Waves under load are faster than at rest.",
+    )
     cycles_max: int = Field(default=50, ge=1, description="Beats until which it must be periodic.")
     tolerance: Annotated[float, Field(gt=0.0, lt=0.1)] = Field(
         default=1e-6,
@@ -445,6 +450,10 @@ class Solver(Section):
     """Limits of the solve."""
 
     calibration_rtol: Positive = Field(default=1e-6, description="Tolerance of the flow targets.")
+    max_steps: int = Field(default=50, ge=1, description="Newton steps of a coupled solve at most.")
+    max_linear_steps: int = Field(
+        default=20_000, ge=1, description="Products with the matrix in one Newton step at most."
+    )
 
 
 class Checks(Section):

@@ -89,7 +89,7 @@ def calibrate(
     if (mbf_hyperemia_ml_min_g is None) == (hyperemia_factor is None):
         raise InputError(
             "both or none of mbf_hyperemia_ml_min_g and hyperemia_factor are given",
-            where="microcirculation",
+            where="calibrate",
             expected="exactly one of the two",
             fix="Remove one",
         )
@@ -209,7 +209,7 @@ def _check_targets(rest, hyperemia, factor):
         if not (np.isfinite(value) and value > least):
             raise InputError(
                 f"{name} is {value}",
-                where="microcirculation",
+                where="calibrate",
                 expected=f"a number above {least}",
                 fix="Published means are near 1.0 at rest and 3.5 ml/min/g in hyperemia",
             )
@@ -259,8 +259,8 @@ def _rest(problem, target, capillary, system_pressure, rtol, solve, report):
     if not above_sink > 0:
         raise InputError(
             f"the capillary pressure lies {above_sink / PA_PER_MMHG:.1f} mmHg above the sink",
-            where="microcirculation.pressure_capillary_mmHg",
-            expected="a capillary pressure above pressure_sink_mmHg",
+            where="`pressure_capillary_mmHg`",
+            expected="a capillary pressure above `pressure_sink`",
             fix="Raise one or lower the other",
         )
     beta_sink = per_volume / above_sink
@@ -291,7 +291,7 @@ def _rest(problem, target, capillary, system_pressure, rtol, solve, report):
         beta_source = per_volume / (expected - capillary)
     raise InputError(
         f"a mean flow of {target} ml/min/g is out of reach: {reached:.4g} was reached",
-        where="microcirculation.mbf_rest_ml_min_g",
+        where="`mbf_rest_ml_min_g`",
         expected="a target that the vessels can carry at this inlet pressure",
         fix="Lower the target, or check the radii and the unit of the tree",
     )
@@ -322,7 +322,7 @@ def _factor(problem, rest, at_rest, target, rtol, solve, report):
             break
     raise InputError(
         f"a mean flow of {target} ml/min/g is out of reach: {low_flow:.4g} at dilation {low:.4g}",
-        where="microcirculation.mbf_hyperemia_ml_min_g",
+        where="`mbf_hyperemia_ml_min_g`",
         expected="a target that the vessels can carry at this inlet pressure",
         fix="Lower the target, or check the radii and the unit of the tree",
     )

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._custom_types import as_leaf, float_leaf, Parameter
-from .._defaults import DEFAULT_CELL_TIME
+from .._defaults import DEFAULT_CELL_TIME, DEFAULT_CFL
 from .._misc import InputError, is_traced
 from ..network import check_boundary, Ladder, VascularNetwork, Waveform
 from ..steady import Boundary
@@ -122,7 +122,7 @@ def flow1d_problem(
     *,
     period: float | None = None,
     cell_time: float = DEFAULT_CELL_TIME,
-    cfl: float = 0.45,
+    cfl: float = DEFAULT_CFL,
     pressure_external: ExternalPressure | None = None,
     wall_viscosity: Parameter | float | None = None,
     junction_pressure: Literal["total", "static"] = "total",
@@ -135,7 +135,7 @@ def flow1d_problem(
     - `period`: s; that of the waveforms where left out.
     - `cell_time`: resolution, see [`make_grid`][].
     - `cfl`: the longest time step over `cell_time`. Waves under load and on moving blood are
-      faster than in the unloaded vessel; 0.45 leaves them a factor of two.
+      faster than in the unloaded vessel; the default leaves them a factor of two.
     - the others: see [`Flow1DProblem`][].
 
     **Errors:** [`InputError`][] for waveforms of different periods, or none and no `period`.
@@ -145,7 +145,7 @@ def flow1d_problem(
             f"cfl is {cfl}",
             where="flow1d_problem",
             expected="a number above 0, at most 0.9",
-            fix="Leave it at 0.45",
+            fix=f"Leave it at {DEFAULT_CFL}",
         )
     grid = make_grid(network, boundary, blood, wall, cell_time=cell_time)
     time_step = cfl * cell_time

@@ -121,9 +121,9 @@ def _next_queue(run: Run) -> None:
         raise InputError(
             f"{left.size} of {run.plan.site_tree.size} terminals find no place, of trees "
             f"{', '.join(str(int(t)) for t in trees[:8])}",
-            where="growth",
+            where="grow_forest",
             expected="room in the wall for all vessels",
-            fix="Use another seed, a larger root_spacing_mm or a smaller terminal diameter",
+            fix="Use another `seed`, a larger `root_spacing` or a smaller `terminal_radius`",
         )
 
 
@@ -146,7 +146,7 @@ def _settle(run: Run, wall: Wall) -> tuple[int, int]:
     if left:
         raise InputError(
             f"{left} pairs of vessels still intersect after they were pushed apart",
-            where="growth",
+            where="grow_forest",
             expected="room in the wall for all vessels",
             fix="Ask for fewer terminals, a larger exponent or a smaller terminal diameter",
         )

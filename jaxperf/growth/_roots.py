@@ -60,9 +60,9 @@ def forest_roots(
     if outlet.size == 0:
         raise InputError(
             "the network has no outlet that may carry a tree",
-            where="growth",
+            where="grow_forest",
             expected="at least one outlet over the left ventricle",
-            fix="Take an outlet out of boundary.outlets",
+            fix="Take an outlet out of `closed`",
         )
     side = _side_roots(network, mesh, outlet, left_out, spacing, reach)
     node = np.concatenate([outlet, side])
@@ -84,7 +84,7 @@ def _given_shares(
         if not match or not value > 0.0:
             raise InputError(
                 f"a share of {value} for {key!r}",
-                where="growth.territory_share_percent",
+                where="`territory_share`",
                 expected=f"a positive share for each of {', '.join(names)}",
                 fix="Name the territories as the tree's branches are named",
             )
@@ -92,7 +92,7 @@ def _given_shares(
     if not share.all():
         raise InputError(
             f"there is no share for {names[int(np.argmin(share))]}",
-            where="growth.territory_share_percent",
+            where="`territory_share`",
             expected=f"a positive share for each of {', '.join(names)}",
             fix="Add it, or leave the shares to the calibres",
         )

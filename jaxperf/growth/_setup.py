@@ -74,9 +74,9 @@ def _from_roots(problem: GrowthProblem, wall: Wall, roots: Roots, left_out: tupl
     if problem.n_terminals < n_trees:
         raise InputError(
             f"{problem.n_terminals} terminals for {n_trees} trees",
-            where="growth.n_terminals",
+            where="`n_terminals`",
             expected="at least one terminal per tree",
-            fix="Ask for more terminals, or a larger root_spacing_mm",
+            fix="Ask for more terminals, or a larger `root_spacing`",
         )
     fixed = _fixed_vessels(network, mesh)
     origin = to_wall(mesh, np.asarray(network.node_position)[roots.node])

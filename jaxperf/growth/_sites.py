@@ -52,10 +52,10 @@ def spread_sites(
         i = int(np.argmin(room - count))
         raise InputError(
             f"tree {i} has room for {room[i]} of its {count[i]} terminals in its territory",
-            where="growth",
+            where="grow_forest",
             expected="a part of the wall for every tree, free of the segmented vessels",
-            fix="Give its vessel territory a larger share, or ask for fewer terminals or a larger "
-            "root_spacing_mm",
+            fix="Give its vessel territory a larger `territory_share`, or ask for fewer "
+            "`n_terminals` or a larger `root_spacing`",
         )
     chosen = [
         rng.choice(np.arange(first[i], first[i + 1]), count[i], replace=False)

@@ -4,6 +4,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._centerlines import read_centerlines as read_centerlines
+    from ._formats import (
+        Format as Format,
+        reader_of as reader_of,
+        READERS as READERS,
+        WRITERS as WRITERS,
+    )
     from ._frames import (
         mesh_in_frame as mesh_in_frame,
         network_in_frame as network_in_frame,

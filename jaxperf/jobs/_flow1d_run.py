@@ -2,7 +2,6 @@
 
 import functools
 import os
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,12 @@ import numpy as np
 import yaml
 from jaxtyping import Float
 
-from .._defaults import DEFAULT_CELL_TIME
+from .._defaults import DEFAULT_CELL_TIME, DEFAULT_CFL
 from .._misc import InputError
 from .._progress import Progress
 from .._results import SolveError
 from .._versions import versions
+from ..casefile import read_yaml, speaking
 from ..flow1d import (
     ExternalPressure,
     flow1d_problem,
@@ -27,9 +27,9 @@ from ..flow1d import (
     solve_periodic,
 )
 from ..io import (
+    Format,
     OpenBFCase,
-    read_openbf,
-    read_svoned,
+    reader_of,
     SvOneDCase,
     SvOneDMaterial,
     write_csv,
@@ -50,12 +50,16 @@ from ..vessel import (
 from ._folder import run_folder
 
 _SAMPLES = 100
-_CYCLES_MAX = 100
-_TOLERANCE = 1e-5
 # Vessels beside the inlet's in the figure: those that carry most of the blood out.
 _MOST_OUTLETS = 5
-_CARD = re.compile(r"^\s*(MODEL|NODE|SEGMENT|SOLVEROPTIONS|MATERIAL|JOINT)\s", re.MULTILINE)
-_EXPECTED = "an openBF case (YAML) or a svOneDSolver input file (.in)"
+# Advice in the words of the command.
+_WORDS = {
+    ", or solve in float64": "",
+    "Give `initial`, or look": "Look",
+    "Lower `cfl`, or give a `controller`": "Lower --cfl",
+    "`max_cycles`": "--max-cycles",
+    "`tolerance`": "--tolerance",
+}
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,10 @@ def run_flow1d(
     *,
     out: str | os.PathLike,
     cycles: int | None = None,
+    max_cycles: int = 100,
+    tolerance: float = 1e-5,
     cell_time: float = DEFAULT_CELL_TIME,
+    cfl: float = DEFAULT_CFL,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -83,7 +90,9 @@ def run_flow1d(
 
     - `cycles`: run so many from the steady state and keep the last; to the periodic state where
       left out.
-    - `cell_time`: time that a wave takes through a cell, s.
+    - `max_cycles`, `tolerance`: cycles at most, and the change over a cycle that counts as none,
+      relative to the largest pressure and flow.
+    - `cell_time`: time that a wave takes through a cell, s; `cfl`: longest time step over it.
     - `out`, `overwrite`, `progress`: as for `run_case`.
 
     **Errors:** [`InputError`][] for bad input and an existing folder, [`SolveError`][] where a
@@ -91,14 +100,22 @@ def run_flow1d(
     """
     progress = progress or Progress()
     progress.stages = ("read", "solve", "write", "figures")
-    with run_folder(out, overwrite) as folder:
+    settings = {
+        "cycles": cycles,
+        "max_cycles": max_cycles,
+        "tolerance": tolerance,
+        "cell_time_s": cell_time,
+        "cfl": cfl,
+        "samples": _SAMPLES,
+    }
+    with run_folder(out, overwrite) as folder, speaking(_WORDS):
         with progress.stage("read"):
             begin = time.perf_counter()
-            case = read_foreign(path, cell_time)
+            case = read_foreign(path, cell_time, cfl)
             setup = time.perf_counter() - begin
         with progress.stage("solve"):
             begin = time.perf_counter()
-            series, took = _solve(case, cycles, progress)
+            series, took = _solve(case, cycles, max_cycles, tolerance, progress)
             solve = time.perf_counter() - begin
         said = {
             **_summary(case, series),
@@ -108,50 +125,53 @@ def run_flow1d(
             "seed": None,
         }
         with progress.stage("write"):
-            _write(folder, said, series, Path(path), cycles, cell_time)
+            _write(folder, said, series, Path(path), settings)
         with progress.stage("figures"):
             (folder / "figures").mkdir()
             save_figure(folder / "figures" / "waveforms.png", _figure(case, series))
     return said
 
 
-def read_foreign(path: str | os.PathLike, cell_time: float = DEFAULT_CELL_TIME) -> Foreign:
-    """Read an openBF or svOneDSolver case, known by what is in it.
+def read_foreign(
+    path: str | os.PathLike, cell_time: float = DEFAULT_CELL_TIME, cfl: float = DEFAULT_CFL
+) -> Foreign:
+    """Read a case of another solver, in one of the formats that hold a 1-D case.
 
     **Errors:** [`InputError`][] for another file, and for what the solver cannot represent.
     """
-    kind = _format_of(path)
-    if kind == "openBF":
-        openbf = read_openbf(path)
-        problem = openbf_problem(openbf, cell_time)
-        return Foreign(openbf.name, kind, problem, openbf.network.branch_name)
-    svoned = read_svoned(path)
-    problem = svoned_problem(svoned, cell_time, str(path))
-    return Foreign(svoned.name, kind, problem, svoned.segment_name)
+    reader = _reader(path)
+    case = reader.use(path)
+    if isinstance(case, OpenBFCase):
+        problem, names = openbf_problem(case, cell_time, cfl), case.network.branch_name
+    else:
+        problem, names = svoned_problem(case, cell_time, cfl, where=str(path)), case.segment_name
+    return Foreign(case.name, reader.name, problem, names)
 
 
-def _format_of(path: str | os.PathLike) -> str:
-    path, where = Path(path), str(path)
-    refuse = lambda what, fix: InputError(what, where=where, expected=_EXPECTED, fix=fix)
-    if not path.is_file():
-        raise refuse(
-            "it is a folder" if path.is_dir() else "there is no such file", "Check the path"
-        )
-    text = path.read_text(encoding="utf-8", errors="replace")
-    if _CARD.search(text):
-        return "svOneDSolver"
+def _reader(path: str | os.PathLike) -> Format:
     try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise refuse("it is neither", "Check that this is the right file") from None
-    if isinstance(raw, dict) and "network" in raw:
-        return "openBF"
-    if isinstance(raw, dict) and {"tree", "ventricle"} & set(raw):
-        raise refuse("it is a case of jaxperf", "Run it with `jaxperf run`, with flow: pulsatile")
-    raise refuse("it is neither", "Check that this is the right file")
+        return reader_of(path, "1-D case")
+    except InputError as error:
+        if not _is_case(path):
+            raise
+        raise InputError(
+            "it is a case of jaxperf",
+            where=str(path),
+            expected=error.expected,
+            fix="Run it with `jaxperf run`, with flow: pulsatile",
+        ) from error
 
 
-def openbf_problem(case: OpenBFCase, cell_time: float = DEFAULT_CELL_TIME) -> Flow1DProblem:
+def _is_case(path: str | os.PathLike) -> bool:
+    try:
+        return bool({"tree", "ventricle"} & set(read_yaml(path)))
+    except InputError:
+        return False
+
+
+def openbf_problem(
+    case: OpenBFCase, cell_time: float = DEFAULT_CELL_TIME, cfl: float = DEFAULT_CFL
+) -> Flow1DProblem:
     """An openBF case as a transient problem.
 
     Static pressure is continuous at all junctions, as openBF has it at branchings; where it joins
@@ -170,6 +190,7 @@ def openbf_problem(case: OpenBFCase, cell_time: float = DEFAULT_CELL_TIME) -> Fl
             pressure_external=float(around[0]) if uniform else 0.0,
         ),
         cell_time=cell_time,
+        cfl=cfl,
         pressure_external=None if uniform else _constant(around, case.period),
         wall_viscosity=jnp.asarray(viscosity) if viscosity.any() else None,
         junction_pressure="static",
@@ -179,7 +200,11 @@ def openbf_problem(case: OpenBFCase, cell_time: float = DEFAULT_CELL_TIME) -> Fl
 
 
 def svoned_problem(
-    case: SvOneDCase, cell_time: float = DEFAULT_CELL_TIME, where: str = "svOneDSolver case"
+    case: SvOneDCase,
+    cell_time: float = DEFAULT_CELL_TIME,
+    cfl: float = DEFAULT_CFL,
+    *,
+    where: str = "svOneDSolver case",
 ) -> Flow1DProblem:
     """A svOneDSolver case as a transient problem, with static pressures throughout.
 
@@ -195,6 +220,7 @@ def svoned_problem(
         Blood(material.density, ConstantViscosity(material.viscosity), material.profile_exponent),
         SvOneDWall(OlufsenStiffness(material.k1, material.k2, material.k3)),
         cell_time=cell_time,
+        cfl=cfl,
         pressure_external=_constant(reference, period) if reference.any() else None,
         junction_pressure="static",
         boundary_pressure="static",
@@ -252,7 +278,9 @@ def vessel_places(network: VascularNetwork, names: tuple[str, ...]) -> list[Plac
     ]
 
 
-def _solve(case: Foreign, cycles: int | None, progress: Progress) -> tuple[Series, int]:
+def _solve(
+    case: Foreign, cycles: int | None, max_cycles: int, tolerance: float, progress: Progress
+) -> tuple[Series, int]:
     """The last cycle, and how many were run."""
     problem = case.problem
     places = vessel_places(problem.network, case.vessel_name)
@@ -267,8 +295,8 @@ def _solve(case: Foreign, cycles: int | None, progress: Progress) -> tuple[Serie
                 problem,
                 points=points,
                 samples=_SAMPLES,
-                max_cycles=_CYCLES_MAX,
-                tolerance=_TOLERANCE,
+                max_cycles=max_cycles,
+                tolerance=tolerance,
                 progress=functools.partial(progress.tell, size, at_most=True),
             )
             took = int(found.cycles)
@@ -312,22 +340,9 @@ def _summary(case: Foreign, series: Series) -> dict[str, Any]:
 
 
 def _write(
-    folder: Path,
-    said: dict[str, Any],
-    series: Series,
-    path: Path,
-    cycles: int | None,
-    cell_time: float,
+    folder: Path, said: dict[str, Any], series: Series, path: Path, settings: dict[str, Any]
 ) -> None:
-    settings = {
-        "case": os.fspath(path.absolute()),
-        "format": said["format"],
-        "cell_time_s": cell_time,
-        "cycles": cycles,
-        "cycles_max": _CYCLES_MAX,
-        "tolerance": _TOLERANCE,
-        "samples": _SAMPLES,
-    }
+    settings = {"case": os.fspath(path.absolute()), "format": said["format"], **settings}
     text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
     (folder / "config.yaml").write_text(text, encoding="utf-8")
     write_json(folder / "versions.json", {**versions(), "data": os.fspath(path.absolute().parent)})

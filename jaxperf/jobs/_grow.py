@@ -9,7 +9,7 @@ import numpy as np
 
 from .._misc import InputError
 from .._progress import Progress
-from ..casefile import Case
+from ..casefile import Case, speaking
 from ..geometry import terminal_regions, transmural_depth
 from ..growth import grow_forest, GrowthProblem, is_checkpoint, save_forest
 from ..io import write_tree
@@ -31,6 +31,7 @@ from ..units import M_PER_MM
 from ._folder import run_folder
 
 
+@speaking()
 def grow_case(
     case: Case,
     *,

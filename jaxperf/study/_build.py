@@ -23,11 +23,9 @@ from ..geometry import (
 from ..io import (
     mesh_in_frame,
     network_in_frame,
-    read_centerlines,
-    read_svoned,
-    read_swc,
     read_tets,
     read_voxel_labels,
+    reader_of,
     to_frame,
 )
 from ..network import (
@@ -126,39 +124,16 @@ def read_tree(case: Case, data: Path, heart: Heart | None) -> VascularNetwork:
         return network_in_frame(dataclasses.replace(network, frame="RAS"), FRAME)
     assert tree.file is not None and tree.units is not None and tree.frame is not None
     file = data / tree.file
-    kind = tree.format or _format_of(file)
-    names = dict(tree.branches) or None
-    if kind == "swc":
-        network = read_swc(file, units=tree.units, frame=tree.frame, branch_name=names)
-    elif kind == "centerlines":
-        network = read_centerlines(
-            file, units=tree.units, frame=tree.frame, branch_name=names, n_roots=tree.n_roots
-        )
-    else:
-        if tree.units != "cm":
-            raise InputError(
-                f"units is {tree.units!r}",
-                where="tree.units",
-                expected="cm: svOneDSolver files are in centimetre, gram, second",
-                fix="Write units: cm",
-            )
-        renamed = {str(key): name for key, name in tree.branches.items()} or None
-        network = read_svoned(file, frame=tree.frame, branch_name=renamed).network
+    network = reader_of(file, "tree", tree.format).use(
+        file,
+        units=tree.units,
+        frame=tree.frame,
+        branch_name=dict(tree.branches) or None,
+        n_roots=tree.n_roots,
+    )
     if heart is not None and heart.ellipsoid is not None and network.frame == "model":
         network = dataclasses.replace(network, frame="RAS")
     return network_in_frame(network, FRAME)
-
-
-def _format_of(file: Path) -> str:
-    kind = {".swc": "swc", ".vtp": "centerlines", ".in": "svoned"}.get(file.suffix.lower())
-    if kind is None:
-        raise InputError(
-            f"the format of {file.name} does not follow from its suffix",
-            where="tree.format",
-            expected=".swc, .vtp or .in, or the key `format`",
-            fix="State format: swc, centerlines or svoned",
-        )
-    return kind
 
 
 def joined(first: VascularNetwork, second: VascularNetwork) -> VascularNetwork:

@@ -13,7 +13,7 @@ from scipy.spatial import KDTree
 
 from .._misc import InputError
 from ..anatomy import SYNTHETIC
-from ..casefile import Case, case_errors, read_yaml
+from ..casefile import Case, case_errors, read_yaml, speaking
 from ..geometry import transmural_depth
 from ..network import (
     branch_course,
@@ -143,7 +143,8 @@ def _finding(error: InputError) -> Finding:
 
 def _tried(build: Callable[[], Any], found: list[Finding]) -> Any:
     try:
-        return build()
+        with speaking():
+            return build()
     except InputError as error:
         found.append(_finding(error))
         return None

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from .._custom_types import as_leaf
 from .._progress import Progress
 from ..anatomy import terminal_sites
-from ..casefile import Case
+from ..casefile import Case, speaking
 from ..coupling import Microcirculation, perfused_tissue, PerfusionProblem
 from ..darcy import check_permeability, transversely_isotropic
 from ..geometry import (
@@ -139,6 +139,7 @@ def build_regions(
     return terminal_regions(heart.mesh, site, owner, width, len(terminal))
 
 
+@speaking()
 def prepare_case(case: Case, data: str | os.PathLike, progress: Progress) -> Prepared:
     """Read, build and grow everything a solve needs."""
     data = Path(data)

@@ -16,7 +16,7 @@ from .._custom_types import as_leaf
 from .._misc import InputError
 from .._progress import Progress
 from .._results import SolveError
-from ..casefile import Pulsatile
+from ..casefile import Pulsatile, speaking
 from ..coupling import (
     condense_bed,
     CondensedBed,
@@ -74,6 +74,7 @@ class Pulsation:
     beats: dict[str, Beat]
 
 
+@speaking()
 def solve_pulsation(
     prepared: Prepared, solved: Solved, heartbeat: Heartbeat, progress: Progress
 ) -> Pulsation:
@@ -190,6 +191,7 @@ def transient_problem(prepared: Prepared, bed: CondensedBed, heartbeat: Heartbea
         prepared.problem.blood,
         _elastic(prepared),
         cell_time=prepared.case.pulsatile.cell_time_s,
+        cfl=prepared.case.pulsatile.cfl,
     )
 
 

@@ -15,6 +15,7 @@ from .._misc import InputError
 from .._padding import cut_solution, pad_problem
 from .._progress import Progress
 from .._results import conclude, SolveError
+from ..casefile import Solver, speaking
 from ..coupling import (
     Autoregulation,
     calibrate,
@@ -50,6 +51,7 @@ class Solved:
     seconds_solve: float
 
 
+@speaking()
 def solve_case(prepared: Prepared, progress: Progress) -> Solved:
     """Calibrate in the lesion-free heart, then solve every state.
 
@@ -61,7 +63,7 @@ def solve_case(prepared: Prepared, progress: Progress) -> Solved:
     """
     case, problem = prepared.case, prepared.problem
     bed, regulation = case.microcirculation, case.autoregulation
-    solve = _solver(case.darcy.solver, problem)
+    solve = _solver(case.darcy.solver, case.solver, problem)
     factor = bed.hyperemia_factor
     if factor is None and bed.mbf_hyperemia_ml_min_g is None:
         factor = DEFAULT_HYPEREMIA_FACTOR
@@ -98,18 +100,19 @@ def solve_case(prepared: Prepared, progress: Progress) -> Solved:
     return Solved(found, states, solutions, compiling, total)
 
 
-def _solver(name: str, problem: PerfusionProblem) -> Solve:
+def _solver(name: str, limits: Solver, problem: PerfusionProblem) -> Solve:
     """The coupled solve of a case, by the Darcy solver of a name.
 
     A built-in one solves the padded problem; a registered one knows real meshes only.
     """
+    steps = {"max_steps": limits.max_steps, "max_linear_steps": limits.max_linear_steps}
     if name not in _BUILT_IN:
         method = darcy_method(name, problem)
-        return lambda given, **options: solve_perfusion(given, method, **options)
+        return lambda given, **options: solve_perfusion(given, method, **steps, **options)
     method = darcy_method(name, pad_problem(problem))
 
     def solve(given: PerfusionProblem, *, throw: bool = True) -> PerfusionSolution:
-        found = solve_perfusion(pad_problem(given), method, throw=False)
+        found = solve_perfusion(pad_problem(given), method, **steps, throw=False)
         # Only the problem as it was given knows the names of its vessels.
         return conclude(
             cut_solution(found, given), throw=throw, failure=lambda s: perfusion_failure(given, s)
