@@ -21,7 +21,7 @@ OF_A_CASE = re.compile(
     r"\b(tree|ventricle|growth|boundary|microcirculation|autoregulation|pulsatile|territories)"
     r"\.[a-z]|root_spacing_mm|cycles_max|cell_time_s|synthetic_rca"
 )
-ENDINGS = [name for name in vars(RESULTS) if not name.startswith("_") and name != "successful"]
+ENDINGS = [name for name in RESULTS._name_to_item if name != "successful"]
 
 
 def keys(section, before=""):
