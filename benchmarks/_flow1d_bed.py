@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxperf._progress import Progress
 from jaxperf.coupling import transient_segments
-from jaxperf.report import pulsation_summary
+from jaxperf.report import Pulsatile, pulsation_summary
 from jaxperf.study import (
     collect,
     heartbeat_of_case,
@@ -35,7 +35,7 @@ def measure_bed(report: Report, data: Path, *, quick: bool, log) -> None:
             growth={"n_terminals": n_terminals},
             wall={"law": "elastic"},
             flow="pulsatile",
-            pulsatile={"state": "rest" if quick else "both"},
+            pulsatile={"states": ["rest"] if quick else ["rest", "hyperemia"]},
         )
         prepared = prepare_case(case, data, Progress())
         solved = solve_case(prepared, Progress())
@@ -46,7 +46,9 @@ def measure_bed(report: Report, data: Path, *, quick: bool, log) -> None:
         _measure_many(report, prepared, solved, heartbeat, QUICK_MANY if quick else MANY, log)
 
 
-def _agreement(report: Report, said: dict, pulsation: Pulsation, prepared: Prepared, log) -> None:
+def _agreement(
+    report: Report, said: Pulsatile, pulsation: Pulsation, prepared: Prepared, log
+) -> None:
     """Outlets against the steady solve, and when the left coronary is perfused."""
     mesh, grown = prepared.heart.mesh, prepared.grown
     assert grown is not None
@@ -63,8 +65,8 @@ def _agreement(report: Report, said: dict, pulsation: Pulsation, prepared: Prepa
         )
         add("outlet_flow_difference", 100 * float(apart.max()), "%")
         add("total_flow_difference", 100 * abs(float(total)), "%")
-        branch = said[state]["branches"][_LEFT_MAIN]
-        add("diastolic_share", 100 * branch["diastolic_share"], "%")
+        branch = said.states[state].branches[_LEFT_MAIN]
+        add("diastolic_share", 100 * branch.diastolic_share, "%")
         add("seconds", beat.seconds["bed"] + beat.seconds["solve"], "s")
         add("cycles", beat.cycles, "cycles")
         log(
@@ -75,7 +77,7 @@ def _agreement(report: Report, said: dict, pulsation: Pulsation, prepared: Prepa
     report.tables["phasic flow on the perfused bed"] = [
         {"state": state, "branch": name}
         | {key: float(branch[key]) for key in ("flow_mean_ml_min", "flow_steady_ml_min")}
-        | {"diastolic_share_%": 100 * float(branch["diastolic_share"])}
+        | {"diastolic_share_%": 100 * float(branch.diastolic_share)}
         for state in pulsation.beats
         for name, branch in said[state]["branches"].items()
     ]
@@ -91,7 +93,7 @@ def _with_many(prepared: Prepared, least_number: int) -> tuple[Prepared, int]:
         if kept[fixed:].sum() >= least_number:
             break
     least = float(radius[rank]) / M_PER_MM
-    case = changed(prepared.case, pulsatile={"min_radius_mm": least, "state": "rest"})
+    case = changed(prepared.case, pulsatile={"min_radius_mm": least, "states": ["rest"]})
     return dataclasses.replace(prepared, case=case), int(kept[fixed:].sum())
 
 

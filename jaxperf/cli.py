@@ -8,7 +8,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TYPE_CHECKING
+from typing import Annotated, Any, TYPE_CHECKING, TypeVar
 
 import rich.markup
 import typer
@@ -18,7 +18,10 @@ from . import casefile, jobs, study
 from ._defaults import DEFAULT_CELL_TIME, DEFAULT_CFL
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from ._progress import Progress
+    from .report import Flow1DSummary, Forest, GrownForest, Pulsatile, Summary
 
 app = typer.Typer(
     add_completion=False,
@@ -37,6 +40,8 @@ _Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, n
 _Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing run folder.")]
 
+# What came of a command.
+Said = TypeVar("Said", bound="BaseModel")
 BAD_INPUT, FAILED_SOLVE = 2, 1
 
 
@@ -56,10 +61,11 @@ def _prepare_jax() -> None:
 
 
 def _carry_out(
-    work: Callable[[Progress], dict[str, Any]],
-    lines: Callable[[dict[str, Any]], list[str]],
+    work: Callable[[Progress], Said],
+    lines: Callable[[Said], list[str]],
     as_json: bool,
     quiet: bool,
+    out: Path | None = None,
 ) -> None:
     """Do the work of a command, and say what came of it or why it could not be done."""
     from ._misc import InputError
@@ -75,50 +81,43 @@ def _carry_out(
     except SolveError as error:
         raise _fail(str(error), FAILED_SOLVE) from None
     if as_json:
-        typer.echo(json_text(said))
+        written = {} if out is None else {"out": str(out)}
+        typer.echo(json_text({**written, **said.model_dump()}))
     elif not quiet:
         console = Console()
-        for line in lines(said):
+        written = [] if out is None else [f"  written  {rich.markup.escape(str(out))}"]
+        for line in (*lines(said), *written):
             console.print(line, highlight=False, soft_wrap=True)
 
 
-def _run_case(
-    case: casefile.Case, out: Path, data: Path, overwrite: bool, progress: Progress
-) -> dict[str, Any]:
-    said = jobs.run_case(case, out=out, data=data, overwrite=overwrite, progress=progress)
-    return {"out": str(out), **said}
-
-
-def _run_lines(said: dict[str, Any]) -> list[str]:
-    mbf, seconds = said["mbf_mean_ml_min_g"], said["seconds"]
+def _run_lines(said: Summary) -> list[str]:
+    mbf, seconds = said.mbf_mean_ml_min_g, said.seconds
     return [
-        f"[bold]{rich.markup.escape(said['title'])}[/bold]  {', '.join(said['labels'])}",
+        f"[bold]{rich.markup.escape(said.title)}[/bold]  {', '.join(said.labels)}",
         f"  MBF      rest {mbf['rest']:.2f}, hyperemia {mbf['hyperemia']:.2f} ml/min/g, "
-        f"CFR {said['cfr_mean']:.2f}",
+        f"CFR {said.cfr_mean:.2f}",
         *(
-            f"  lesion   {rich.markup.escape(x['branch'])} "
-            f"{100 * x['diameter_reduction']:.0f} %: FFR {x['ffr']:.2f}, CFR {x['cfr']:.2f}"
-            for x in said["lesions"]
+            f"  lesion   {rich.markup.escape(x.branch)} "
+            f"{100 * x.diameter_reduction:.0f} %: FFR {x.ffr:.2f}, CFR {x.cfr:.2f}"
+            for x in said.lesions
         ),
-        f"  FFR      lowest {said['ffr_min']:.2f}",
-        *(_forest_lines(said["forest"]) if said["forest"] else []),
-        *_pulse_lines(said["pulsatile"]),
-        f"  balance  {said['mass_balance_relative_error']:.1e} relative",
-        f"  seconds  setup {seconds['setup']:.1f}, compile {seconds['compile']:.1f}, "
-        f"solve {seconds['solve']:.1f}",
-        *(f"  [yellow]warning[/yellow]  {rich.markup.escape(w)}" for w in said["warnings"]),
-        f"  written  {rich.markup.escape(said['out'])}",
+        f"  FFR      lowest {said.ffr_min:.2f}",
+        *(_forest_lines(said.forest) if said.forest else []),
+        *_pulse_lines(said.pulsatile),
+        f"  balance  {said.mass_balance_relative_error:.1e} relative",
+        f"  seconds  setup {seconds.setup:.1f}, compile {seconds.compile:.1f}, "
+        f"solve {seconds.solve:.1f}",
+        *(f"  [yellow]warning[/yellow]  {rich.markup.escape(w)}" for w in said.warnings),
     ]
 
 
-def _flow1d_lines(said: dict[str, Any]) -> list[str]:
-    seconds = said["seconds"]
+def _flow1d_lines(said: Flow1DSummary) -> list[str]:
+    seconds = said.seconds
     return [
-        f"[bold]{rich.markup.escape(said['title'])}[/bold]  {said['format']}",
-        f"  vessels  {said['n_vessels']} in {said['n_cells']} cells",
-        f"  cycles   {said['cycles']} of {said['period_s']:g} s",
-        f"  seconds  setup {seconds['setup']:.1f}, compile and solve {seconds['solve']:.1f}",
-        f"  written  {rich.markup.escape(said['out'])}",
+        f"[bold]{rich.markup.escape(said.title)}[/bold]  {said.format}",
+        f"  vessels  {said.n_vessels} in {said.n_cells} cells",
+        f"  cycles   {said.cycles} of {said.period_s:g} s",
+        f"  seconds  setup {seconds.setup:.1f}, compile and solve {seconds.solve:.1f}",
     ]
 
 
@@ -192,11 +191,11 @@ def run(
 ) -> None:
     """Run a case and write its run folder."""
 
-    def work(progress: Progress) -> dict[str, Any]:
-        case = casefile.load_case(case_file)
-        return _run_case(case, out, data or case_file.parent, overwrite, progress)
+    def work(progress: Progress) -> Summary:
+        case, folder = casefile.load_case(case_file), data or case_file.parent
+        return jobs.run_case(case, out=out, data=folder, overwrite=overwrite, progress=progress)
 
-    _carry_out(work, _run_lines, as_json, quiet)
+    _carry_out(work, _run_lines, as_json, quiet, out)
 
 
 @app.command()
@@ -240,7 +239,7 @@ def growth_report(
 
 
 def _forest_work(
-    work: Callable[..., dict[str, Any]],
+    work: Callable[..., GrownForest],
     case_file: Path,
     data: Path | None,
     as_json: bool,
@@ -249,57 +248,54 @@ def _forest_work(
 ) -> None:
     """Do something with the forest of a case, and say what came of it."""
 
-    def forest(progress: Progress) -> dict[str, Any]:
+    def forest(progress: Progress) -> GrownForest:
         case = casefile.load_case(case_file)
         return work(case, data=data or case_file.parent, progress=progress, **given)
 
     lines = lambda said: [
-        *_forest_lines(said),
-        f"  file     {rich.markup.escape(said['file'])}",
+        *_forest_lines(said.forest),
+        f"  file     {rich.markup.escape(said.file)}",
     ]
     _carry_out(forest, lines, as_json, quiet)
 
 
-def _forest_lines(said: dict[str, Any]) -> list[str]:
+def _forest_lines(said: Forest) -> list[str]:
     return [
-        f"  forest   {said['trees']} trees, {said['terminals']} terminals of "
-        f"{said['terminal_diameter_um']:.0f} µm, {said['length_m']:.1f} m of vessels (synthetic)",
-        f"  growth   {said['terminals_per_s']:.0f} terminals/s; {said['seconds']:.1f} s with "
+        f"  forest   {said.trees} trees, {said.terminals} terminals of "
+        f"{said.terminal_diameter_um:.0f} µm, {said.length_m:.1f} m of vessels (synthetic)",
+        f"  growth   {said.terminals_per_s:.0f} terminals/s; {said.seconds:.1f} s with "
         "territories and sites",
-        f"  stubs    median {said['stub_length_median_mm']:.1f} mm, "
-        f"longest {said['stub_length_max_mm']:.1f} mm",
-        f"  targets  {100 * said['projected_within_5_percent']:.0f} % of the trees within 5 %, "
-        f"largest deviation {100 * said['projected_deviation_max']:.0f} %; "
-        f"{said['trees_wider_than_their_vessel']} trees wider than the vessel they leave",
+        f"  stubs    median {said.stub_length_median_mm:.1f} mm, "
+        f"longest {said.stub_length_max_mm:.1f} mm",
+        f"  targets  {100 * said.projected_within_5_percent:.0f} % of the trees within 5 %, "
+        f"largest deviation {100 * said.projected_deviation_max:.0f} %; "
+        f"{said.trees_wider_than_their_vessel} trees wider than the vessel they leave",
         *(
             f"  share    {rich.markup.escape(name)}: "
-            + (f"rest {100 * row['share_rest']:.1f} %, " if "share_rest" in row else "")
-            + f"wall {100 * row['share_projected']:.1f} %, target {100 * row['share_target']:.1f} %"
-            for name, row in said["territories"].items()
+            + (f"rest {100 * row.share_rest:.1f} %, " if row.share_rest is not None else "")
+            + f"wall {100 * row.share_projected:.1f} %, target {100 * row.share_target:.1f} %"
+            for name, row in said.territories.items()
         ),
     ]
 
 
-def _pulse_lines(said: dict[str, Any] | None) -> list[str]:
+def _pulse_lines(said: Pulsatile | None) -> list[str]:
     """Pulsatile flow: how much of it is diastolic, and the pressure behind lesions."""
     lines = []
-    for state in ("rest", "hyperemia"):
-        if said is None or state not in said:
-            continue
-        beat = said[state]
+    for state, beat in ({} if said is None else said.states).items():
         share = ", ".join(
-            f"{rich.markup.escape(name)} {100 * beat['branches'][name]['diastolic_share']:.0f} %"
-            for name in beat["territories"]
+            f"{rich.markup.escape(name)} {100 * beat.branches[name].diastolic_share:.0f} %"
+            for name in beat.territories
         )
         lines.append(
-            f"  beat     {state}: diastolic share of the flow {share}; {beat['cells']} cells, "
-            f"{beat['cycles']} beats, {beat['seconds']['bed'] + beat['seconds']['solve']:.1f} s"
+            f"  beat     {state}: diastolic share of the flow {share}; {beat.cells} cells, "
+            f"{beat.cycles} beats, {beat.seconds.bed + beat.seconds.solve:.1f} s"
         )
         lines += [
-            f"           {rich.markup.escape(x['branch'])}: mean pressure behind the lesion "
-            f"{x['pressure_ratio']:.2f} of the aortic one, {x['pressure_ratio_steady']:.2f} in "
+            f"           {rich.markup.escape(x.branch)}: mean pressure behind the lesion "
+            f"{x.pressure_ratio:.2f} of the aortic one, {x.pressure_ratio_steady:.2f} in "
             "steady flow"
-            for x in beat["lesions"]
+            for x in beat.lesions
         ]
     return lines
 
@@ -330,8 +326,8 @@ def flow1d(
 ) -> None:
     """Run a case of openBF or svOneDSolver and write its run folder."""
 
-    def work(progress: Progress) -> dict[str, Any]:
-        said = jobs.run_flow1d(
+    def work(progress: Progress) -> Flow1DSummary:
+        return jobs.run_flow1d(
             case_file,
             out=out,
             cycles=cycles,
@@ -342,9 +338,8 @@ def flow1d(
             overwrite=overwrite,
             progress=progress,
         )
-        return {"out": str(out), **said}
 
-    _carry_out(work, _flow1d_lines, as_json, quiet)
+    _carry_out(work, _flow1d_lines, as_json, quiet, out)
 
 
 @app.command()
@@ -356,16 +351,22 @@ def demo(
 ) -> None:
     """Run the embedded demonstration; needs no data."""
 
-    def work(progress: Progress) -> dict[str, Any]:
-        return _run_case(jobs.demo_case(), out, Path(), overwrite, progress)
+    def work(progress: Progress) -> Summary:
+        return jobs.run_case(jobs.demo_case(), out=out, overwrite=overwrite, progress=progress)
 
-    _carry_out(work, _run_lines, as_json, quiet)
+    _carry_out(work, _run_lines, as_json, quiet, out)
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    summary: Annotated[
+        bool, typer.Option("--summary", help="That of summary.json, which a run writes.")
+    ] = False,
+) -> None:
     """Print the JSON schema of the case file."""
-    typer.echo(json.dumps(casefile.case_schema(), indent=2))
+    from . import report
+
+    typer.echo(json.dumps(report.summary_schema() if summary else casefile.case_schema(), indent=2))
 
 
 def _end(signal_number: int, _frame: object) -> None:

@@ -108,10 +108,10 @@ def test_an_openbf_case_over_given_cycles(tmp_path, monkeypatch):
     said = run_flow1d(
         write_openbf(tmp_path), out=tmp_path / "out", cycles=2, cell_time=2e-3, progress=progress
     )
-    size = f"cycles, 3 vessels, {said['n_cells']} cells"
+    size = f"cycles, 3 vessels, {said.n_cells} cells"
     assert told == [(size,), (size, 1, 2), (size, 2, 2)]
-    assert said["format"] == "openBF" and said["cycles"] == 2 and not said["is_periodic"]
-    assert said["period_s"] == 0.8 and said["n_vessels"] == 3
+    assert said.format == "openBF" and said.cycles == 2 and not said.is_periodic
+    assert said.period_s == 0.8 and said.n_vessels == 3
     rows = rows_of(tmp_path / "out")
     assert list(rows[0]) == [
         "branch",

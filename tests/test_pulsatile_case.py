@@ -201,7 +201,10 @@ def test_a_beat_needs_diastole():
             "give heart_rate_per_min or aortic_pressure_file",
         ),
         ({"pulsatile": {"heart_rate_per_min": 1.2}}, "greater than or equal to 30"),
-        ({"pulsatile": {"state": "stress"}}, "'rest', 'hyperemia' or 'both'"),
+        (
+            {"pulsatile": {"states": ["stress"]}},
+            "there is no state 'stress'; expected some of rest",
+        ),
         ({"pulsatile": {"cell_time_s": 1.0}}, "less than or equal to 0.005"),
         ({"pulsatile": {"cell_time": 1e-4}}, "Extra inputs"),
     ],
@@ -278,15 +281,11 @@ def test_the_mean_of_a_beat_is_the_steady_solve(solved):
     for state, beat in pulsation.beats.items():
         np.testing.assert_allclose(beat.outlet_flow, beat.outlet_flow_steady, rtol=0.03)
         for name in LARGE:
-            branch = said[state]["branches"][name]
-            assert branch["flow_mean_ml_min"] == pytest.approx(
-                branch["flow_steady_ml_min"], rel=0.05
-            )
-            assert branch["pressure_ratio"] == pytest.approx(
-                branch["pressure_ratio_steady"], abs=0.02
-            )
-        assert said[state]["outlet_flow_relative_difference_max"] < 0.03
-        assert abs(said[state]["flow_relative_difference"]) < 0.02
+            branch = said.states[state].branches[name]
+            assert branch.flow_mean_ml_min == pytest.approx(branch.flow_steady_ml_min, rel=0.05)
+            assert branch.pressure_ratio == pytest.approx(branch.pressure_ratio_steady, abs=0.02)
+        assert said.states[state].outlet_flow_relative_difference_max < 0.03
+        assert abs(said.states[state].flow_relative_difference) < 0.02
 
 
 def test_the_left_coronary_flows_in_diastole(solved):
@@ -295,25 +294,25 @@ def test_the_left_coronary_flows_in_diastole(solved):
     diastole = 1.0 - np.diff(pulsation.heartbeat.systole)[0] / pulsation.heartbeat.period
     for state in ("rest", "hyperemia"):
         for name in ("LM", "LAD", "LCx"):
-            branch = said[state]["branches"][name]
+            branch = said.states[state].branches[name]
             # 0.73 in 301 patients, at rest and at hyperemia: a velocity 1.85 and 1.76 times that
             # in systole (Seligman et al., EuroIntervention 2022, doi 10.4244/EIJ-D-21-00189)
-            assert 0.65 < branch["diastolic_share"] < 0.85
-            assert branch["flow_systolic_over_diastolic"] < 1.0
-            share = branch["diastolic_share"]
+            assert 0.65 < branch.diastolic_share < 0.85
+            assert branch.flow_systolic_over_diastolic < 1.0
+            share = branch.diastolic_share
             ratio = (1.0 - share) / (1.0 - diastole) / (share / diastole)
-            assert branch["flow_systolic_over_diastolic"] == pytest.approx(ratio, rel=0.01)
-    assert said["pressure_systolic_mmHg"] - said["pressure_diastolic_mmHg"] == pytest.approx(40.0)
-    assert sorted(said["rest"]["territories"]) == ["LAD", "LCx", "RCA"]
+            assert branch.flow_systolic_over_diastolic == pytest.approx(ratio, rel=0.01)
+    assert said.pressure_systolic_mmHg - said.pressure_diastolic_mmHg == pytest.approx(40.0)
+    assert sorted(said.states["rest"].territories) == ["LAD", "LCx", "RCA"]
 
 
 def test_the_pressure_behind_the_lesion(solved):
     results, pulsation, _ = solved
     said = pulsation_summary(results, pulsation)
-    rest, stress = (said[state]["lesions"][0] for state in ("rest", "hyperemia"))
-    assert stress["pressure_ratio"] < rest["pressure_ratio"] < 1.0
-    assert stress["pressure_ratio"] == pytest.approx(stress["pressure_ratio_steady"], abs=0.02)
-    assert stress["pressure_ratio_steady"] == pytest.approx(
+    rest, stress = (said.states[state].lesions[0] for state in ("rest", "hyperemia"))
+    assert stress.pressure_ratio < rest.pressure_ratio < 1.0
+    assert stress.pressure_ratio == pytest.approx(stress.pressure_ratio_steady, abs=0.02)
+    assert stress.pressure_ratio_steady == pytest.approx(
         float(results.ffr[results.prepared.network.lesion.segment[-1], 1])
     )
 
@@ -371,8 +370,8 @@ def test_the_command_line_writes_waveforms(written, solved, tmp_path):
     said = json.loads((out / "summary.json").read_text())["pulsatile"]
     expected = pulsation_summary(*solved[:2])
     for state in ("rest", "hyperemia"):
-        found, known = said[state]["branches"], expected[state]["branches"]
-        assert found["LAD"] == pytest.approx(known["LAD"], rel=1e-6)
+        found = said["states"][state]["branches"]["LAD"]
+        assert found == pytest.approx(expected.states[state].branches["LAD"].model_dump(), rel=1e-6)
     assert yaml.safe_load((out / "config.yaml").read_text())["flow"] == "pulsatile"
     # the configuration of a run is a case again
     Case.model_validate(yaml.safe_load((out / "config.yaml").read_text()))

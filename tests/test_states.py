@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -13,8 +14,11 @@ from jaxperf._progress import Progress
 from jaxperf.casefile import Case
 from jaxperf.jobs import demo_case, run_case
 from jaxperf.observe import observe
+from jaxperf.report import Summary, summary_schema
+from jaxperf.report._schema import TerritoryFlow
 from jaxperf.study import collect, prepare_case, solve_case
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 STATES = {
     "stent": {"without_lesions": "all"},
     "low": {"like": "rest", "pressure_inlet_mmHg": 80.0},
@@ -96,16 +100,16 @@ def test_observations_pass_derivatives(results):
 def test_a_run_writes_every_state(tmp_path):
     case = case_with(states=STATES, output={"figures": True})
     said = run_case(case, out=tmp_path / "run")
-    assert set(said["mbf_mean_ml_min_g"]) == {"rest", "hyperemia", *STATES}
-    (lesion,) = said["lesions"]
-    assert lesion["pressure_ratio"]["hyperemia"] == lesion["ffr"] < 0.85
-    assert lesion["pressure_ratio"]["stent"] > 0.9
+    assert set(said.mbf_mean_ml_min_g) == {"rest", "hyperemia", *STATES}
+    (lesion,) = said.lesions
+    assert lesion.pressure_ratio["hyperemia"] == lesion.ffr < 0.85
+    assert lesion.pressure_ratio["stent"] > 0.9
     with (tmp_path / "run" / "branches.csv").open() as file:
         row = next(csv.DictReader(file))
     assert float(row["flow_stent_ml_min"]) > float(row["flow_hyperemia_ml_min"])
-    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == json.loads(
-        json.dumps(said)
-    )
+    written = (tmp_path / "run" / "summary.json").read_text()
+    assert Summary.model_validate_json(written) == said
+    assert json.loads(written)["schema_version"] == 1
 
 
 @pytest.mark.parametrize(
@@ -120,3 +124,17 @@ def test_a_run_writes_every_state(tmp_path):
 def test_impossible_states_are_refused(states, said):
     with pytest.raises(ValidationError, match=said):
         case_with(states=states)
+
+
+def test_the_published_schema_of_the_summary_is_current():
+    published = json.loads((REPOSITORY / "docs" / "summary.schema.json").read_text())
+    assert published == summary_schema()
+
+
+def test_what_does_not_exist_is_null_in_the_file_and_nan_in_python():
+    flow = {"mbf_ml_min_g": {"rest": 0.0}, "cfr": float("nan"), "volume_share": 1.0}
+    text = TerritoryFlow(**flow).model_dump_json()
+    assert json.loads(text)["cfr"] is None
+    assert np.isnan(TerritoryFlow.model_validate_json(text).cfr)
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        TerritoryFlow(**flow, mbf=1.0)

@@ -368,8 +368,10 @@ class Growth(Section):
 class Pulsatile(Section):
     """Pulsatile flow over one heart beat; used with `flow: pulsatile`."""
 
-    state: Literal["rest", "hyperemia", "both"] = Field(
-        default="both", description="States that are followed over a beat."
+    states: tuple[str, ...] = Field(
+        default=("rest", "hyperemia"),
+        min_length=1,
+        description="States that are followed over a beat; those of the section `states` too.",
     )
     heart_rate_per_min: Annotated[float, Field(ge=30.0, le=200.0)] | None = Field(
         default=None, description="Heart rate; 70 where left out and no waveform file is given."
@@ -548,6 +550,13 @@ class Case(Section):
                 "pressures must fall from boundary.pressure_inlet_mmHg to "
                 "microcirculation.pressure_capillary_mmHg to microcirculation.pressure_sink_mmHg"
             )
+        known = ("rest", "hyperemia", *self.states)
+        for name in self.pulsatile.states:
+            if name not in known:
+                raise ValueError(
+                    f"pulsatile.states: there is no state {name!r}; expected some of "
+                    f"{', '.join(known)}"
+                )
         if self.flow == "pulsatile" and self.wall.law == "rigid":
             raise ValueError(
                 "flow: pulsatile needs wall.law: elastic, as waves travel at infinite speed in a "

@@ -37,6 +37,7 @@ from ..io import (
 )
 from ..network import VascularNetwork, Waveform
 from ..plot import save_figure, waveform_figure, WaveformPanel
+from ..report import Flow1DSeconds, Flow1DSummary, VesselFlow
 from ..study import Place, save_points, Series, series_of
 from ..units import M_PER_MM
 from ..vessel import (
@@ -83,7 +84,7 @@ def run_flow1d(
     cfl: float = DEFAULT_CFL,
     overwrite: bool = False,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> Flow1DSummary:
     """Run an openBF or svOneDSolver case and write its run folder; returns its summary.
 
     **Arguments:**
@@ -117,13 +118,19 @@ def run_flow1d(
             begin = time.perf_counter()
             series, took = _solve(case, cycles, max_cycles, tolerance, progress)
             solve = time.perf_counter() - begin
-        said = {
-            **_summary(case, series),
-            "cycles": took,
-            "is_periodic": cycles is None,
-            "seconds": {"setup": setup, "solve": solve},
-            "seed": None,
-        }
+        grid, network = case.problem.grid, case.problem.network
+        said = Flow1DSummary(
+            title=case.name,
+            format=case.format,
+            period_s=float(case.problem.period),
+            n_vessels=network.n_segments,
+            n_cells=grid.n_cells,
+            time_step_s=float(case.problem.time_step),
+            vessels=_vessels(case, series),
+            cycles=took,
+            is_periodic=cycles is None,
+            seconds=Flow1DSeconds(setup=setup, solve=solve),
+        )
         with progress.stage("write"):
             _write(folder, said, series, Path(path), settings)
         with progress.stage("figures"):
@@ -314,39 +321,30 @@ def _solve(
     return series_of(places, float(problem.period), pressure, flow), took
 
 
-def _summary(case: Foreign, series: Series) -> dict[str, Any]:
-    grid, network = case.problem.grid, case.problem.network
-    vessels = {}
+def _vessels(case: Foreign, series: Series) -> dict[str, VesselFlow]:
+    found = {}
     for name in case.vessel_name:
         i = series.index(name, "middle")
         pressure, flow = series.pressure_static[:, i], series.flow[:, i]
-        vessels[name] = {
-            "pressure_static_mean_mmHg": series.mean(pressure),
-            "pressure_static_min_mmHg": float(pressure.min()),
-            "pressure_static_max_mmHg": float(pressure.max()),
-            "flow_mean_ml_min": series.mean(flow),
-            "flow_min_ml_min": float(flow.min()),
-            "flow_max_ml_min": float(flow.max()),
-        }
-    return {
-        "title": case.name,
-        "format": case.format,
-        "period_s": float(case.problem.period),
-        "n_vessels": network.n_segments,
-        "n_cells": grid.n_cells,
-        "time_step_s": case.problem.time_step,
-        "vessels": vessels,
-    }
+        found[name] = VesselFlow(
+            pressure_static_mean_mmHg=series.mean(pressure),
+            pressure_static_min_mmHg=float(pressure.min()),
+            pressure_static_max_mmHg=float(pressure.max()),
+            flow_mean_ml_min=series.mean(flow),
+            flow_min_ml_min=float(flow.min()),
+            flow_max_ml_min=float(flow.max()),
+        )
+    return found
 
 
 def _write(
-    folder: Path, said: dict[str, Any], series: Series, path: Path, settings: dict[str, Any]
+    folder: Path, said: Flow1DSummary, series: Series, path: Path, settings: dict[str, Any]
 ) -> None:
-    settings = {"case": os.fspath(path.absolute()), "format": said["format"], **settings}
+    settings = {"case": os.fspath(path.absolute()), "format": said.format, **settings}
     text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
     (folder / "config.yaml").write_text(text, encoding="utf-8")
     write_json(folder / "versions.json", {**versions(), "data": os.fspath(path.absolute().parent)})
-    write_json(folder / "summary.json", said)
+    write_json(folder / "summary.json", said.model_dump())
     write_csv(folder / "waveforms.csv", series.rows())
 
 

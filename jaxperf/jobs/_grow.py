@@ -3,7 +3,6 @@
 import functools
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,15 @@ from ..geometry import terminal_regions, transmural_depth
 from ..growth import grow_forest, GrowthProblem, is_checkpoint, save_forest
 from ..io import write_tree
 from ..network import VascularNetwork
-from ..report import anatomy_labels, forest_facts, segment_arrays, spread, write_morphometry
+from ..report import (
+    anatomy_labels,
+    forest_facts,
+    GrownForest,
+    segment_arrays,
+    Spread,
+    spread,
+    write_morphometry,
+)
 from ..study import (
     build_heart,
     forest_path,
@@ -39,7 +46,7 @@ def grow_case(
     data: str | os.PathLike = ".",
     overwrite: bool = False,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> GrownForest:
     """Grow the forest of a case and write it, with a picture for ParaView (.vtp) beside it.
 
     Growth keeps checkpoints beside the file and goes on from the last one when it is called again
@@ -51,7 +58,7 @@ def grow_case(
     - `data`: folder that relative paths of the case start from.
     - `overwrite`: replace a forest that exists, and the checkpoint of another one.
 
-    **Returns:** what is known of the forest, for JSON.
+    **Returns:** what is known of the forest.
 
     **Errors:** [`InputError`][] for bad input and an existing file.
     """
@@ -75,7 +82,9 @@ def grow_case(
         write_tree(path.with_suffix(".vtp"), grown.network, **segment_arrays(grown))
         save_forest(path, forest)
         partial.unlink(missing_ok=True)
-    return {"file": str(path), "labels": anatomy_labels(case, True), **forest_facts(grown)}
+    return GrownForest(
+        file=str(path), labels=anatomy_labels(case, True), forest=forest_facts(grown)
+    )
 
 
 def _needs_growth(case: Case) -> None:
@@ -136,14 +145,14 @@ def report_growth(
     data: str | os.PathLike = ".",
     overwrite: bool = False,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> GrownForest:
     """Write a folder that says what a forest is like: pictures, morphometry beside Kassab's.
 
     Pressures of the terminals need a solve; they are in the run folder.
 
     **Arguments:** as in [`grow_case`][]; `forest`, the file that holds it; `out`, the folder.
 
-    **Returns:** the content of `morphometry.json` that is about the forest as a whole.
+    **Returns:** what is known of the forest; `morphometry.json` holds it too.
     """
     progress = progress or Progress()
     progress.stages = ("read", "mesh", "write", "figures")
@@ -162,18 +171,17 @@ def report_growth(
         grown = joined_forest(tree, read_forest(path, problem))
         labels = anatomy_labels(case, True)
         with progress.stage("write"):
-            facts = forest_facts(grown) | _volumes(grown, heart, problem)
-            facts = {"file": str(path), "labels": labels, **facts}
+            facts = forest_facts(grown).model_copy(update=_volumes(grown, heart, problem))
             write_morphometry(folder, grown, facts)
         with progress.stage("figures"):
             from ..report import write_forest_figures
 
             note = f"Anatomy: {', '.join(labels)}."
             write_forest_figures(folder, grown, heart, title=case.title, note=note)
-    return facts
+    return GrownForest(file=str(path), labels=labels, forest=facts)
 
 
-def _volumes(grown: Grown, heart: Heart, problem: GrowthProblem) -> dict[str, Any]:
+def _volumes(grown: Grown, heart: Heart, problem: GrowthProblem) -> dict[str, Spread]:
     """Volumes of the territories of single trees, and of the regions of their terminals."""
     forest = grown.forest
     of_tree = np.bincount(forest.cell_tree, problem.mesh.volume, forest.n_trees)

@@ -3,7 +3,6 @@
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
@@ -19,9 +18,9 @@ from ..io import write_csv, write_json, write_nifti, write_perfusion, write_tree
 from ..report import (
     branch_rows,
     labels,
-    pulsation_summary,
     segment_arrays,
     segment_rows,
+    Summary,
     summary,
     waveform_rows,
     write_morphometry,
@@ -75,7 +74,7 @@ def run_case(
     data: str | os.PathLike = ".",
     overwrite: bool = False,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> Summary:
     """Run a case and write its run folder; returns the content of `summary.json`.
 
     The folder appears under its name once everything in it is complete. The precision is the
@@ -107,10 +106,8 @@ def run_case(
             with progress.stage("pulsatile"):
                 pulsation = solve_pulsation(prepared, solved, heartbeat, progress)
         with progress.stage("write"):
-            said = summary(results, setup)
-            said["warnings"] += [f"{f.where}: {f.message}." for f in findings]
+            said = summary(results, seconds_setup=setup, findings=findings, pulsation=pulsation)
             if pulsation is not None:
-                said["pulsatile"] = pulsation_summary(results, pulsation)
                 write_csv(folder / "waveforms.csv", waveform_rows(pulsation))
             _write(folder, results, said, Path(data).absolute())
         if case.output.figures:
@@ -123,18 +120,18 @@ def run_case(
     return said
 
 
-def _write(folder: Path, results: Results, said: dict[str, Any], data: Path) -> None:
+def _write(folder: Path, results: Results, said: Summary, data: Path) -> None:
     prepared = results.prepared
     content = prepared.case.model_dump(mode="json")
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     (folder / "config.yaml").write_text(text, encoding="utf-8")
     write_json(folder / "versions.json", {**versions(), "data": os.fspath(data)})
-    write_json(folder / "summary.json", said)
+    write_json(folder / "summary.json", said.model_dump())
     write_csv(folder / "segments17.csv", segment_rows(results))
     write_csv(folder / "branches.csv", branch_rows(results))
     _write_tree(folder / "tree.vtp", results)
-    if prepared.grown is not None:
-        write_morphometry(folder, prepared.grown, said["forest"])
+    if prepared.grown is not None and said.forest is not None:
+        write_morphometry(folder, prepared.grown, said.forest)
         if prepared.case.growth is not None and prepared.case.growth.file is None:
             save_forest(folder / "forest.npz", prepared.grown.forest)
     _write_tissue(folder / "perfusion.vtu", results)

@@ -15,6 +15,17 @@ if TYPE_CHECKING:
         write_morphometry as write_morphometry,
     )
     from ._forest_figures import write_forest_figures as write_forest_figures
+    from ._schema import (
+        Flow1DSeconds as Flow1DSeconds,
+        Flow1DSummary as Flow1DSummary,
+        Forest as Forest,
+        GrownForest as GrownForest,
+        Pulsatile as Pulsatile,
+        Spread as Spread,
+        Summary as Summary,
+        summary_schema as summary_schema,
+        VesselFlow as VesselFlow,
+    )
     from ._summary import (
         anatomy_labels as anatomy_labels,
         branch_rows as branch_rows,

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..study import Beat, BEHIND, Heartbeat, Place, Pulsation, Results, Series
 from ..units import M3_S_PER_ML_MIN, PA_PER_MMHG
+from ._schema import BeatBranch, BeatLesion, BeatOfState, BeatSeconds, Pulsatile
 
 
 def waveform_rows(pulsation: Pulsation) -> list[dict[str, Any]]:
@@ -14,54 +15,55 @@ def waveform_rows(pulsation: Pulsation) -> list[dict[str, Any]]:
     return [row for state, beat in pulsation.beats.items() for row in beat.series.rows(state=state)]
 
 
-def pulsation_summary(results: Results, pulsation: Pulsation) -> dict[str, Any]:
+def pulsation_summary(results: Results, pulsation: Pulsation) -> Pulsatile:
     """What `summary.json` says of pulsatile flow."""
     heartbeat = pulsation.heartbeat
-    return {
-        "period_s": heartbeat.period,
-        "heart_rate_per_min": 60.0 / heartbeat.period,
-        "pressure_systolic_mmHg": float(np.max(np.asarray(heartbeat.aortic.value))) / PA_PER_MMHG,
-        "pressure_diastolic_mmHg": float(np.min(np.asarray(heartbeat.aortic.value))) / PA_PER_MMHG,
-        "systole_s": list(heartbeat.systole),
-        **{
+    aortic_mmHg = np.asarray(heartbeat.aortic.value) / PA_PER_MMHG
+    return Pulsatile(
+        period_s=heartbeat.period,
+        heart_rate_per_min=60.0 / heartbeat.period,
+        pressure_systolic_mmHg=float(aortic_mmHg.max()),
+        pressure_diastolic_mmHg=float(aortic_mmHg.min()),
+        systole_s=heartbeat.systole,
+        states={
             state: _beat_summary(results, heartbeat, state, beat)
             for state, beat in pulsation.beats.items()
         },
-    }
+    )
 
 
-def _beat_summary(results: Results, heartbeat: Heartbeat, state: str, beat: Beat) -> dict[str, Any]:
+def _beat_summary(results: Results, heartbeat: Heartbeat, state: str, beat: Beat) -> BeatOfState:
     difference = np.abs(beat.outlet_flow / beat.outlet_flow_steady - 1.0)
     total, steady = beat.outlet_flow.sum(), beat.outlet_flow_steady.sum()
-    return {
-        "branches": {
+    return BeatOfState(
+        branches={
             name: _branch_summary(results, heartbeat, state, beat.series, name)
             for name in results.prepared.tree.branch_name
         },
-        "territories": [
+        territories=[
             name
             for name in results.prepared.territory_name
             if name in results.prepared.tree.branch_name
         ],
-        "lesions": [
+        lesions=[
             _lesion_summary(results, state, beat.series, i)
             for i in range(len(results.prepared.case.lesions))
         ],
-        "flow_mean_ml_min": float(total),
-        "flow_relative_difference": float(total / steady - 1.0),
-        "outlet_flow_relative_difference_max": float(difference.max()),
-        "bed_relative_error": beat.bed_error,
-        "outlets": len(beat.outlet_flow),
-        "vessels": beat.vessels,
-        "cells": beat.cells,
-        "cycles": beat.cycles,
-        "seconds": beat.seconds,
-    }
+        flow_mean_ml_min=float(total),
+        flow_relative_difference=float(total / steady - 1.0),
+        outlet_flow_relative_difference_max=float(difference.max()),
+        bed_relative_error=beat.bed_error,
+        outlets=len(beat.outlet_flow),
+        vessels=beat.vessels,
+        cells=beat.cells,
+        cycles=beat.cycles,
+        seconds=BeatSeconds(**beat.seconds),
+    )
 
 
 def _branch_summary(
     results: Results, heartbeat: Heartbeat, state: str, series: Series, name: str
-) -> dict[str, Any]:
+) -> BeatBranch:
     """Flow where the branch begins, pressure where it ends, over the beat and in steady flow."""
     first, last = series.index(name, "ostium", "proximal"), series.index(name, "distal")
     flow = series.flow[:, first]
@@ -70,32 +72,32 @@ def _branch_summary(
     in_diastole = series.mean(flow, ~systole)
     steady = results.solution(state)
     place, end = series.places[first], series.places[last]
-    return {
-        "flow_mean_ml_min": mean,
-        "flow_steady_ml_min": float(np.asarray(steady.flow)[place.segment]) / M3_S_PER_ML_MIN,
-        "flow_max_ml_min": float(flow.max()),
-        "flow_min_ml_min": float(flow.min()),
-        "diastolic_share": in_diastole * float(np.mean(~systole)) / mean if mean else math.nan,
-        "flow_systolic_over_diastolic": (
+    return BeatBranch(
+        flow_mean_ml_min=mean,
+        flow_steady_ml_min=float(np.asarray(steady.flow)[place.segment]) / M3_S_PER_ML_MIN,
+        flow_max_ml_min=float(flow.max()),
+        flow_min_ml_min=float(flow.min()),
+        diastolic_share=in_diastole * float(np.mean(~systole)) / mean if mean else math.nan,
+        flow_systolic_over_diastolic=(
             series.mean(flow, systole) / in_diastole if in_diastole else math.nan
         ),
-        "pressure_static_distal_mean_mmHg": series.mean(series.pressure_static[:, last]),
-        "pressure_ratio": _ratio(results, state, series, last),
-        "pressure_ratio_steady": _steady_ratio(results, state, end),
-    }
+        pressure_static_distal_mean_mmHg=series.mean(series.pressure_static[:, last]),
+        pressure_ratio=_ratio(results, state, series, last),
+        pressure_ratio_steady=_steady_ratio(results, state, end),
+    )
 
 
-def _lesion_summary(results: Results, state: str, series: Series, i: int) -> dict[str, Any]:
+def _lesion_summary(results: Results, state: str, series: Series, i: int) -> BeatLesion:
     lesion = results.prepared.case.lesions[i]
     at = series.index(lesion.branch, f"{BEHIND} {i + 1}")
-    return {
-        "branch": lesion.branch,
-        "start_mm": lesion.start_mm,
-        "end_mm": lesion.end_mm,
-        "pressure_ratio": _ratio(results, state, series, at),
-        "pressure_ratio_steady": _steady_ratio(results, state, series.places[at]),
-        "flow_mean_ml_min": series.mean(series.flow[:, at]),
-    }
+    return BeatLesion(
+        branch=lesion.branch,
+        start_mm=lesion.start_mm,
+        end_mm=lesion.end_mm,
+        pressure_ratio=_ratio(results, state, series, at),
+        pressure_ratio_steady=_steady_ratio(results, state, series.places[at]),
+        flow_mean_ml_min=series.mean(series.flow[:, at]),
+    )
 
 
 def _ratio(results: Results, state: str, series: Series, i: int) -> float:

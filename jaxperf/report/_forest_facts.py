@@ -1,10 +1,9 @@
 """What can be said of a forest in numbers, before and after a solve."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from ..growth import (
     kassab_table,
@@ -19,6 +18,7 @@ from ..io import write_csv, write_json
 from ..network import parent_segment, vessel_territories
 from ..study import Grown
 from ..units import M_PER_MM
+from ._schema import Forest, ForestTerritory, Part, Spread
 
 _STUB = 0
 _WELL_PROJECTED = 0.05
@@ -27,8 +27,8 @@ OUR_VESSELS = "segmented and grown"
 _RANGES = "LAD"
 
 
-def forest_facts(grown: Grown) -> dict[str, Any]:
-    """Size, settings, stubs and target shares of a forest, for JSON."""
+def forest_facts(grown: Grown) -> Forest:
+    """Size, settings, stubs and target shares of a forest."""
     forest, about = grown.forest, grown.forest.about
     length = np.asarray(grown.network.length)[grown.tree.n_segments :] / M_PER_MM
     stub = length[forest.stage == _STUB]
@@ -36,29 +36,28 @@ def forest_facts(grown: Grown) -> dict[str, Any]:
     left = np.asarray(grown.tree.radius)[into, 1]
     wider = forest.radius[: forest.n_trees] > left
     deviation = np.abs(forest.root_projected / forest.root_share - 1.0)
-    return {
-        "anatomy": "synthetic",
-        "trees": forest.n_trees,
-        "terminals": forest.n_terminals,
-        "segments": int(forest.radius.size),
-        "length_m": float(length.sum()) * M_PER_MM,
-        "terminal_diameter_um": float(2e6 * np.median(forest.radius[forest.terminal])),
-        "stub_length_median_mm": float(np.median(stub)),
-        "stub_length_max_mm": float(stub.max()),
-        "trees_wider_than_their_vessel": int(wider.sum()),
-        "side_roots_left_out": len(about["roots_left_out"]),
-        "projected_deviation_max": float(deviation.max()),
-        "projected_within_5_percent": float(np.mean(deviation <= _WELL_PROJECTED)),
-        "territories": _territories(grown),
-        "seconds": sum(about["seconds"].values()),
+    return Forest(
+        trees=forest.n_trees,
+        terminals=forest.n_terminals,
+        segments=int(forest.radius.size),
+        length_m=float(length.sum()) * M_PER_MM,
+        terminal_diameter_um=float(2e6 * np.median(forest.radius[forest.terminal])),
+        stub_length_median_mm=float(np.median(stub)),
+        stub_length_max_mm=float(stub.max()),
+        trees_wider_than_their_vessel=int(wider.sum()),
+        side_roots_left_out=len(about["roots_left_out"]),
+        projected_deviation_max=float(deviation.max()),
+        projected_within_5_percent=float(np.mean(deviation <= _WELL_PROJECTED)),
+        territories=_territories(grown),
+        seconds=sum(about["seconds"].values()),
         # every tree has its first terminal before the clock of growth starts
-        "terminals_per_s": (forest.n_terminals - forest.n_trees)
+        terminals_per_s=(forest.n_terminals - forest.n_trees)
         / max(about["seconds"]["growth"] + about["seconds"]["settling"], 1e-9),
-        "settings": {key: about[key] for key in about if key not in ("branch_name", "seconds")},
-    }
+        settings={key: about[key] for key in about if key not in ("branch_name", "seconds")},
+    )
 
 
-def _territories(grown: Grown) -> dict[str, dict[str, Any]]:
+def _territories(grown: Grown) -> dict[str, ForestTerritory]:
     forest = grown.forest
     of_tree = forest.root_territory
     n = len(forest.territory_name)
@@ -67,12 +66,12 @@ def _territories(grown: Grown) -> dict[str, dict[str, Any]]:
     trees = np.bincount(of_tree, minlength=n)
     terminals = np.bincount(of_tree[forest.tree[forest.terminal]], minlength=n)
     return {
-        name: {
-            "trees": int(trees[i]),
-            "terminals": int(terminals[i]),
-            "share_target": float(target[i]),
-            "share_projected": float(projected[i]),
-        }
+        name: ForestTerritory(
+            trees=int(trees[i]),
+            terminals=int(terminals[i]),
+            share_target=float(target[i]),
+            share_projected=float(projected[i]),
+        )
         for i, name in enumerate(forest.territory_name)
     }
 
@@ -99,26 +98,11 @@ def flow_split(
     }
 
 
-def terminal_facts(
-    volume: Float[np.ndarray, " t"],
-    pressure_mmHg: dict[str, Float[np.ndarray, " t"]],
-    grown: Bool[np.ndarray, " t"],
-) -> dict[str, Any]:
-    """Volumes of the terminal regions and pressures of the terminals, with their variation."""
-    values = {"terminal_region_mm3": volume / M_PER_MM**3}
-    values |= {f"terminal_pressure_total_{state}_mmHg": p for state, p in pressure_mmHg.items()}
-    return {name: spread(value[grown]) for name, value in values.items()}
-
-
-def spread(value: Float[np.ndarray, " t"]) -> dict[str, float]:
+def spread(value: Float[np.ndarray, " t"]) -> Spread:
     """Mean, coefficient of variation and range."""
     mean = float(value.mean())
-    return {
-        "mean": mean,
-        "cv": float(value.std() / mean),
-        "min": float(value.min()),
-        "max": float(value.max()),
-    }
+    cv = float(value.std() / mean)
+    return Spread(mean=mean, cv=cv, min=float(value.min()), max=float(value.max()))
 
 
 def whole_morphometry(grown: Grown, ranges: KassabTable | None = None) -> Morphometry:
@@ -166,12 +150,12 @@ def morphometries(grown: Grown) -> dict[str, Morphometry]:
     }
 
 
-def write_morphometry(folder: Path, grown: Grown, facts: dict[str, Any]) -> None:
+def write_morphometry(folder: Path, grown: Grown, facts: Part) -> None:
     """`morphometry.json` and `morphometry.csv`: the orders of the vessels, and Kassab's."""
     found = morphometries(grown)
     rows = {name: order_rows(table) for name, table in found.items()}
     content = {
-        "forest": facts,
+        "forest": facts.model_dump(),
         "vessels": {
             name: {**morphometry_summary(found[name]), "orders": rows[name]} for name in found
         },

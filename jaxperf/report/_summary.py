@@ -1,5 +1,6 @@
 """What a solved case says: fields in clinical units, tables, summary, warnings."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,104 +12,131 @@ from ..network import parent_segment, vessel_label
 from ..observe import (
     branch_summary,
 )
-from ..study import lesion_end, Results
+from ..study import Finding, Grown, lesion_end, Pulsation, Results
 from ..units import M3_S_KG_PER_ML_MIN_G, M3_S_PER_ML_MIN, M_PER_MM, PA_PER_MMHG
-from ._forest_facts import flow_split, forest_facts, terminal_facts
+from ._beat import pulsation_summary
+from ._forest_facts import flow_split, forest_facts, spread
+from ._schema import Forest, LesionFlow, RunSeconds, SegmentFlow, Summary, TerritoryFlow
 
 # Relative miss of a territory's share of the flow at rest that a reader must know of.
 LARGEST_SPLIT_ERROR = 0.05
 
 
-def summary(results: Results, seconds_setup: float) -> dict[str, Any]:
-    """The content of `summary.json`."""
+def summary(
+    results: Results,
+    *,
+    seconds_setup: float,
+    findings: Sequence[Finding] = (),
+    pulsation: Pulsation | None = None,
+) -> Summary:
+    """The content of `summary.json`.
+
+    **Arguments:** `findings`, of the geometry, which become warnings; `pulsation`, where the case
+    is pulsatile.
+    """
     prepared, solved = results.prepared, results.solved
     volume, case = prepared.heart.mesh.volume, prepared.case
     mean = {k: float(v @ volume / volume.sum()) for k, v in results.mbf.items()}
-    territory = {}
-    for i, name in enumerate(prepared.territory_name):
-        weight = np.where(prepared.territory == i, volume, 0.0)
-        flow = {k: float(v @ weight / weight.sum()) for k, v in results.mbf.items()}
-        share = float(weight.sum() / volume.sum())
-        territory[name] = {**flow, "cfr": flow["hyperemia"] / flow["rest"], "volume_share": share}
-    by_segment = {
-        str(i + 1): {
-            "name": AHA17_NAME[i],
-            **{k: float(results.mbf_segment[k][i]) for k in results.states},
-            "cfr": float(results.cfr_segment[i]),
-        }
-        for i in range(17)
-    }
     branches = branch_rows(results)
+    forest = None if prepared.grown is None else _forest(results, prepared.grown)
     solutions = solved.solutions
-    forest = forest_results(results)
     per_state = lambda key: {k: int(getattr(s, key)) for k, s in solutions.items()}
-    return {
-        "title": case.title,
-        "kind": case.kind,
-        "labels": labels(results),
-        "n_vessels": prepared.network.n_vessels,
-        "n_terminals": int(prepared.problem.tissue.n_terminals),
-        "n_cells": int(prepared.heart.mesh.n_cells),
-        "mesh": type(prepared.heart.mesh).__name__,
-        "wall_mass_g": float(volume.sum()) * case.microcirculation.density_kg_m3 * 1e3,
-        "mbf_mean_ml_min_g": mean,
-        "mbf_by_segment": by_segment,
-        "mbf_by_territory": territory,
-        "cfr_mean": mean["hyperemia"] / mean["rest"],
-        "ffr_min": float(np.min(results.ffr_tree)),
-        "ffr_by_branch": {
+    balance = [float(s.mass_balance_relative_error) for s in solutions.values()]
+    said = [*warnings(results), *split_warnings(forest)]
+    return Summary(
+        title=case.title,
+        kind=case.kind,
+        labels=labels(results),
+        states=list(results.states),
+        n_vessels=prepared.network.n_vessels,
+        n_terminals=int(prepared.problem.tissue.n_terminals),
+        n_cells=int(prepared.heart.mesh.n_cells),
+        mesh=type(prepared.heart.mesh).__name__,
+        wall_mass_g=float(volume.sum()) * case.microcirculation.density_kg_m3 * 1e3,
+        mbf_mean_ml_min_g=mean,
+        mbf_by_segment=_segments(results),
+        mbf_by_territory=_territories(results),
+        cfr_mean=mean["hyperemia"] / mean["rest"],
+        ffr_min=float(np.min(results.ffr_tree)),
+        ffr_by_branch={
             row["branch"]: row["ffr_min"]
             for row in branches
             if row["branch"] in prepared.tree.branch_name
         },
-        "lesions": lesion_rows(results),
-        "hyperemia_factor": float(solved.calibration.hyperemia_factor),
-        "beta_source_per_Pa_s": float(solved.calibration.rest.beta_source),
-        "beta_sink_per_Pa_s": float(solved.calibration.rest.beta_sink),
-        "mass_balance_relative_error": max(
-            float(s.mass_balance_relative_error) for s in solutions.values()
+        lesions=_lesions(results),
+        hyperemia_factor=float(solved.calibration.hyperemia_factor),
+        beta_source_per_Pa_s=float(solved.calibration.rest.beta_source),
+        beta_sink_per_Pa_s=float(solved.calibration.rest.beta_sink),
+        mass_balance_relative_error=max(balance),
+        newton_iterations=per_state("newton_iterations"),
+        linear_iterations=per_state("linear_iterations"),
+        seconds=RunSeconds(
+            setup=seconds_setup, compile=solved.seconds_compile, solve=solved.seconds_solve
         ),
-        "newton_iterations": per_state("newton_iterations"),
-        "linear_iterations": per_state("linear_iterations"),
-        "seconds": {
-            "setup": seconds_setup,
-            "compile": solved.seconds_compile,
-            "solve": solved.seconds_solve,
-        },
-        "synthetic_branches": results.synthetic_branches,
-        "forest": forest,
-        "warnings": [*warnings(results), *split_warnings(forest)],
-        "pulsatile": None,
-        "seed": None if case.growth is None else case.growth.seed,
+        synthetic_branches=results.synthetic_branches,
+        forest=forest,
+        pulsatile=None if pulsation is None else pulsation_summary(results, pulsation),
+        warnings=said + [f"{f.where}: {f.message}." for f in findings],
+        seed=None if case.growth is None else case.growth.seed,
+    )
+
+
+def _segments(results: Results) -> dict[str, SegmentFlow]:
+    return {
+        str(i + 1): SegmentFlow(
+            name=AHA17_NAME[i],
+            mbf_ml_min_g={k: float(results.mbf_segment[k][i]) for k in results.states},
+            cfr=float(results.cfr_segment[i]),
+        )
+        for i in range(17)
     }
 
 
-def forest_results(results: Results) -> dict[str, Any] | None:
-    """What `summary.json` says of the forest; None without one."""
+def _territories(results: Results) -> dict[str, TerritoryFlow]:
+    prepared, found = results.prepared, {}
+    volume = prepared.heart.mesh.volume
+    for i, name in enumerate(prepared.territory_name):
+        weight = np.where(prepared.territory == i, volume, 0.0)
+        flow = {k: float(v @ weight / weight.sum()) for k, v in results.mbf.items()}
+        found[name] = TerritoryFlow(
+            mbf_ml_min_g=flow,
+            cfr=flow["hyperemia"] / flow["rest"],
+            volume_share=float(weight.sum() / volume.sum()),
+        )
+    return found
+
+
+def _forest(results: Results, grown: Grown) -> Forest:
+    """The forest, its share of the flow at rest, and its terminals."""
     prepared = results.prepared
-    if prepared.grown is None:
-        return None
     node = np.asarray(prepared.problem.tissue.terminal_node)
-    facts = forest_facts(prepared.grown)
-    split = flow_split(prepared.grown, node, np.asarray(results.solution("rest").terminal_flow))
-    for name, reached in split.items():
-        facts["territories"][name] |= reached
+    facts = forest_facts(grown)
+    split = flow_split(grown, node, np.asarray(results.solution("rest").terminal_flow))
+    is_grown = node >= prepared.tree.n_nodes
     volume = np.asarray(prepared.problem.tissue.terminal_volume)
     pressure = {
-        state: np.asarray(results.solution(state).terminal_pressure) / PA_PER_MMHG
-        for state in results.states
+        k: np.asarray(results.solution(k).terminal_pressure) / PA_PER_MMHG for k in results.states
     }
-    grown = node >= prepared.tree.n_nodes
-    return {**facts, **terminal_facts(volume, pressure, grown)}
+    return facts.model_copy(
+        update={
+            "territories": {
+                name: row.model_copy(update=split[name]) for name, row in facts.territories.items()
+            },
+            "terminal_region_mm3": spread(volume[is_grown] / M_PER_MM**3),
+            "terminal_pressure_total_mmHg": {k: spread(p[is_grown]) for k, p in pressure.items()},
+        }
+    )
 
 
-def split_warnings(forest: dict[str, Any] | None) -> list[str]:
+def split_warnings(forest: Forest | None) -> list[str]:
     """Territories whose flow at rest misses its target."""
     return [
-        f"At rest the forest of {name} takes {100 * row['share_rest']:.1f} % of the flow instead "
-        f"of {100 * row['share_target']:.1f} %."
-        for name, row in (forest["territories"] if forest else {}).items()
-        if abs(row["share_rest_error"]) > LARGEST_SPLIT_ERROR
+        f"At rest the forest of {name} takes {100 * row.share_rest:.1f} % of the flow instead "
+        f"of {100 * row.share_target:.1f} %."
+        for name, row in (forest.territories if forest else {}).items()
+        if row.share_rest is not None
+        and row.share_rest_error is not None
+        and abs(row.share_rest_error) > LARGEST_SPLIT_ERROR
     ]
 
 
@@ -125,7 +153,7 @@ def anatomy_labels(case: Case, synthetic_vessels: bool) -> list[str]:
     return said
 
 
-def lesion_rows(results: Results) -> list[dict[str, Any]]:
+def _lesions(results: Results) -> list[LesionFlow]:
     """Each declared lesion with its flow and the pressure ratio just distal to it."""
     rows = []
     for i, declared in enumerate(results.prepared.case.lesions):
@@ -134,19 +162,18 @@ def lesion_rows(results: Results) -> list[dict[str, Any]]:
             k: float(np.asarray(results.solution(k).flow)[last]) / M3_S_PER_ML_MIN
             for k in results.states
         }
+        ratio = results.observed.pressure_ratio
         rows.append(
-            {
-                "branch": declared.branch,
-                "start_mm": declared.start_mm,
-                "end_mm": declared.end_mm,
-                "diameter_reduction": declared.diameter_reduction,
-                "ffr": float(results.ffr[last, 1]),
-                "pressure_ratio": {
-                    k: float(ratio[last, 1]) for k, ratio in results.observed.pressure_ratio.items()
-                },
-                "flow_ml_min": flow,
-                "cfr": flow["hyperemia"] / flow["rest"] if flow["rest"] else float("nan"),
-            }
+            LesionFlow(
+                branch=declared.branch,
+                start_mm=declared.start_mm,
+                end_mm=declared.end_mm,
+                diameter_reduction=declared.diameter_reduction,
+                ffr=float(results.ffr[last, 1]),
+                pressure_ratio={k: float(ratio[k][last, 1]) for k in results.states},
+                flow_ml_min=flow,
+                cfr=flow["hyperemia"] / flow["rest"] if flow["rest"] else float("nan"),
+            )
         )
     return rows
 

@@ -32,7 +32,7 @@ from ..flow1d import (
     solve_periodic,
 )
 from ..network import AbstractBoundary, PressureBoundary, PressureWaveform, Waveform
-from ..units import M3_S_PER_ML_MIN, M_PER_MM
+from ..units import M3_S_PER_ML_MIN, M_PER_MM, PA_PER_MMHG
 from ..vessel import AbstractElasticWall, RigidWall
 from ._heartbeat import Heartbeat
 from ._observed import lesion_end
@@ -82,8 +82,7 @@ def solve_pulsation(
 
     **Errors:** [`SolveError`][] where a vessel collapses or the flow does not become periodic.
     """
-    chosen = prepared.case.pulsatile.state
-    states = ("rest", "hyperemia") if chosen == "both" else (chosen,)
+    states = prepared.case.pulsatile.states
     return Pulsation(
         heartbeat, {s: _beat(prepared, solved, heartbeat, s, progress) for s in states}
     )
@@ -126,9 +125,9 @@ def _condensed(
     compliance = {
         "rest": case.pulsatile.tissue_compliance_rest_ml_mmHg_100g,
         "hyperemia": case.pulsatile.tissue_compliance_hyperemia_ml_mmHg_100g,
-    }[state]
-    bed = solved.states[state].microcirculation
-    problem = eqx.tree_at(lambda p: p.microcirculation, prepared.problem, bed)
+    }[case.states[state].like if state in case.states else state]
+    at = solved.states[state].of(prepared.problem)
+    problem = eqx.tree_at(lambda p: p.autoregulation, at, None, is_leaf=lambda x: x is None)
     followed = followed_segments(prepared)
     return condense_bed(
         rigid_bed(problem, solution, followed),
@@ -185,9 +184,10 @@ def _elastic(prepared: Prepared) -> AbstractElasticWall:
 
 def transient_problem(prepared: Prepared, bed: CondensedBed, heartbeat: Heartbeat) -> Flow1DProblem:
     """The 1-D vessels between the aortic pressure and the condensed bed."""
+    mean = prepared.case.boundary.pressure_inlet_mmHg * PA_PER_MMHG
     return flow1d_problem(
         bed.network,
-        tuple(_pulsatile_inlet(condition, heartbeat.aortic) for condition in bed.boundary),
+        tuple(_pulsatile_inlet(condition, heartbeat.aortic, mean) for condition in bed.boundary),
         prepared.problem.blood,
         _elastic(prepared),
         cell_time=prepared.case.pulsatile.cell_time_s,
@@ -195,11 +195,14 @@ def transient_problem(prepared: Prepared, bed: CondensedBed, heartbeat: Heartbea
     )
 
 
-def _pulsatile_inlet(condition: AbstractBoundary, aortic: Waveform) -> AbstractBoundary:
+def _pulsatile_inlet(
+    condition: AbstractBoundary, aortic: Waveform, mean: float
+) -> AbstractBoundary:
+    """The beat at an inlet. A state with a mean pressure of its own moves it as a whole."""
     if not isinstance(condition, PressureBoundary):
         return condition
-    shape = (condition.node.shape[0], aortic.value.shape[1])
-    rows = as_leaf(np.broadcast_to(np.asarray(aortic.value), shape))
+    moved = np.asarray(condition.pressure)[:, None] - mean
+    rows = as_leaf(np.asarray(aortic.value) + moved)
     return PressureWaveform(condition.node, Waveform(aortic.time, rows, aortic.period))
 
 

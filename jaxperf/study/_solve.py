@@ -1,5 +1,6 @@
 """Calibration and the states of a prepared case."""
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -105,14 +106,16 @@ def _solver(name: str, limits: Solver, problem: PerfusionProblem) -> Solve:
 
     A built-in one solves the padded problem; a registered one knows real meshes only.
     """
-    steps = {"max_steps": limits.max_steps, "max_linear_steps": limits.max_linear_steps}
+    solve_within = functools.partial(
+        solve_perfusion, max_steps=limits.max_steps, max_linear_steps=limits.max_linear_steps
+    )
     if name not in _BUILT_IN:
         method = darcy_method(name, problem)
-        return lambda given, **options: solve_perfusion(given, method, **steps, **options)
+        return lambda given, **options: solve_within(given, method, **options)
     method = darcy_method(name, pad_problem(problem))
 
     def solve(given: PerfusionProblem, *, throw: bool = True) -> PerfusionSolution:
-        found = solve_perfusion(pad_problem(given), method, **steps, throw=False)
+        found = solve_within(pad_problem(given), method, throw=False)
         # Only the problem as it was given knows the names of its vessels.
         return conclude(
             cut_solution(found, given), throw=throw, failure=lambda s: perfusion_failure(given, s)
