@@ -267,7 +267,10 @@ class MicrocirculationSection(Section):
     )
     pressure_capillary_mmHg: Finite = Field(default=15.0, description="Mean tissue pressure.")
     pressure_sink_mmHg: Finite = Field(default=0.0, description="Venous pressure.")
-    permeability_m2_per_Pa_s: Positive = Field(default=2e-9, description="K, along the fibres.")
+    permeability_m2_per_Pa_s: Positive = Field(
+        default=2e-9,
+        description="The mobility K along the fibres: permeability in m² over viscosity in Pa·s.",
+    )
     permeability_across_m2_per_Pa_s: Positive | None = Field(
         default=None, description="K across the fibres; isotropic where left out."
     )

@@ -106,7 +106,8 @@ class Microcirculation(eqx.Module):
     **Attributes:**
 
     - `beta_source`, `beta_sink`: 1/(Pa·s), for the whole wall or (c,) for each control volume.
-    - `permeability`: K, m²/(Pa·s), in any form `jaxperf.darcy` takes.
+    - `permeability`: the mobility K, m²/(Pa·s), in any form `jaxperf.darcy` takes: permeability in
+      m² over the viscosity of blood in Pa·s.
     - `pressure_sink`: venous pressure, Pa.
     - `dilation`: factor on both β, for the whole wall or (t,) for each terminal region; 1 at
       rest. Where the bed regulates itself the dilation is part of the solution instead.
