@@ -268,9 +268,7 @@ def _operator(
         row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
         index = as_leaf(np.stack([row, matrix.indices], axis=1), np.int32)
         entries = as_leaf(matrix.data)
-        held = BCOO(
-            (entries, index), shape=matrix.shape, indices_sorted=True, unique_indices=True
-        )
+        held = BCOO((entries, index), shape=matrix.shape, indices_sorted=True, unique_indices=True)
     else:
         held = as_leaf(matrix)
     return PETOperator(held, as_leaf(volume), as_leaf(label, np.int32))
