@@ -66,7 +66,7 @@ class AbstractTracer(eqx.Module):
         r"""By how much the tracer enlarges relative noise, $d\ln F/d\ln K_1$, at least 1.
 
         ```python
-        Rubidium82().noise_gain(jnp.array([0.5, 1.0, 3.0]))  # [1.54, 1.78, 1.53]
+        Rubidium82().noise_gain(jnp.array([0.5, 1.0, 3.0]))  # [1.54, 1.78, 1.54]
         ```
         """
         a, b = self._law(flow_ml_min_g)
