@@ -147,7 +147,7 @@ WAVE = 93.0 + 20.0 * np.sin(2.0 * np.pi * TIME / 0.8)
         ("time_s,pressure\n0,1\n", "no column pressure_mmHg; its columns are time_s, pressure"),
         ("time_s,pressure_mmHg\n0,90\n0.8,90\n", "it has 2 rows"),
         ("time_s,pressure_mmHg\n0,90\n0.1,x\n", "line 3: pressure_mmHg is 'x'"),
-        ("time_s,pressure_mmHg\n0,90\n0.1\n", "line 3: pressure_mmHg is None"),
+        ("time_s,pressure_mmHg\n0,90\n0.1\n", "line 3: the number of its fields is 1"),
         ((TIME + 0.1, WAVE), "time_s starts at 0.1"),
         ((np.where(TIME > 0.4, 0.4, TIME), WAVE), "does not always increase"),
         ((TIME[:60], WAVE[:60]), "the first value is 93 and the last 73"),

@@ -16,7 +16,17 @@ if TYPE_CHECKING:
         to_frame as to_frame,
     )
     from ._images import read_voxel_labels as read_voxel_labels, write_nifti as write_nifti
+    from ._measurements import (
+        FFRReading as FFRReading,
+        read_ffr as read_ffr,
+        read_segments as read_segments,
+    )
     from ._openbf import OpenBFCase as OpenBFCase, read_openbf as read_openbf
+    from ._pet import (
+        check_overlap as check_overlap,
+        PETImage as PETImage,
+        read_pet as read_pet,
+    )
     from ._resample import sample_on_grid as sample_on_grid
     from ._svoned import (
         read_svoned as read_svoned,

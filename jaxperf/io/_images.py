@@ -48,9 +48,9 @@ def read_voxel_labels(
     """
     where = str(path)
     check_frame(frame, where)
-    image = _load(path)
-    unit = _unit(image, units, where)
-    data = _data(image, where)
+    image = load_image(path)
+    unit = image_unit(image, units, where)
+    data = image_data(image, where)
     wanted = [label, *(x for x in (cavity_label, rv_label) if x is not None)]
     present = np.unique(data[np.isfinite(data)])
     for value in wanted:
@@ -74,7 +74,8 @@ def read_voxel_labels(
     )
 
 
-def _load(path: str | os.PathLike) -> Any:
+def load_image(path: str | os.PathLike) -> Any:
+    """A NIfTI image that states where its grid lies; its voxels are not read yet."""
     import nibabel
     from nibabel.filebasedimages import ImageFileError
 
@@ -99,7 +100,8 @@ def _load(path: str | os.PathLike) -> Any:
     return image
 
 
-def _unit(image: Any, units: str | None, where: str) -> float:
+def image_unit(image: Any, units: str | None, where: str) -> float:
+    """Metres in the unit of length that the header states, or else `units`."""
     stated = _HEADER_UNIT.get(image.header.get_xyzt_units()[0])
     if stated is None and units is None:
         raise InputError(
@@ -118,13 +120,14 @@ def _unit(image: Any, units: str | None, where: str) -> float:
     return length_unit(stated or str(units), where)
 
 
-def _data(image: Any, where: str) -> np.ndarray:
+def image_data(image: Any, where: str) -> np.ndarray:
+    """The voxels, one number each."""
     if image.get_data_dtype().kind not in "iuf":
         raise InputError(
             f"its voxels are of type {image.get_data_dtype()}",
             where=where,
             expected="one number for each voxel",
-            fix="Export a label volume and not a colour image",
+            fix="Export one number for each voxel and not a colour image",
         )
     try:
         return np.asarray(image.dataobj)

@@ -1,14 +1,12 @@
 """Waveforms from tables."""
 
-import csv
-import io
 import os
 
 import numpy as np
 from jaxtyping import Float
 
 from .._misc import InputError
-from ._files import read_lines
+from ._tables import read_table
 
 # A beat ends where it began: largest gap between first and last value, of the range in between.
 _LARGEST_GAP = 0.05
@@ -28,20 +26,8 @@ def read_waveform(path: str | os.PathLike, column: str) -> Float[np.ndarray, "2 
     **Errors:** [`InputError`][] naming the file and the line.
     """
     where = str(path)
-    expected = f"a CSV table with the columns time_s and {column}"
-    lines = read_lines(path, expected)
-    rows = csv.DictReader(io.StringIO("\n".join(lines)), skipinitialspace=True)
-    header = [name.strip() for name in rows.fieldnames or []]
-    rows.fieldnames = header
-    for name in ("time_s", column):
-        if name not in header:
-            raise InputError(
-                f"it has no column {name}; its columns are {', '.join(header)}",
-                where=where,
-                expected=expected,
-                fix="Name the columns in the first line, with these units",
-            )
-    table = np.array([_numbers(row, column, f"{where}, line {rows.line_num}") for row in rows])
+    rows = read_table(path, ("time_s", column)).rows
+    table = np.array([[row.number("time_s"), row.number(column)] for row in rows])
     if len(table) < _FEWEST_ROWS:
         raise InputError(
             f"it has {len(table)} rows",
@@ -51,24 +37,6 @@ def read_waveform(path: str | os.PathLike, column: str) -> Float[np.ndarray, "2 
         )
     _check_cycle(table, where)
     return table.T
-
-
-def _numbers(row: dict[str, str], column: str, where: str) -> tuple[float, float]:
-    found = []
-    for name in ("time_s", column):
-        try:
-            value = float(row[name])
-        except (TypeError, ValueError):
-            value = np.nan
-        if not np.isfinite(value):
-            raise InputError(
-                f"{name} is {row[name]!r}",
-                where=where,
-                expected="a finite number",
-                fix="Correct the line",
-            )
-        found.append(value)
-    return found[0], found[1]
 
 
 def _check_cycle(table: Float[np.ndarray, "m 2"], where: str) -> None:

@@ -1,56 +1,13 @@
-"""Pressure along a branch, and each branch in one line."""
+"""Each branch in one line."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from .._custom_types import ScalarLike
-from ..network import branch_course, VascularNetwork
+from ..network import VascularNetwork
 from ._reserve import fractional_flow_reserve
-
-
-class Pullback(eqx.Module):
-    """Pressure along a branch, as a wire drawn back through it sees it.
-
-    **Attributes:** over the segments `b` of the branch from its proximal end, at the proximal and
-    distal end of each: `arc`, the length along the branch (m), and `pressure_ratio`, static over
-    aortic pressure. The two ends that meet at a node have one arc length and, where the radius
-    steps or a side branch leaves, two pressures. `segment` are the segments' indices in the
-    network.
-    """
-
-    segment: Int[Array, " b"]
-    arc: Float[Array, "b 2"]
-    pressure_ratio: Float[Array, "b 2"]
-
-
-def pullback(
-    network: VascularNetwork,
-    pressure_static: Float[Array, "s 2"],
-    pressure_aortic: ScalarLike,
-    branch: str,
-) -> Pullback:
-    """Static pressure over aortic pressure along a named branch.
-
-    The course is found on the host; pressures may be traced.
-
-    **Arguments:**
-
-    - `pressure_static`: (s, 2) at the proximal and distal end of each segment, Pa.
-    - `pressure_aortic`: Pa.
-    - `branch`: the branch's name.
-
-    **Returns:** a [`Pullback`][].
-
-    **Errors:** `InputError` for an unknown branch and for one that divides.
-    """
-    course, start = branch_course(network, branch)
-    segment = jnp.asarray(course, jnp.int32)
-    length = network.length[segment]
-    proximal = jnp.asarray(start, length.dtype)
-    ratio = fractional_flow_reserve(pressure_static[segment], pressure_aortic)
-    return Pullback(segment, jnp.stack([proximal, proximal + length], axis=1), ratio)
 
 
 class BranchSummary(eqx.Module):

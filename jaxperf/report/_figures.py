@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from ..geometry import build_voxel_mesh
-from ..network import branch_course, parent_segment
+from ..observe import pull_back
 from ..plot import (
     bullseye_figure,
     Curve,
@@ -25,7 +26,7 @@ from ._forest_figures import write_forest_figures
 from ._summary import labels, Results
 from ._views import views
 
-_SHORTEST_CURVE = 15e-3
+_SHORTEST_CURVE_MM = 15.0
 _MOST_CURVES = 12
 _MOST_WAVES = 4
 _MIN_SHOWN_RADIUS_MM = 0.7
@@ -111,41 +112,34 @@ def _beat_panels(
 def pullback_curves(results: Results) -> list[Curve]:
     """From root to tip of each larger branch; of too many, those that begin widest."""
     network = results.prepared.tree
-    into, node = parent_segment(network), np.asarray(network.segment_node)
-    length, branch = np.asarray(network.length), np.asarray(network.branch)
     radius = np.asarray(network.radius)
+    ratios = {state: np.asarray(x) for state, x in results.observed.pressure_ratio.items()}
     curves, width = [], []
-    for number, name in enumerate(network.branch_name):
-        course, _ = branch_course(network, name)
-        if length[course].sum() < _SHORTEST_CURVE or " twig " in name:
+    for name in network.branch_name:
+        if " twig " in name:
             continue
-        way, at = [], int(node[course[-1], 1])
-        while into[at] >= 0:
-            way.append(int(into[at]))
-            at = int(node[into[at], 0])
-        way = np.array(way[::-1])
-        ends = np.cumsum(length[way])
-        arc = np.stack([ends - length[way], ends], axis=1).ravel() / M_PER_MM
-        ratio = {
-            state: np.asarray(values)[way].ravel()
-            for state, values in results.observed.pressure_ratio.items()
-        }
-        begins = float(arc[2 * int(np.argmax(branch[way] == number))])
-        curves.append(Curve(name, arc, ratio, _lesions_on(results, way, ends), begins))
-        width.append(float(radius[course[0], 0]))
+        draw = pull_back(network, name, from_root=True)
+        way, arc = np.asarray(draw.segment), np.asarray(draw.arc) / M_PER_MM
+        begins = float(draw.begins) / M_PER_MM
+        if arc[-1, 1] - begins < _SHORTEST_CURVE_MM:
+            continue
+        ratio = {state: values[way].ravel() for state, values in ratios.items()}
+        curves.append(Curve(name, arc.ravel(), ratio, _lesions_on(results, way, arc), begins))
+        width.append(float(radius[way[np.argmax(arc[:, 0] >= begins)], 0]))
     kept = np.sort(np.argsort(-np.array(width), kind="stable")[:_MOST_CURVES])
     return [curves[i] for i in kept]
 
 
-def _lesions_on(results: Results, way, ends) -> tuple[tuple[float, float, float], ...]:
+def _lesions_on(
+    results: Results, way: Int[np.ndarray, " b"], arc_mm: Float[np.ndarray, "b 2"]
+) -> tuple[tuple[float, float, float], ...]:
     lesion = results.prepared.network.lesion
-    length = np.asarray(results.prepared.network.length)
     found = []
     for i, reduction in enumerate(np.asarray(lesion.diameter_reduction)):
         inside = np.isin(way, np.asarray(lesion.segment)[np.asarray(lesion.lesion) == i])
         if inside.any():
-            start = float((ends - length[way])[inside].min()) / M_PER_MM
-            found.append((start, float(ends[inside].max()) / M_PER_MM, float(reduction)))
+            on = arc_mm[inside]
+            found.append((float(on.min()), float(on.max()), float(reduction)))
     return tuple(found)
 
 

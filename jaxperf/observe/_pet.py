@@ -1,0 +1,393 @@
+"""What a PET camera sees of a map of blood flow: blurred within the wall, then averaged."""
+
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.sparse import BCOO
+from jaxtyping import Array, Float, Int
+from scipy.sparse import coo_array, csr_array
+from scipy.spatial import KDTree
+
+from .._custom_types import as_leaf
+from .._misc import InputError
+from .._units import M_PER_MM
+from ..geometry import AbstractMesh, LVFrame
+
+_SIGMA_PER_FWHM = 1.0 / (2.0 * math.sqrt(2.0 * math.log(2.0)))
+# Beyond 8 sigma the weight of a control volume is below e^-32 = 1.3e-14 of the nearest one.
+_REACH = 8.0
+# No camera for patients resolves so little; a larger width is one in another unit.
+_LARGEST_FWHM_MM = 60.0
+# Neighbouring points that share one search; their kernel of some 5 MB stays in the cache.
+_BLOCK = 64
+# More rows than these fill little of a matrix: it is kept sparse.
+_DENSE_ROWS = 64
+# Blocks between two sums of the entries of a sparse matrix.
+_AT_ONCE = 256
+_THREADS = min(os.cpu_count() or 1, 16)
+# Points across a voxel of the camera that find how much of it is wall.
+_POINTS_ACROSS = 4
+
+
+class PETOperator(eqx.Module):
+    r"""A linear map from blood flow in the control volumes to what the camera sees of it.
+
+    **Attributes:** over rows `k` and control volumes `c`:
+
+    - `matrix` (k, c): weights, dense for few rows and `jax.experimental.sparse.BCOO` for many. A
+      row sums to 1, or is empty where it sees no wall.
+    - `volume` (k,): the wall that a row averages, m³.
+    - `label` (k, d): what each row is: the segment's number from 1; ring and sector; or the index
+      of the voxel.
+    """
+
+    matrix: Float[Array, "k c"] | BCOO
+    volume: Float[Array, " k"]
+    label: Int[Array, "k d"]
+
+    @property
+    def n_rows(self) -> int:
+        """Number of values that are seen."""
+        return self.volume.shape[0]
+
+    def __call__(self, mbf: Float[Array, " c"]) -> Float[Array, " k"]:
+        """What is seen of a map, in its unit; NaN with zero gradient where there is no wall."""
+        seen = self.matrix.astype(mbf.dtype) @ mbf
+        return jnp.where(self.volume > 0.0, seen, jnp.nan)
+
+
+def pet_segments(
+    mesh: AbstractMesh,
+    segment: Int[np.ndarray, " c"],
+    *,
+    fwhm_mm: float,
+    n_segments: int = 17,
+) -> PETOperator:
+    r"""Segment means of a blurred map of blood flow.
+
+    The camera's point-spread function is a Gaussian $G$ of the given full width at half maximum,
+    normalised within the wall, so that a uniform map stays uniform,
+
+    $$\tilde F(x) = \frac{\sum_c V_c\,G(x-x_c)\,F_c}{\sum_c V_c\,G(x-x_c)},\qquad
+    \hat F_k = \sum_{c\in k} V_c\,\tilde F(x_c)\Big/\sum_{c\in k} V_c.$$
+
+    A control volume is a point at its centre. Weights below $10^{-14}$ of the largest are left out.
+    Width 0 is no blur: [`jaxperf.observe.segment_means`][].
+
+    **Arguments:**
+
+    - `mesh`: the wall.
+    - `segment`: (c,) numbers from 1, of [`jaxperf.geometry.aha17`][] or of any other partition such
+      as vessel territories; control volumes with any other number are blurred into their
+      neighbours and averaged nowhere.
+    - `fwhm_mm`: width of the point-spread function, mm; 5 to 8 as reconstructed, up to 12 with
+      the motion of heart and lungs.
+    - `n_segments`: how many segments there are.
+
+    **Returns:** a [`PETOperator`][] with one row for each segment.
+
+    **Errors:** [`InputError`][] for a width that no camera has, and where no control volume lies
+    in a segment.
+
+    ```python
+    see = pet_segments(mesh, aha17(mesh.centre, frame), fwhm_mm=7.0)
+    mbf_of_17_segments = see(solution.mbf)
+    ```
+    """
+    label = np.arange(1, n_segments + 1)[:, None]
+    return _means_of_cells(mesh, np.asarray(segment) - 1, label, fwhm_mm, "pet_segments")
+
+
+def pet_polar(
+    mesh: AbstractMesh, frame: LVFrame, *, rings: int, sectors: int, fwhm_mm: float
+) -> PETOperator:
+    """A polar map of a blurred map of blood flow.
+
+    The rings cut the long axis from the base plane (ring 0) to the tip of the cavity into equal
+    parts, the sectors the angle about it. Sector 0 is centred on the anterior wall and the others
+    follow towards the septum, as the AHA numbers do: the outer two of 3 rings of 6 sectors are the
+    AHA segments 1 to 12. Tissue below the tip belongs to the last ring, tissue above the base plane
+    to the first.
+
+    **Arguments:**
+
+    - `mesh`: the wall, in the patient frame of `frame`.
+    - `frame`: the ventricle's directions.
+    - `rings`, `sectors`: how many.
+    - `fwhm_mm`: as in [`jaxperf.observe.pet_segments`][].
+
+    **Returns:** a [`PETOperator`][] with rows ring by ring: `see(mbf).reshape(rings, sectors)`.
+
+    **Errors:** [`InputError`][] for no ring or sector, two patient frames and the width.
+
+    ```python
+    see = pet_polar(mesh, frame, rings=12, sectors=24, fwhm_mm=7.0)
+    polar_map = see(solution.mbf).reshape(12, 24)
+    ```
+    """
+    if rings < 1 or sectors < 1:
+        raise InputError(
+            f"{rings} rings of {sectors} sectors are asked for",
+            where="pet_polar",
+            expected="at least one ring and one sector",
+            fix="Ask for 3 rings of 6 sectors for a map like the AHA's",
+        )
+    _check_frames(mesh.frame, frame.frame, "the ventricle's frame", "pet_polar")
+    height = frame.height(mesh.centre) / frame.length
+    ring = np.clip(np.floor(rings * (1.0 - height)), 0, rings - 1).astype(np.int64)
+    width = 360.0 / sectors
+    behind = (90.0 + 0.5 * width - np.degrees(frame.angle(mesh.centre))) / width
+    sector = np.mod(np.floor(behind), sectors).astype(np.int64)
+    label = np.stack(np.divmod(np.arange(rings * sectors), sectors), axis=1)
+    return _means_of_cells(mesh, ring * sectors + sector, label, fwhm_mm, "pet_polar")
+
+
+def pet_voxels(
+    mesh: AbstractMesh,
+    shape: tuple[int, int, int],
+    affine: Float[np.ndarray, "4 4"],
+    *,
+    frame: str,
+    fwhm_mm: float,
+    wall_share: float = 0.5,
+    reach: float = _REACH,
+) -> PETOperator:
+    """The voxels of a PET image that lie in the wall, on the image's own grid.
+
+    A row is the blurred map at the centre of a voxel. Without blur it is the mean over the part of
+    the wall inside the voxel.
+
+    **Arguments:**
+
+    - `mesh`: the wall.
+    - `shape`, `affine`, `frame`: the image's grid, the matrix from its indices to positions in m,
+      and the patient frame of these: those of a [`jaxperf.io.PETImage`][].
+    - `fwhm_mm`: as in [`jaxperf.observe.pet_segments`][].
+    - `wall_share`: a voxel counts where at least this share of it is wall.
+    - `reach`: standard deviations after which the point-spread function is cut off. The matrix
+      holds some reach² entries a row: at 5 it takes 0.4 of the memory and a weight of 1e-5 is lost.
+
+    **Returns:** a [`PETOperator`][]; `label` are the voxels' indices, in the order of the grid.
+
+    **Errors:** [`InputError`][] where the image has no voxel in the wall, for an affine that is
+    not invertible, two patient frames and the width.
+
+    ```python
+    image = read_pet("mbf_stress.nii.gz", units="ml/min/g")
+    see = pet_voxels(mesh, image.shape, image.affine, frame=image.frame, fwhm_mm=7.0)
+    seen, measured = see(solution.mbf), image.mbf[tuple(see.label.T)]
+    ```
+    """
+    sigma = _sigma(fwhm_mm, "pet_voxels")
+    _check_frames(mesh.frame, frame, "the image", "pet_voxels")
+    number, cell, part = _wall_in_voxels(mesh, shape, affine)
+    volume = np.bincount(number, part, math.prod(shape))
+    full = abs(float(np.linalg.det(affine[:3, :3])))
+    voxel = np.flatnonzero((volume > 0.0) & (volume >= wall_share * full))
+    if voxel.size == 0:
+        raise InputError(
+            "no voxel of the image lies in the wall",
+            where="pet_voxels",
+            expected="an image of this heart, in its coordinates",
+            fix="Check the frame (LPS or RAS) and the registration with jaxperf.io.check_overlap",
+        )
+    ijk = np.stack(np.unravel_index(voxel, shape), axis=1)
+    row = np.full(math.prod(shape), -1)
+    row[voxel] = np.arange(voxel.size)
+    if sigma == 0.0:
+        inside = row[number] >= 0
+        share = part[inside] / volume[number[inside]]
+        matrix = _sparse(share, row[number[inside]], cell[inside], (voxel.size, mesh.n_cells))
+    else:
+        centre = ijk @ affine[:3, :3].T + affine[None, :3, 3]
+        each = np.arange(voxel.size)
+        matrix = _blurred(mesh, centre, np.ones(voxel.size), each, voxel.size, sigma, reach)
+    return _operator(matrix, volume[voxel], ijk)
+
+
+def _check_frames(mesh: str, other: str, name: str, where: str) -> None:
+    if mesh != other:
+        raise InputError(
+            f"the mesh is in {mesh} and {name} in {other}",
+            where=where,
+            expected="one patient frame for both",
+            fix="Convert one of them, for instance with jaxperf.io.mesh_in_frame",
+        )
+
+
+def _sigma(fwhm_mm: float, where: str) -> float:
+    """Standard deviation of the point-spread function, m."""
+    if not 0.0 <= fwhm_mm <= _LARGEST_FWHM_MM:
+        raise InputError(
+            f"fwhm_mm is {fwhm_mm}",
+            where=where,
+            expected=f"a width of 0 to {_LARGEST_FWHM_MM:g} mm",
+            fix="Give the full width at half maximum of the camera's point-spread function in mm",
+        )
+    return fwhm_mm * M_PER_MM * _SIGMA_PER_FWHM
+
+
+def _means_of_cells(
+    mesh: AbstractMesh,
+    row: Int[np.ndarray, " c"],
+    label: Int[np.ndarray, "k d"],
+    fwhm_mm: float,
+    where: str,
+) -> PETOperator:
+    """Means of the blurred map over groups of control volumes."""
+    sigma, n_rows = _sigma(fwhm_mm, where), label.shape[0]
+    cell = np.flatnonzero((row >= 0) & (row < n_rows))
+    if cell.size == 0:
+        raise InputError(
+            f"none of {mesh.n_cells} control volumes lies in a segment",
+            where=where,
+            expected=f"numbers from 1 to {n_rows}",
+            fix="Number the segments from 1, as jaxperf.geometry.aha17 does",
+        )
+    row, part = row[cell], mesh.volume[cell]
+    volume = np.bincount(row, part, n_rows)
+    if sigma == 0.0:
+        matrix = _sparse(part / volume[row], row, cell, (n_rows, mesh.n_cells))
+    else:
+        matrix = _blurred(mesh, mesh.centre[cell], part, row, n_rows, sigma, _REACH)
+    return _operator(matrix, volume, label)
+
+
+def _operator(
+    matrix: csr_array | Float[np.ndarray, "k c"],
+    volume: Float[np.ndarray, " k"],
+    label: Int[np.ndarray, "k d"],
+) -> PETOperator:
+    if isinstance(matrix, csr_array) and matrix.shape[0] <= _DENSE_ROWS:
+        matrix = matrix.toarray()
+    if isinstance(matrix, csr_array):
+        row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+        index = as_leaf(np.stack([row, matrix.indices], axis=1), np.int32)
+        entries = as_leaf(matrix.data)
+        held = BCOO((entries, index), shape=matrix.shape, indices_sorted=True, unique_indices=True)
+    else:
+        held = as_leaf(matrix)
+    return PETOperator(held, as_leaf(volume), as_leaf(label, np.int32))
+
+
+def _sparse(
+    value: Float[np.ndarray, " e"],
+    row: Int[np.ndarray, " e"],
+    column: Int[np.ndarray, " e"],
+    shape: tuple[int, int],
+) -> csr_array:
+    """Entries as rows, those of one place summed, columns in order."""
+    matrix = csr_array(coo_array((value, (row, column)), shape=shape))
+    matrix.sum_duplicates()
+    return matrix
+
+
+def _blurred(
+    mesh: AbstractMesh,
+    point: Float[np.ndarray, "p 3"],
+    weight: Float[np.ndarray, " p"],
+    row: Int[np.ndarray, " p"],
+    n_rows: int,
+    sigma: float,
+    reach: float,
+) -> csr_array | Float[np.ndarray, "k c"]:
+    """Means over the points of each row of the map blurred within the wall."""
+    share = weight / np.bincount(row, weight, n_rows)[row]
+    apart = np.asarray(KDTree(mesh.centre).query(point)[0])
+    dense = np.zeros((n_rows, mesh.n_cells) if n_rows <= _DENSE_ROWS else (0, 0))
+    total = csr_array((n_rows, mesh.n_cells))
+    entries: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def rows_of(block):
+        """The part of a block in its rows, over the control volumes within reach."""
+        near, kernel = _kernel(mesh, point[block], apart[block], sigma, reach)
+        rows, local = np.unique(row[block], return_inverse=True)
+        mean = np.zeros((rows.size, block.size))
+        mean[local, np.arange(block.size)] = share[block] / (kernel @ mesh.volume[near])
+        return rows, near, (mean @ kernel) * mesh.volume[near][None, :]
+
+    blocks = _blocks(point)
+    # exponentials are most of the work, and NumPy computes them outside the interpreter's lock
+    with ThreadPoolExecutor(_THREADS) as threads:
+        for first in range(0, len(blocks), _AT_ONCE):
+            for rows, near, found in threads.map(rows_of, blocks[first : first + _AT_ONCE]):
+                if dense.size:
+                    dense[np.ix_(rows, near)] += found
+                    continue
+                kept = found > math.exp(-0.5 * reach**2) * found.max(axis=1, keepdims=True)
+                i, j = np.nonzero(kept)
+                entries.append((found[i, j], rows[i].astype(np.int32), near[j].astype(np.int32)))
+            if entries:
+                value, i, j = (np.concatenate(part) for part in zip(*entries, strict=True))
+                total, entries = total + _sparse(value, i, j, total.shape), []
+    if dense.size:
+        return dense
+    # what lies beyond the reach is lost; a uniform map stays uniform all the same
+    total.data /= np.repeat(total.sum(axis=1), np.diff(total.indptr))
+    return total
+
+
+def _kernel(
+    mesh: AbstractMesh,
+    point: Float[np.ndarray, "p 3"],
+    apart: Float[np.ndarray, " p"],
+    sigma: float,
+    reach: float,
+) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "p n"]]:
+    """Control volumes within reach of some neighbouring points, and the point-spread function.
+
+    It is 1 in the control volume nearest to each point, at the distance `apart`, so that a point
+    outside the wall and a narrow width do not underflow. About the points' middle
+    −|x − y|² + apart² is a scalar product, (2x, 1, apart² − |x|²) · (y, −|y|², 1).
+    """
+    low, high = point.min(axis=0), point.max(axis=0)
+    outside = mesh.centre - np.clip(mesh.centre, low[None, :], high[None, :])
+    within = (apart.max() + reach * sigma) ** 2
+    near = np.flatnonzero(np.einsum("cd,cd->c", outside, outside) <= within)
+    middle, scale = 0.5 * (low + high)[None, :], math.sqrt(0.5) / sigma
+    x, y = scale * (point - middle), scale * (mesh.centre[near] - middle)
+    last = (scale * apart) ** 2 - np.einsum("pd,pd->p", x, x)
+    power = np.column_stack([2.0 * x, np.ones_like(last), last]) @ np.vstack(
+        [y.T, -np.einsum("nd,nd->n", y, y), np.ones(near.size)]
+    )
+    return near, np.exp(power, out=power)
+
+
+def _blocks(point: Float[np.ndarray, "p 3"]) -> list[Int[np.ndarray, " n"]]:
+    """The points in blocks of neighbours: halves of halves along the longest side."""
+    pending, blocks = [np.arange(point.shape[0])], []
+    while pending:
+        block = pending.pop()
+        if block.size <= _BLOCK:
+            blocks.append(block)
+            continue
+        side = int(np.argmax(np.ptp(point[block], axis=0)))
+        order = np.argpartition(point[block, side], block.size // 2)
+        pending += [block[order[: block.size // 2]], block[order[block.size // 2 :]]]
+    return blocks
+
+
+def _wall_in_voxels(
+    mesh: AbstractMesh, shape: tuple[int, int, int], affine: Float[np.ndarray, "4 4"]
+) -> tuple[Int[np.ndarray, " q"], Int[np.ndarray, " q"], Float[np.ndarray, " q"]]:
+    """Flat number of the voxel, control volume and volume of the pieces of wall in an image."""
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    if not (np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) > 0.0):
+        raise InputError(
+            f"the affine is {affine.tolist()}",
+            where="pet_voxels",
+            expected="an invertible matrix from grid indices to positions in m",
+            fix="Take the affine of the image that jaxperf.io.read_pet returns",
+        )
+    across = np.cbrt(mesh.volume.max())
+    level = max(1, math.ceil(_POINTS_ACROSS * across / spacing.min()))
+    piece = mesh.quadrature(level)
+    at = np.linalg.solve(affine[:3, :3], (piece.point - affine[None, :3, 3]).T).T
+    ijk = np.floor(at + 0.5).astype(np.int64)
+    inside = ((ijk >= 0) & (ijk < np.array(shape)[None, :])).all(axis=1)
+    number = np.ravel_multi_index(tuple(ijk[inside].T), shape)
+    return np.asarray(number), piece.cell[inside], piece.weight[inside]
