@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         flow1d as flow1d,
         geometry as geometry,
         growth as growth,
+        inverse as inverse,
         io as io,
         jobs as jobs,
         network as network,

@@ -27,14 +27,16 @@ class _Told:
     at_most: bool = False
     since: float = 0.0
     before: int = 0
+    detail: str = ""
 
     def text(self, seconds: float) -> str:
-        """One line of it: time gone, time left, what is done of how much."""
+        """One line of it: time gone, time left, what is done of how much, the detail."""
         gone = _span(seconds)
+        detail = f", {self.detail}" if self.detail else ""
         if self.done is None or self.total is None:
-            return f"{gone}, {self.what}" if self.what else gone
+            return f"{gone}, {self.what}{detail}" if self.what else gone
         most = "at most " if self.at_most else ""
-        count = f"{self.done} of {most}{self.total} {self.what}"
+        count = f"{self.done} of {most}{self.total} {self.what}{detail}"
         if self.done == self.before:
             return f"{gone}, {count}"
         pace = (time.perf_counter() - self.since) / (self.done - self.before)
@@ -53,13 +55,15 @@ class _Stage:
     def seconds(self) -> float:
         return time.perf_counter() - self.begin
 
-    def tell(self, what: str, done: int | None, total: int | None, at_most: bool) -> None:
+    def tell(
+        self, what: str, done: int | None, total: int | None, at_most: bool, detail: str
+    ) -> None:
         told = self.told
         if told.what == what and told.done is not None:
             since, before = told.since, told.before
         else:
             since, before = time.perf_counter(), done or 0
-        self.told = _Told(what, done, total, at_most, since, before)
+        self.told = _Told(what, done, total, at_most, since, before, detail)
 
     def text(self) -> str:
         return self.told.text(self.seconds)
@@ -111,13 +115,15 @@ class Progress:
         total: int | None = None,
         *,
         at_most: bool = False,
+        detail: str = "",
     ) -> None:
         """What is happening in a stage, in words, or as a count of things: `done` of `total`.
 
-        Time left is told from the pace since the first count of the same `what`.
+        Time left is told from the pace since the first count of the same `what`; `detail` stands
+        behind it and may change with every count.
         """
         if self._stage is not None:
-            self._stage.tell(what, done, total, at_most)
+            self._stage.tell(what, done, total, at_most, detail)
 
     def say(self, text: str) -> None:
         """A line that stays."""

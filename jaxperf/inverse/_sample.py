@@ -1,0 +1,389 @@
+"""Samples of the posterior by Markov chains, kept in a folder as they come."""
+
+import abc
+from pathlib import Path
+
+import blackjax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from blackjax.adaptation.step_size import dual_averaging_adaptation
+from blackjax.smc import resampling
+from blackjax.smc.ess import ess_solver
+from blackjax.smc.solver import dichotomy
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from .._custom_types import as_leaf
+from .._misc import InputError
+from .._progress import Progress
+from ._checkpoint import Checkpoint
+from ._fit import Fit
+from ._importance import log_densities, Proposal, proposal
+from ._posterior import covariance_factor, SampledPosterior
+from ._problem import InverseProblem
+from ._programs import density_at
+
+
+class AbstractSampler(eqx.Module):
+    """A way to draw samples of a posterior."""
+
+    @abc.abstractmethod
+    def run(
+        self, fit: Fit, key: PRNGKeyArray, kept: Checkpoint, progress: Progress
+    ) -> SampledPosterior:
+        """Draw them, going on from what is kept."""
+
+
+class NUTS(AbstractSampler):
+    """The No-U-Turn sampler of blackjax, in coordinates whitened by the Laplace covariance.
+
+    Each chain starts at a draw of the Gaussian posterior. While it warms up, dual averaging finds
+    its step size; the metric stays. Chains do not pass from one mode to another.
+
+    **Arguments:** `chains`; `draws` of each, after `warmup`; `accept`, the acceptance aimed at;
+    `doublings` of a trajectory at most; `every`, transitions between two files of the folder.
+
+    **Source:** Hoffman and Gelman, JMLR 15 (2014).
+    """
+
+    chains: int = eqx.field(static=True, default=4)
+    draws: int = eqx.field(static=True, default=500)
+    warmup: int = eqx.field(static=True, default=200)
+    accept: float = eqx.field(static=True, default=0.8)
+    doublings: int = eqx.field(static=True, default=8)
+    every: int = eqx.field(static=True, default=25)
+
+    def __check_init__(self):
+        lowest = {"chains": 1, "draws": 4, "warmup": 10, "doublings": 1, "every": 1}
+        for name, least in lowest.items():
+            if getattr(self, name) < least:
+                raise InputError(
+                    f"{name} is {getattr(self, name)}",
+                    where="NUTS",
+                    expected=f"at least {least}",
+                    fix=f"Raise {name}",
+                )
+
+    def run(
+        self, fit: Fit, key: PRNGKeyArray, kept: Checkpoint, progress: Progress
+    ) -> SampledPosterior:
+        problem, mode = fit.problem, fit.best
+        factor = as_leaf(covariance_factor(np.asarray(mode.jacobian)))
+        frame = (mode.xi, factor)
+        length = self.warmup + self.draws
+        seen, gradients, divergences = [], 0, 0
+        for chain in range(self.chains):
+            own = jax.random.fold_in(key, chain)
+            like = lambda own=own: eqx.filter_eval_shape(self._begin, fit, own)
+            state = kept.load(f"chain_{chain:02d}", like)
+            state = self._begin(fit, own) if state is None else state
+            while int(state.done) < length:
+                done, total = chain * length + int(state.done), self.chains * length
+                progress.tell("transitions", done, total, detail=f"chain {chain + 1}")
+                if not bool(jnp.isfinite(state.kernel.logdensity)):
+                    state = _reach_in(problem, frame, mode.warm, state)
+                state = _transitions(self, problem, mode.warm, frame, state, own)
+                kept.save(f"chain_{chain:02d}", state)
+            seen.append(state.drawn[self.warmup :])
+            gradients += int(state.gradients)
+            divergences += int(state.divergences)
+        xi = mode.xi[None] + jnp.concatenate(seen) @ factor.T
+        weight = np.full(len(xi), 1.0 / len(xi))
+        cost = {"gradients": gradients, "solves": gradients}
+        return SampledPosterior(
+            problem, xi, weight, mode.warm, self.chains, divergences=divergences, **cost
+        )
+
+    def _begin(self, fit: Fit, key: PRNGKeyArray) -> "_Chain":
+        """A chain at a draw of the Gaussian posterior; traceable."""
+        problem, mode = fit.problem, fit.best
+        unit = jax.random.normal(jax.random.fold_in(key, 0), (problem.size,), problem.dtype)
+        zeros = jnp.zeros_like(unit)
+        kernel = blackjax.mcmc.hmc.HMCState(unit, jnp.full((), -jnp.inf, unit.dtype), zeros)
+        first = jnp.asarray(problem.size**-0.25, unit.dtype)
+        state = dual_averaging_adaptation(self.accept)[0](first)
+        tuned = jax.tree.map(lambda x: jnp.asarray(x, unit.dtype), state)
+        drawn = jnp.zeros((self.warmup + self.draws, problem.size), unit.dtype)
+        count = jnp.zeros((), int)
+        return _Chain(kernel, tuned, drawn, count, count, count)
+
+
+class _Chain(eqx.Module):
+    """A chain: the state of its kernel and of its step size, what it drew (u, whitened), counts."""
+
+    kernel: PyTree
+    tuned: PyTree
+    drawn: Float[Array, "d p"]
+    done: Int[Array, ""]
+    gradients: Int[Array, ""]
+    divergences: Int[Array, ""]
+
+
+def _reach_in(problem: InverseProblem, frame: PyTree, warm: PyTree, chain: _Chain) -> _Chain:
+    """Bring the start of a chain nearer to the mode until it can be solved."""
+    unit = chain.kernel.position
+    for _ in range(8):
+        density = density_at(problem, frame[0] + frame[1] @ unit, warm)
+        if bool(jnp.isfinite(density)):
+            return eqx.tree_at(
+                lambda c: (c.kernel.position, c.kernel.logdensity), chain, (unit, density)
+            )
+        unit = 0.5 * unit
+    raise InputError(
+        "no draw about the mode can be solved",
+        where="sample_posterior",
+        expected="a model that solves near its most probable values",
+        fix="Look at check_laplace(fit, key).failed, and at the tolerances of the model",
+    )
+
+
+@eqx.filter_jit
+def _transitions(
+    sampler: NUTS,
+    problem: InverseProblem,
+    warm: PyTree,
+    frame: PyTree,
+    chain: _Chain,
+    key: PRNGKeyArray,
+) -> _Chain:
+    """The next transitions of a chain, one program for all of them."""
+    density = lambda unit: problem.log_density(frame[0] + frame[1] @ unit, warm)
+    kernel = blackjax.nuts.build_kernel()
+    _, update, final = dual_averaging_adaptation(sampler.accept)
+    length = chain.drawn.shape[0]
+    metric = jnp.ones_like(frame[0])
+
+    def one(chain: _Chain) -> _Chain:
+        warming = chain.done < sampler.warmup
+        size = jnp.where(warming, jnp.exp(chain.tuned.log_step_size), final(chain.tuned))
+        state, info = kernel(
+            jax.random.fold_in(key, chain.done + 1),
+            chain.kernel,
+            density,
+            size,
+            metric,
+            sampler.doublings,
+        )
+        rate = jnp.where(jnp.isfinite(info.acceptance_rate), info.acceptance_rate, 0.0)
+        new = update(chain.tuned, rate)
+        like = lambda new, old: jax.tree.map(lambda a, b: jnp.asarray(a, b.dtype), new, old)
+        tuned = jax.tree.map(
+            lambda a, b: jnp.where(warming, a, b), like(new, chain.tuned), chain.tuned
+        )
+        return _Chain(
+            like(state, chain.kernel),
+            tuned,
+            chain.drawn.at[chain.done].set(state.position),
+            chain.done + 1,
+            chain.gradients + info.num_integration_steps,
+            chain.divergences + jnp.where(warming, 0, info.is_divergent),
+        )
+
+    last = jnp.minimum(chain.done + sampler.every, length)
+    # blackjax mixes precisions and ranks
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        slope = jax.grad(density)(chain.kernel.position)
+        chain = eqx.tree_at(lambda c: c.kernel.logdensity_grad, chain, slope)
+        return jax.lax.while_loop(lambda c: c.done < last, one, chain)
+
+
+class TemperedSMC(AbstractSampler):
+    r"""Particles from the mixture about all modes, tempered towards the posterior.
+
+    Particles drawn from the mixture q of [`mixture`][] follow
+    $q^{1-\lambda}\,p(\cdot\mid y)^{\lambda}$ from λ = 0 to 1: each λ is the largest that keeps the
+    effective share `ess`, then they are resampled and moved by NUTS. Unlike weights alone this
+    serves where the mixture is poor, as on a ridge; unlike chains it keeps the weights of modes.
+    Modes that no start has found are missed.
+
+    **Arguments:** `particles`; `ess`; `moves` of each at every λ; `doublings` of a trajectory at most;
+    `batch`, particles between two files of the folder; `freedom` of q.
+
+    **Source:** Del Moral, Doucet and Jasra (2006), doi 10.1111/j.1467-9868.2006.00553.x.
+    """
+
+    particles: int = eqx.field(static=True, default=256)
+    ess: float = eqx.field(static=True, default=0.5)
+    moves: int = eqx.field(static=True, default=3)
+    doublings: int = eqx.field(static=True, default=4)
+    batch: int = eqx.field(static=True, default=32)
+    freedom: float = eqx.field(static=True, default=5.0)
+
+    def __check_init__(self):
+        if self.particles < 25 or not 0.0 < self.ess < 1.0 or self.moves < 1 or self.batch < 1:
+            raise InputError(
+                f"particles, ess, moves and batch are {self.particles}, {self.ess}, {self.moves} "
+                f"and {self.batch}",
+                where="TemperedSMC",
+                expected="at least 25 particles, a share between 0 and 1, at least one move",
+                fix="Raise what is too small",
+            )
+
+    def run(
+        self, fit: Fit, key: PRNGKeyArray, kept: Checkpoint, progress: Progress
+    ) -> SampledPosterior:
+        problem, warm = fit.problem, fit.best.warm
+        about = proposal(fit.modes, self.freedom)
+        begin = about.sample(jax.random.fold_in(key, 0), self.particles)
+        like = lambda: eqx.filter_eval_shape(_cloud, begin, begin[:, 0])
+        flow = kept.load("particles", like)
+        if flow is None:
+            density = log_densities(problem, begin, warm, progress)
+            flow = _cloud(begin, as_leaf(density, begin.dtype))
+            kept.save("particles", flow)
+        while float(flow.temper) < 1.0 or int(flow.moved) < self.particles * self.moves:
+            if int(flow.moved) == self.particles * self.moves or float(flow.temper) == 0.0:
+                flow = _resample(self, about, flow, jax.random.fold_in(key, 1))
+            done = int(flow.moved)
+            detail = f"temperature {float(flow.temper):.3f}"
+            progress.tell("moves", done, self.particles * self.moves, detail=detail)
+            flow = _move(self, problem, warm, about, flow, jax.random.fold_in(key, 2))
+            kept.save("particles", flow)
+        weight = np.full(self.particles, 1.0 / self.particles)
+        gradients = int(flow.gradients)
+        return SampledPosterior(
+            problem,
+            flow.xi,
+            weight,
+            warm,
+            gradients=gradients,
+            solves=gradients + self.particles,
+            divergences=int(flow.divergences),
+        )
+
+
+class _Cloud(eqx.Module):
+    """Particles on their way: `density` is ln p(ξ | y), `temper` λ, `moved` moves at this λ."""
+
+    xi: Float[Array, "s p"]
+    density: Float[Array, " s"]
+    factor: Float[Array, "p p"]
+    temper: Float[Array, ""]
+    size: Float[Array, ""]
+    accepted: Float[Array, ""]
+    moved: Int[Array, ""]
+    stages: Int[Array, ""]
+    gradients: Int[Array, ""]
+    divergences: Int[Array, ""]
+
+
+def _cloud(xi: Float[Array, "s p"], density: Float[Array, " s"]) -> _Cloud:
+    zero, count = jnp.zeros((), xi.dtype), jnp.zeros((), int)
+    size = jnp.full((), xi.shape[1] ** -0.25, xi.dtype)
+    factor = jnp.eye(xi.shape[1], dtype=xi.dtype)
+    return _Cloud(xi, density, factor, zero, size, zero, count, count, count, count)
+
+
+@eqx.filter_jit
+def _resample(sampler: TemperedSMC, about: Proposal, cloud: _Cloud, key: PRNGKeyArray) -> _Cloud:
+    """The next temperature, the particles picked by their weights, and their spread."""
+    gap = cloud.density - jax.vmap(about.log_density)(cloud.xi)
+    lowest = jnp.finfo(gap.dtype).min / 1e6
+    gap = jnp.where(jnp.isfinite(gap), gap, lowest)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        left = 1.0 - cloud.temper
+        step = jnp.clip(ess_solver(lambda _: gap, cloud.xi, sampler.ess, left, dichotomy), 0, left)
+        weight = jax.nn.softmax(step * gap)
+        n = cloud.xi.shape[0]
+        picked = resampling.systematic(jax.random.fold_in(key, cloud.stages), weight, n)
+    xi, density = cloud.xi[picked], cloud.density[picked]
+    spread = jnp.cov(xi, rowvar=False).reshape(xi.shape[1], xi.shape[1])
+    # the prior bounds every variance by about 1, and few particles must not close a direction
+    floor = 1e-4 * jnp.trace(spread) / xi.shape[1] + jnp.finfo(xi.dtype).tiny
+    factor = jnp.linalg.cholesky(spread + floor * jnp.eye(xi.shape[1], dtype=xi.dtype))
+    temper = jnp.where(step >= left, 1.0, cloud.temper + step).astype(xi.dtype)
+    zero = jnp.zeros_like(cloud.moved)
+    where = lambda c: (c.xi, c.density, c.factor, c.temper, c.moved, c.stages)
+    return eqx.tree_at(
+        where, cloud, (xi, density, factor, temper, zero, cloud.stages + 1)
+    )
+
+
+@eqx.filter_jit
+def _move(
+    sampler: TemperedSMC,
+    problem: InverseProblem,
+    warm: PyTree,
+    about: Proposal,
+    cloud: _Cloud,
+    key: PRNGKeyArray,
+) -> _Cloud:
+    """One NUTS transition of each particle of the next batch."""
+    n, temper = cloud.xi.shape[0], cloud.temper
+    key = jax.random.fold_in(jax.random.fold_in(key, cloud.stages), cloud.moved)
+    places = (cloud.moved + jnp.arange(sampler.batch)) % n
+
+    def tempered(xi):
+        return (1.0 - temper) * about.log_density(xi) + temper * problem.log_density(xi, warm)
+
+    kernel = blackjax.nuts.build_kernel()
+    metric = jnp.ones_like(cloud.xi[0])
+
+    def one(pair):
+        key, xi = pair
+        density = lambda unit: tempered(xi + cloud.factor @ unit)
+        begin = blackjax.nuts.init(jnp.zeros_like(xi), density)
+        state, info = kernel(key, begin, density, cloud.size, metric, sampler.doublings)
+        moved = xi + cloud.factor @ state.position
+        there = (state.logdensity - (1.0 - temper) * about.log_density(moved)) / temper
+        rate = jnp.where(jnp.isfinite(info.acceptance_rate), info.acceptance_rate, 0.0)
+        return moved, there, rate, info.num_integration_steps + 1, info.is_divergent
+
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        keys = jax.random.split(key, sampler.batch)
+        xi, density, rate, steps, wild = jax.lax.map(one, (keys, cloud.xi[places]))
+        left = n * sampler.moves - cloud.moved
+        mine = jnp.arange(sampler.batch) < jnp.minimum(sampler.batch, left)
+        # dual averaging would need a chain; one factor for each batch does
+        aim = jnp.exp(jnp.sum(jnp.where(mine, rate, 0.0)) / jnp.sum(mine) - 0.8)
+        at = jnp.where(mine, places, n)
+        return _Cloud(
+            cloud.xi.at[at].set(xi, mode="drop"),
+            cloud.density.at[at].set(density, mode="drop"),
+            cloud.factor,
+            temper,
+            (cloud.size * aim).astype(cloud.size.dtype),
+            jnp.mean(rate).astype(cloud.size.dtype),
+            cloud.moved + jnp.sum(mine),
+            cloud.stages,
+            cloud.gradients + jnp.sum(jnp.where(mine, steps, 0)),
+            cloud.divergences + jnp.sum(mine & wild),
+        )
+
+
+def sample_posterior(
+    fit: Fit,
+    key: PRNGKeyArray,
+    method: AbstractSampler | None = None,
+    *,
+    folder: str | Path | None = None,
+    progress: Progress | None = None,
+) -> SampledPosterior:
+    """Draw samples of the posterior by Markov chains.
+
+    **Arguments:**
+
+    - `method`: [`NUTS`][] or [`TemperedSMC`][]; where left out, the first where the fit found one mode
+      and the second where it found several.
+    - `folder`: keeps what was drawn; a run that was stopped goes on from it with identical samples.
+    - `progress`: shows the stage "posterior".
+
+    **Returns:** a [`SampledPosterior`][], with the number of gradients it took.
+
+    **Errors:** [`InputError`][] for a folder with other work.
+
+    **Example:**
+    ```python
+    posterior = sample_posterior(found, jax.random.key(1), NUTS(draws=300), folder="chains")
+    posterior.rhat().max(), posterior.effective().min()
+    ```
+    """
+    if method is None:
+        method = NUTS() if len(fit.modes) == 1 else TemperedSMC()
+    progress = progress or Progress()
+    settings = [float(getattr(method, name)) for name in vars(method)]
+    modes = [mode.xi for mode in fit.modes]
+    kept = Checkpoint(folder, (fit.problem, modes, type(method).__name__, settings, key))
+    with progress.stage("posterior"):
+        return method.run(fit, key, kept, progress)
