@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from .._misc import check_frame, InputError
-from .._units import M3_S_KG_PER_ML_MIN_G, M_PER_MM
+from ..units import M3_S_KG_PER_ML_MIN_G, M_PER_MM
 from ..geometry import AbstractMesh
 from ._frames import affine_in_frame, to_frame
 from ._images import image_data, image_unit, load_image

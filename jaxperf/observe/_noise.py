@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._custom_types import cast_like, float_leaf, Parameter
 from .._misc import InputError, is_traced
-from .._units import M3_S_KG_PER_ML_MIN_G
+from ..units import M3_S_KG_PER_ML_MIN_G
 
 
 class PETNoise(eqx.Module):

@@ -14,7 +14,7 @@ from scipy.spatial import KDTree
 
 from .._custom_types import as_leaf
 from .._misc import InputError
-from .._units import M_PER_MM
+from ..units import M_PER_MM
 from ..geometry import AbstractMesh, LVFrame
 
 _SIGMA_PER_FWHM = 1.0 / (2.0 * math.sqrt(2.0 * math.log(2.0)))

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from .._custom_types import cast_like, float_leaf, Parameter, ScalarLike
 from .._misc import InputError, is_traced
-from .._units import M3_S_KG_PER_ML_MIN_G
+from ..units import M3_S_KG_PER_ML_MIN_G
 from ._pet import PETOperator
 
 # Below b/40 the tracer that escapes, a e^-40, is lost beside 1 in any precision.
