@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from ._progress import Progress
-    from .report import Flow1DSummary, Forest, GrownForest, Pulsatile, Summary
+    from .report import FitSummary, Flow1DSummary, Forest, GrownForest, Pulsatile, Summary
 
 app = typer.Typer(
     add_completion=False,
@@ -71,6 +71,7 @@ def _carry_out(
     from ._misc import InputError
     from ._progress import Progress
     from ._results import SolveError
+    from .inverse import FitError
     from .io import json_text
 
     _prepare_jax()
@@ -78,7 +79,7 @@ def _carry_out(
         said = work(Progress(None if quiet or as_json else Console(stderr=True)))
     except InputError as error:
         raise _fail(str(error), BAD_INPUT) from None
-    except SolveError as error:
+    except (SolveError, FitError) as error:
         raise _fail(str(error), FAILED_SOLVE) from None
     if as_json:
         written = {} if out is None else {"out": str(out)}
@@ -355,6 +356,71 @@ def demo(
         return jobs.run_case(jobs.demo_case(), out=out, overwrite=overwrite, progress=progress)
 
     _carry_out(work, _run_lines, as_json, quiet, out)
+
+
+@app.command()
+def fit(
+    out: _Out,
+    case_file: Annotated[
+        Path | None, typer.Argument(metavar="CASE", help="Case file; left out with --demo.")
+    ] = None,
+    pet: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--pet", help="CSV of the AHA segments, or STATE=FILE for a map; may stand twice."
+        ),
+    ] = None,
+    ffr: Annotated[
+        Path | None, typer.Option("--ffr", help="CSV of a pressure wire: branch, at_mm, ffr.")
+    ] = None,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Fit the demonstration to a synthetic scan.")
+    ] = False,
+    data: _Data = None,
+    overwrite: _Overwrite = False,
+    as_json: _Json = False,
+    quiet: _Quiet = False,
+) -> None:
+    """Fit a case to PET and pressure wires, and write parameters with intervals."""
+
+    def work(progress: Progress) -> FitSummary:
+        given = {"out": out, "overwrite": overwrite, "progress": progress}
+        if demo:
+            return jobs.demo_fit(**given)
+        if case_file is None:
+            raise typer.BadParameter("give a case file, or --demo", param_hint="CASE")
+        case = jobs.with_measurements(casefile.load_case(case_file), pet or [], ffr)
+        return jobs.fit_case(case, data=data or case_file.parent, **given)
+
+    _carry_out(work, _fit_lines, as_json, quiet, out)
+
+
+def _fit_lines(said: FitSummary) -> list[str]:
+    shown = lambda x: f"{x.median:.2f} ({x.low:.2f} to {x.high:.2f})"
+    escape = rich.markup.escape
+    return [
+        f"[bold]{escape(said.title)}[/bold]  {', '.join(said.labels)}",
+        f"  fit      {said.values} values, {len(said.parameters)} entries, "
+        f"{said.cost.modes} modes; {said.cost.solves} solves, {said.cost.columns} columns",
+        *(
+            f"  lesion   {escape(x.branch)} {x.start_mm:g}–{x.end_mm:g} mm: FFR {shown(x.ffr)}, "
+            f"opened {shown(x.opened.ffr)} and flow × {shown(x.opened.mbf_ratio)}"
+            for x in said.lesions
+        ),
+        *(
+            f"  {escape(x.name):<8} {x.label} "
+            f"({', '.join(f'{k} {v:.2f}' for k, v in x.probability.items())}). {x.evidence}"
+            for x in said.diagnosis
+        ),
+        f"  quality  {said.quality.words}",
+        *(f"  blind    {escape(x)}" for x in said.blind[:5]),
+        *(
+            f"  further  a {escape(x.measurement)} would take the sd of {escape(x.quantity)} from "
+            f"{x.sd_before:.3f} to {x.sd_after:.3f}"
+            for x in said.further
+        ),
+        *(f"  [yellow]warning[/yellow]  {escape(w)}" for w in said.warnings),
+    ]
 
 
 @app.command()

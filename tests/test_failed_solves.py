@@ -20,6 +20,7 @@ from jaxperf import (
     solve_steady,
     SolveError,
 )
+from jaxperf._padding import cut_solution, pad_problem
 from jaxperf.darcy import ConjugateGradient, darcy_mesh, darcy_operator, DarcyProblem
 from jaxperf.flow1d import flow1d_problem, initial_state
 from jaxperf.geometry import ellipsoid_ventricle
@@ -181,3 +182,16 @@ def test_a_start_from_another_solution():
     smaller, _ = small_problem(n_terminals=4, spacing_mm=5.0)
     with pytest.raises(ValueError, match="initial has"):
         solve_perfusion(smaller, initial=near)
+
+
+@pytest.mark.parametrize("wrap", [lambda p: p, pad_problem], ids=["plain", "padded"])
+def test_a_solve_starts_from_one_at_another_aortic_pressure(wrap):
+    """Held nodes take the new pressure at once, those that only pad the network too."""
+    problem, _ = small_problem(n_terminals=3, spacing_mm=5.0)
+    where = lambda p: p.boundary[0].pressure
+    near = solve_perfusion(wrap(problem))
+    raised = eqx.tree_at(where, problem, 1.05 * where(problem))
+    found = solve_perfusion(wrap(raised), initial=near)
+    found, cold = cut_solution(found, raised), solve_perfusion(raised)
+    np.testing.assert_allclose(found.mbf, cold.mbf, rtol=1e-9)
+    np.testing.assert_allclose(found.pressure_total, cold.pressure_total, rtol=1e-12)

@@ -3,6 +3,18 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ._fit import (
+        AorticPressure as AorticPressure,
+        BedUnknown as BedUnknown,
+        Demand as Demand,
+        Extent as Extent,
+        FitSection as FitSection,
+        Mobility as Mobility,
+        Pet as Pet,
+        Reserve as Reserve,
+        Severity as Severity,
+        Wire as Wire,
+    )
     from ._load import case_errors as case_errors, load_case as load_case, read_yaml as read_yaml
     from ._schema import (
         Case as Case,

@@ -2,32 +2,22 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from .._defaults import DEFAULT_CELL_TIME, DEFAULT_CFL
-
-Frame = Literal["LPS", "RAS", "model"]
-Unit = Literal["mm", "cm", "m", "um"]
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
-# Huo and Kassab's 7/3 to Murray's 3, which are the published ones
-Exponent = Annotated[float, Field(ge=2.3, le=3.0)]
-Point = tuple[Finite, Finite, Finite]
-
-
-class Section(BaseModel):
-    """Common settings: unknown keys are refused, defaults are validated."""
-
-    model_config = ConfigDict(extra="forbid", validate_default=True, frozen=True)
-
-
-def _exactly_one(section: BaseModel, names: tuple[str, ...]) -> None:
-    given = [name for name in names if getattr(section, name) is not None]
-    if len(given) != 1:
-        found = " and ".join(given) if given else "none of them"
-        raise ValueError(f"give exactly one of {', '.join(names)}; found {found}")
+from ._fit import FitSection
+from ._section import (
+    exactly_one,
+    Exponent,
+    Finite,
+    Fraction,
+    Frame,
+    NotNegative,
+    Point,
+    Positive,
+    Section,
+    Unit,
+)
 
 
 class Tree(Section):
@@ -59,7 +49,7 @@ class Tree(Section):
 
     @model_validator(mode="after")
     def _complete(self) -> "Tree":
-        _exactly_one(self, ("file", "built_in"))
+        exactly_one(self, ("file", "built_in"))
         missing = [key for key in ("units", "frame") if getattr(self, key) is None]
         if self.file is not None and missing:
             raise ValueError(f"{' and '.join(missing)} of the tree's file must be stated")
@@ -233,7 +223,7 @@ class Outlet(Section):
 
     @model_validator(mode="after")
     def _complete(self) -> "Outlet":
-        _exactly_one(self, ("flow_ml_min", "resistance_mmHg_min_ml"))
+        exactly_one(self, ("flow_ml_min", "resistance_mmHg_min_ml"))
         return self
 
 
@@ -532,6 +522,9 @@ class Case(Section):
     pulsatile: Pulsatile = Field(default=Pulsatile(), description="Pulsatile flow.")
     darcy: Darcy = Field(default=Darcy(), description="Flow in the tissue.")
     solver: Solver = Field(default=Solver(), description="Solve.")
+    fit: FitSection | None = Field(
+        default=None, description="What `jaxperf fit` fits, and to what."
+    )
     checks: Checks = Field(default=Checks(), description="Limits of the checks.")
     output: Output = Field(default=Output(), description="Results.")
 

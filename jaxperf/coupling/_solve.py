@@ -158,6 +158,10 @@ def _solve(
         start = initial_perfusion(
             problem.network, system.closure, problem.tissue, problem.microcirculation
         )
+    else:
+        # No step moves a padded node, which is held at the level of the boundary.
+        held = jnp.where(system.closure.fixed, system.closure.pressure, start.network.pressure)
+        start = eqx.tree_at(lambda s: s.network.pressure, start, held)
     root = find_root(system, start, newton, adjoint=adjoint, max_steps=max_steps)
     state, closure = root.value, system.closure
     terminal_pressure = state.network.pressure[problem.tissue.terminal_node]

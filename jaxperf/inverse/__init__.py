@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         SampledPosterior as SampledPosterior,
     )
     from ._prior import (
+        AbstractPrior as AbstractPrior,
         Hierarchy as Hierarchy,
         Normal as Normal,
         SmoothField as SmoothField,

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
@@ -321,7 +320,9 @@ def misfit(fit: Fit, *, n: int = 2000, key: PRNGKeyArray | None = None) -> Misfi
         return Misfit(chi2, freedom, float("nan"), False, predictive, by_name, words)
     scale = float(np.sum(left**2) / np.sum(left))
     p = float(scipy.stats.chi2.sf(chi2 / scale, np.sum(left) / scale))
-    judged = "The model explains the measurements." if p > 0.01 else (
-        "The model or the noise is wrong: look for the measurement with the largest share."
+    judged = (
+        "The model explains the measurements."
+        if p > 0.01
+        else ("The model or the noise is wrong: look for the measurement with the largest share.")
     )
     return Misfit(chi2, freedom, p, True, predictive, by_name, f"{said} (p = {p:.2g}). {judged}")

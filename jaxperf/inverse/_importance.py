@@ -166,7 +166,9 @@ class LaplaceCheck(eqx.Module):
     @property
     def words(self) -> str:
         """The finding as sentences."""
-        text = f"Pareto k of {self.n} draws is {self.pareto_k:.2f}, to stay below {self.limit:.2f}. "
+        text = (
+            f"Pareto k of {self.n} draws is {self.pareto_k:.2f}, to stay below {self.limit:.2f}. "
+        )
         if self.failed:
             text += f"{self.failed} draws could not be solved. "
         if self.modes > 1:

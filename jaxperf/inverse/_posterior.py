@@ -16,7 +16,7 @@ from .._misc import InputError
 from .._progress import Progress
 from ._fit import Fit, Mode
 from ._problem import InverseProblem
-from ._programs import Linearised, linearise, solve_at, tangents
+from ._programs import linearise, Linearised, solve_at, tangents
 from ._transform import AbstractTransform, Identity
 
 # A quantity of interest: of the values of the parameters and the output of the model.

@@ -295,9 +295,7 @@ def _resample(sampler: TemperedSMC, about: Proposal, cloud: _Cloud, key: PRNGKey
     temper = jnp.where(step >= left, 1.0, cloud.temper + step).astype(xi.dtype)
     zero = jnp.zeros_like(cloud.moved)
     where = lambda c: (c.xi, c.density, c.factor, c.temper, c.moved, c.stages)
-    return eqx.tree_at(
-        where, cloud, (xi, density, factor, temper, zero, cloud.stages + 1)
-    )
+    return eqx.tree_at(where, cloud, (xi, density, factor, temper, zero, cloud.stages + 1))
 
 
 @eqx.filter_jit

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from .._misc import check_frame, InputError
-from ..units import M3_S_KG_PER_ML_MIN_G, M_PER_MM
 from ..geometry import AbstractMesh
+from ..units import M3_S_KG_PER_ML_MIN_G, M_PER_MM
 from ._frames import affine_in_frame, to_frame
 from ._images import image_data, image_unit, load_image
 
@@ -50,6 +50,16 @@ class PETImage:
         """Shape of the grid."""
         i, j, k = self.mbf.shape
         return i, j, k
+
+    def at(self, point: Float[np.ndarray, "c 3"]) -> Float[np.ndarray, " c"]:
+        """The value of the voxel that holds each point (m, in `frame`), NaN outside the image."""
+        affine = self.affine
+        index = np.linalg.solve(affine[:3, :3], (point - affine[None, :3, 3]).T).T
+        index = np.floor(index + 0.5)
+        inside = ((index >= 0.0) & (index < np.array(self.shape)[None, :])).all(axis=1)
+        value = np.full(len(point), np.nan)
+        value[inside] = self.mbf[tuple(index[inside].astype(np.int64).T)]
+        return value
 
     @property
     def mbf_ml_min_g(self) -> Float[np.ndarray, "i j k"]:
@@ -110,7 +120,7 @@ def read_pet(
         _check_median(data[data > 0.0], unit, f"{(data > 0.0).sum()} positive voxels", where)
     else:
         check_overlap(found, mesh)
-        inside = _at(found, mesh.centre) / FLOW_UNIT[unit]
+        inside = found.at(mesh.centre) / FLOW_UNIT[unit]
         _check_median(inside[inside > 0.0], unit, "the wall", where)
     return found
 
@@ -158,18 +168,7 @@ def check_overlap(image: PETImage, mesh: AbstractMesh, *, least: float = _LEAST_
 def _share(
     image: PETImage, point: Float[np.ndarray, "c 3"], volume: Float[np.ndarray, " c"]
 ) -> float:
-    return float(volume[_at(image, point) > 0.0].sum() / volume.sum())
-
-
-def _at(image: PETImage, point: Float[np.ndarray, "c 3"]) -> Float[np.ndarray, " c"]:
-    """The value of the voxel that holds each point, NaN outside the image."""
-    affine = image.affine
-    index = np.linalg.solve(affine[:3, :3], (point - affine[None, :3, 3]).T).T
-    index = np.floor(index + 0.5)
-    inside = ((index >= 0.0) & (index < np.array(image.shape)[None, :])).all(axis=1)
-    value = np.full(len(point), np.nan)
-    value[inside] = image.mbf[tuple(index[inside].astype(np.int64).T)]
-    return value
+    return float(volume[image.at(point) > 0.0].sum() / volume.sum())
 
 
 def _flow_unit(image: Any, units: str | None, where: str) -> str:

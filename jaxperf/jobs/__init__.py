@@ -3,6 +3,12 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ._fit import (
+        demo_fit as demo_fit,
+        fit_case as fit_case,
+        measured_rows as measured_rows,
+        with_measurements as with_measurements,
+    )
     from ._flow1d_run import (
         openbf_problem as openbf_problem,
         read_foreign as read_foreign,

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from .._padding import is_real
 from ..coupling import PerfusionProblem, PerfusionSolution
 from ._perfusion import segment_means
 from ._reserve import coronary_flow_reserve, fractional_flow_reserve
@@ -66,6 +67,9 @@ def observe(
     volume = problem.tissue.volume
     ends = problem.network.segment_node
     is_root = jnp.ones(problem.network.n_nodes, volume.dtype).at[ends[:, 1]].set(0.0)
+    real = problem.network.real
+    if real is not None:
+        is_root = is_root * is_real(real.node, problem.network.n_nodes)
     n_roots = jnp.sum(is_root)
     aortic, ratio = {}, {}
     for name, solution in solutions.items():

@@ -14,8 +14,8 @@ from scipy.spatial import KDTree
 
 from .._custom_types import as_leaf
 from .._misc import InputError
-from ..units import M_PER_MM
 from ..geometry import AbstractMesh, LVFrame
+from ..units import M_PER_MM
 
 _SIGMA_PER_FWHM = 1.0 / (2.0 * math.sqrt(2.0 * math.log(2.0)))
 # Beyond 8 sigma the weight of a control volume is below e^-32 = 1.3e-14 of the nearest one.

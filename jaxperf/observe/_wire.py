@@ -7,9 +7,9 @@ from jaxtyping import Array, Float, Int
 
 from .._custom_types import as_leaf, ScalarLike
 from .._misc import InputError
-from ..units import M3_S_PER_ML_MIN, M_PER_MM
 from ..coupling import PerfusionProblem
 from ..network import branch_course, parent_segment, VascularNetwork, vessel_territories
+from ..units import M3_S_PER_ML_MIN, M_PER_MM
 from ._observe import Observations
 from ._reserve import fractional_flow_reserve
 

@@ -8,6 +8,13 @@ if TYPE_CHECKING:
         write_figures as write_figures,
         write_waveform_figure as write_waveform_figure,
     )
+    from ._fit_figures import write_fit_figures as write_fit_figures
+    from ._fit_schema import fit_summary_schema as fit_summary_schema, FitSummary as FitSummary
+    from ._fit_summary import (
+        fit_summary as fit_summary,
+        fitted_segment_rows as fitted_segment_rows,
+        parameter_rows as parameter_rows,
+    )
     from ._forest_facts import (
         forest_facts as forest_facts,
         segment_arrays as segment_arrays,

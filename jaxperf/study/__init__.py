@@ -19,6 +19,17 @@ if TYPE_CHECKING:
         geometry_findings as geometry_findings,
         refuse_errors as refuse_errors,
     )
+    from ._diagnosis import (
+        CFR_REDUCED as CFR_REDUCED,
+        diagnose as diagnose,
+        Diagnosis as Diagnosis,
+        FFR_ISCHAEMIC as FFR_ISCHAEMIC,
+        labels_of as labels_of,
+        OPENED as OPENED,
+        territory_quantities as territory_quantities,
+        TerritoryQuantities as TerritoryQuantities,
+    )
+    from ._fit import fit_heart as fit_heart, heart_problem as heart_problem, HeartFit as HeartFit
     from ._forest import (
         forest_path as forest_path,
         Grown as Grown,
@@ -27,7 +38,15 @@ if TYPE_CHECKING:
         read_forest as read_forest,
         territory_shares as territory_shares,
     )
+    from ._heart_model import HeartModel as HeartModel
     from ._heartbeat import Heartbeat as Heartbeat, heartbeat_of_case as heartbeat_of_case
+    from ._measured import (
+        heart_measurements as heart_measurements,
+        Measured as Measured,
+        pet_camera as pet_camera,
+        read_measured as read_measured,
+        Wire as Wire,
+    )
     from ._observed import collect as collect, lesion_end as lesion_end, Results as Results
     from ._places import (
         branch_places as branch_places,
@@ -51,6 +70,17 @@ if TYPE_CHECKING:
         solve_pulsation as solve_pulsation,
     )
     from ._solve import darcy_method as darcy_method, solve_case as solve_case, Solved as Solved
+    from ._synthetic import (
+        synthetic_measurement as synthetic_measurement,
+        synthetic_truth as synthetic_truth,
+        Truth as Truth,
+    )
+    from ._unknowns import (
+        AbstractChange as AbstractChange,
+        heart_unknowns as heart_unknowns,
+        lesion_names as lesion_names,
+        Unknown as Unknown,
+    )
 else:
     from .._lazy import lazy_names
 

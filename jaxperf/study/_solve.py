@@ -33,7 +33,7 @@ from ._states import case_states, State
 
 DEFAULT_HYPEREMIA_FACTOR = 3.75
 _SOLVER_GROUP = "jaxperf.darcy_solvers"
-_BUILT_IN: dict[str, Callable[..., AbstractDarcySolver]] = {
+BUILT_IN_SOLVERS: dict[str, Callable[..., AbstractDarcySolver]] = {
     "conjugate_gradient": lambda mesh, permeability: ConjugateGradient(),
     "multigrid": multigrid,
 }
@@ -109,7 +109,7 @@ def _solver(name: str, limits: Solver, problem: PerfusionProblem) -> Solve:
     solve_within = functools.partial(
         solve_perfusion, max_steps=limits.max_steps, max_linear_steps=limits.max_linear_steps
     )
-    if name not in _BUILT_IN:
+    if name not in BUILT_IN_SOLVERS:
         method = darcy_method(name, problem)
         return lambda given, **options: solve_within(given, method, **options)
     method = darcy_method(name, pad_problem(problem))
@@ -128,14 +128,14 @@ def darcy_method(name: str, problem: PerfusionProblem) -> AbstractDarcySolver:
     """The Darcy solver of a name: a built-in one, or one that a package registers as a function
     of the mesh and the permeability."""
     mesh, permeability = problem.tissue.mesh, problem.microcirculation.permeability
-    if name in _BUILT_IN:
-        return _BUILT_IN[name](mesh, permeability)
+    if name in BUILT_IN_SOLVERS:
+        return BUILT_IN_SOLVERS[name](mesh, permeability)
     registered = {e.name: e for e in entry_points(group=_SOLVER_GROUP)}
     if name not in registered:
         raise InputError(
             f"there is no Darcy solver {name!r}",
             where="darcy.solver",
-            expected=f"one of {', '.join([*_BUILT_IN, *sorted(registered)])}",
+            expected=f"one of {', '.join([*BUILT_IN_SOLVERS, *sorted(registered)])}",
             fix="Install the package that registers it, or use conjugate_gradient",
         )
     return _loaded(registered[name])(mesh, permeability)

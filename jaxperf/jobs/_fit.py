@@ -1,0 +1,202 @@
+"""Fitting a case to what was measured, and its run folder."""
+
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import yaml
+
+from .._misc import InputError
+from .._progress import Progress
+from .._versions import versions
+from ..casefile import Case, Demand, FitSection, Pet, Reserve
+from ..geometry import AHA17_NAME
+from ..io import write_csv, write_json
+from ..report import fit_summary, FitSummary, fitted_segment_rows, parameter_rows
+from ..study import (
+    fit_heart,
+    geometry_findings,
+    HeartFit,
+    Measured,
+    prepare_case,
+    read_measured,
+    refuse_errors,
+    solve_case,
+    synthetic_measurement,
+    synthetic_truth,
+    Wire,
+)
+from ._folder import run_folder
+from ._starter import demo_case
+
+_STAGES = ("read", "mesh", "forest", "territories", "compile", "calibrate")
+
+
+def fit_case(
+    case: Case,
+    *,
+    out: str | os.PathLike,
+    data: str | os.PathLike = ".",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    measured: Measured | None = None,
+) -> FitSummary:
+    """Fit a case to what its section `fit` says was measured, and write a run folder.
+
+    Steps are kept in a folder `OUT.partial` until the fit is complete, so that the same command
+    goes on where a stopped one left off, with the same results.
+
+    **Arguments:**
+
+    - `out`, `data`, `overwrite`: as for `run_case`.
+    - `measured`: in place of what the case names.
+
+    **Returns:** the content of `summary.json`.
+
+    **Errors:** [`InputError`][] for bad input, [`SolveError`][] where the start cannot be solved,
+    [`jaxperf.inverse.FitError`][] where no mode is found.
+    """
+    said = case.fit
+    if said is None:
+        raise InputError(
+            "the case has no section fit",
+            where="fit",
+            expected="what was measured: fit.pet or fit.wires",
+            fix="Add the section, or give --pet or --ffr",
+        )
+    progress = progress or Progress()
+    ahead = tuple(s for s in _STAGES if s != "forest" or case.growth is not None)
+    ending = ("fit", "posterior", "write", *(("figures",) if case.output.figures else ()))
+    progress.stages = (*ahead, "rest", "hyperemia", *case.states, *ending)
+    seconds: dict[str, float] = {}
+    partial = Path(out).absolute().with_name(f"{Path(out).name}.partial")
+    with run_folder(out, overwrite) as folder:
+        begin = time.perf_counter()
+        prepared = prepare_case(case, data, progress)
+        refuse_errors(geometry_findings(case, prepared.tree, prepared.heart))
+        if measured is None:
+            measured = read_measured(prepared, said, Path(data))
+        solved = solve_case(prepared, progress)
+        seconds["setup"] = time.perf_counter() - begin
+        begin = time.perf_counter()
+        found = fit_heart(prepared, solved, said, measured, folder=partial, progress=progress)
+        seconds["fit"] = time.perf_counter() - begin
+        with progress.stage("write"):
+            begin = time.perf_counter()
+            summary = fit_summary(
+                found,
+                level=said.level,
+                posterior=said.posterior,
+                seed=said.seed,
+                seconds=seconds,
+            )
+            summary = summary.model_copy(
+                update={"seconds": {**seconds, "intervals": time.perf_counter() - begin}}
+            )
+            _write(folder, case, found, summary, Path(data).absolute())
+        if case.output.figures:
+            with progress.stage("figures"):
+                from ..report import write_fit_figures
+
+                write_fit_figures(folder / "figures", summary)
+    shutil.rmtree(partial, ignore_errors=True)
+    return summary
+
+
+def _write(folder: Path, case: Case, found: HeartFit, said: FitSummary, data: Path) -> None:
+    text = yaml.safe_dump(case.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    (folder / "config.yaml").write_text(text, encoding="utf-8")
+    write_json(folder / "versions.json", {**versions(), "data": os.fspath(data)})
+    write_json(folder / "summary.json", said.model_dump())
+    write_csv(folder / "parameters.csv", parameter_rows(said))
+    write_csv(folder / "segments17.csv", fitted_segment_rows(said))
+    if found.measured.mbf_ml_min_g:
+        write_csv(folder / "measured.csv", measured_rows(found.measured))
+    mode = found.fit.best
+    np.savez_compressed(
+        folder / "posterior.npz",
+        xi=np.asarray(mode.xi),
+        jacobian=np.asarray(mode.jacobian),
+        residual=np.asarray(mode.residual),
+        entries=np.array(found.fit.problem.entries),
+        samples=np.asarray(found.posterior.sample(jax.random.key(said.seed), 1000)),
+    )
+
+
+def with_measurements(case: Case, pet: Sequence[str], ffr: str | os.PathLike | None) -> Case:
+    """A case with measurements that a command names, in place of its own of that kind.
+
+    **Arguments:** `pet`: one CSV of the AHA segments, or `STATE=FILE` for each map; `ffr`: a CSV of
+    pressure wires. Paths are those of the process.
+
+    **Errors:** [`InputError`][] for a table beside maps, or two tables.
+    """
+    said = case.fit or FitSection()
+    update: dict[str, Any] = {}
+    maps = dict(text.split("=", 1) for text in pet if "=" in text)
+    tables = [text for text in pet if "=" not in text]
+    if len(tables) + bool(maps) > 1:
+        raise InputError(
+            f"--pet names {', '.join(pet)}",
+            where="--pet",
+            expected="one table, or a map for each state",
+            fix="Leave one kind out",
+        )
+    own = {} if said.pet is None else said.pet.model_dump(exclude={"segments", "maps"})
+    if tables:
+        update["pet"] = Pet(**own, segments=os.path.abspath(tables[0]))
+    elif maps:
+        update["pet"] = Pet(**own, maps={k: os.path.abspath(v) for k, v in maps.items()})
+    if ffr is not None:
+        update |= {"wires": (), "wires_file": os.path.abspath(ffr)}
+    return case.model_copy(update={"fit": said.model_copy(update=update)})
+
+
+def measured_rows(measured: Measured) -> list[dict[str, Any]]:
+    """A table of the AHA segments as `fit.pet.segments` takes it."""
+    return [
+        {
+            "segment": i + 1,
+            "name": AHA17_NAME[i],
+            **{f"mbf_{s}_ml_min_g": float(v[i]) for s, v in measured.mbf_ml_min_g.items()},
+        }
+        for i in range(17)
+    ]
+
+
+def demo_fit(
+    *, out: str | os.PathLike, overwrite: bool = False, progress: Progress | None = None
+) -> FitSummary:
+    """Fit the demonstration to a scan and a wire made from another forest and a finer mesh.
+
+    Its truth has less reserve behind a 62 % lesion of the LAD; the noise is that of a PET scan.
+    """
+    progress = progress or Progress()
+    quiet = Progress()
+    said = FitSection(demand=Demand(by="hierarchy"), reserve=Reserve(by="hierarchy"), starts=3)
+    place = Wire("LAD", 30.0, 0.8, 0.02, "hyperemia")
+    progress.say("  making a synthetic scan and a wire from another forest and mesh")
+    other = demo_case(4.0)
+    assert other.growth is not None
+    other = other.model_copy(
+        update={"growth": other.growth.model_copy(update={"n_terminals": 500, "seed": 11})}
+    )
+    prepared = prepare_case(other, ".", quiet)
+    solved = solve_case(prepared, quiet)
+    truth = synthetic_truth(prepared, solved, said, wires=(place,), key=jax.random.key(4))
+    measured = synthetic_measurement(truth, (place,), jax.random.key(5))
+    case = demo_case(5.0)
+    assert case.growth is not None
+    case = case.model_copy(
+        update={
+            "title": "Demonstration of a fit, synthetic PET",
+            "fit": said,
+            "growth": case.growth.model_copy(update={"n_terminals": 500}),
+        }
+    )
+    return fit_case(case, out=out, overwrite=overwrite, progress=progress, measured=measured)

@@ -1,0 +1,167 @@
+"""Which disease the fitted heart has, with probabilities.
+
+Per vessel territory. *Obstructive*: a declared lesion with FFR at most 0.80 behind it.
+*Microvascular dysfunction*: a flow reserve below 2.0 with every lesion opened and flow at rest as
+it is; *diffuse* where all territories have it, else *territorial*. *Mixed*: both. *None*: neither.
+A patient carries a label where a territory does.
+"""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from .._custom_types import as_leaf
+from ..inverse import AbstractPosterior
+from ..observe import Observations
+from ._observed import lesion_end
+from ._prepare import Prepared
+
+# Fractional flow reserve at or below it is treated (Tonino et al. 2009, doi 10.1056/NEJMoa0807611).
+FFR_ISCHAEMIC = 0.80
+# Flow reserve below it is reduced (Murthy et al. 2011, doi 10.1161/CIRCULATIONAHA.111.050427).
+CFR_REDUCED = 2.0
+OPENED = "without_lesions"
+LABELS = ("obstructive", "microvascular", "mixed", "none")
+
+
+@dataclass(frozen=True)
+class TerritoryQuantities:
+    """Quantities of the territories g as functions for a posterior.
+
+    **Attributes:** `weight` (g, c), shares in the volume of a territory, of the problem that is
+    solved; `lesion_segment` (l,), whose distal ends lie behind the lesions; `lesion_territory`
+    (l,).
+    """
+
+    weight: Float[Array, "g c"]
+    lesion_segment: Int[np.ndarray, " l"]
+    lesion_territory: Int[np.ndarray, " l"]
+
+    def flow(self, seen: Observations, state: str) -> Float[Array, " g"]:
+        """Mean blood flow, m³/(s·kg)."""
+        return self.weight @ seen.mbf[state]
+
+    def ffr(self, seen: Observations) -> Float[Array, " l"]:
+        """Static over aortic pressure behind each lesion, at hyperemia."""
+        return seen.pressure_ratio["hyperemia"][self.lesion_segment, 1]
+
+    def reserve(self, seen: Observations, state: str = OPENED) -> Float[Array, " g"]:
+        """Flow of a state over flow at rest."""
+        return self.flow(seen, state) / self.flow(seen, "rest")
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What a territory or the patient has.
+
+    **Attributes:** `name`; `probability` of each label, of `LABELS`; `label`, the most probable;
+    `evidence`, a sentence.
+    """
+
+    name: str
+    probability: dict[str, float]
+    label: str
+    evidence: str
+
+
+def territory_quantities(prepared: Prepared, n_cells: int) -> TerritoryQuantities:
+    """The quantities that labels are made of.
+
+    **Arguments:** `n_cells`, of the problem that is solved, which may be padded.
+    """
+    volume, names = np.asarray(prepared.heart.mesh.volume), prepared.territory_name
+    weight = np.zeros((len(names), n_cells))
+    for i in range(len(names)):
+        inside = np.where(prepared.territory == i, volume, 0.0)
+        weight[i, : len(volume)] = inside / inside.sum()
+    ends = [lesion_end(prepared, i) for i in range(len(prepared.case.lesions))]
+    return TerritoryQuantities(
+        as_leaf(weight),
+        np.array(ends, np.int64),
+        np.array([_territory_below(prepared, end) for end in ends], np.int64),
+    )
+
+
+def _territory_below(prepared: Prepared, segment: int) -> int:
+    """The territory that most of the tissue below a segment belongs to."""
+    network = prepared.network
+    ends = np.asarray(network.segment_node)
+    below = np.zeros(network.n_nodes, np.bool_)
+    below[ends[segment, 1]] = True
+    for row in np.asarray(network.topology.sweep)[::-1]:
+        for s in row[row < network.n_segments]:
+            below[ends[s, 1]] |= below[ends[s, 0]]
+    node = np.asarray(prepared.problem.tissue.terminal_node)
+    volume = np.asarray(prepared.problem.tissue.terminal_volume)
+    fed = np.where(below[node], volume, 0.0)
+    shares = np.bincount(prepared.terminal_territory, fed, len(prepared.territory_name))
+    return int(shares.argmax())
+
+
+def labels_of(
+    ffr: Float[np.ndarray, "n l"],
+    reserve: Float[np.ndarray, "n g"],
+    territory: Int[np.ndarray, " l"],
+) -> tuple[Bool[np.ndarray, "n g"], Bool[np.ndarray, "n g"]]:
+    """Whether each territory is obstructed and whether its microvessels fail, for n hearts."""
+    obstructed = np.zeros(reserve.shape, np.bool_)
+    for i, g in enumerate(territory):
+        obstructed[:, g] |= ffr[:, i] <= FFR_ISCHAEMIC
+    return obstructed, reserve < CFR_REDUCED
+
+
+def diagnose(
+    prepared: Prepared,
+    posterior: AbstractPosterior,
+    quantities: TerritoryQuantities,
+    n: int | None = None,
+) -> tuple[Diagnosis, ...]:
+    """The probability of each label, per territory and for the patient, which comes last.
+
+    **Arguments:** `posterior`, of a model whose states are rest, hyperemia and one with every
+    lesion opened; `n`, draws.
+
+    **Returns:** a [`Diagnosis`][] for each territory and one for the patient.
+    """
+    n_lesions = len(quantities.lesion_segment)
+
+    def both(values, seen: Observations) -> Float[Array, " k"]:
+        return jnp.concatenate([quantities.ffr(seen), quantities.reserve(seen)])
+
+    drawn = posterior.predict(both, n)
+    ffr, reserve = drawn[:, :n_lesions], drawn[:, n_lesions:]
+    obstructed, failing = labels_of(ffr, reserve, quantities.lesion_territory)
+    found = []
+    for g, name in enumerate(prepared.territory_name):
+        behind = ffr[:, quantities.lesion_territory == g]
+        evidence = _evidence(behind, reserve[:, g])
+        found.append(_diagnosis(name, obstructed[:, g], failing[:, g], evidence))
+    diffuse = failing.all(axis=1).mean()
+    words = f"Microvascular dysfunction of all territories has a probability of {diffuse:.2f}."
+    patient = _diagnosis("patient", obstructed.any(axis=1), failing.any(axis=1), words)
+    return (*found, patient)
+
+
+def _diagnosis(
+    name: str, obstructed: Bool[np.ndarray, " n"], failing: Bool[np.ndarray, " n"], evidence: str
+) -> Diagnosis:
+    share = lambda flag: float(np.mean(flag))
+    probability = {
+        "obstructive": share(obstructed & ~failing),
+        "microvascular": share(failing & ~obstructed),
+        "mixed": share(obstructed & failing),
+        "none": share(~obstructed & ~failing),
+    }
+    return Diagnosis(name, probability, max(probability, key=lambda k: probability[k]), evidence)
+
+
+def _evidence(ffr: Float[np.ndarray, "n l"], reserve: Float[np.ndarray, " n"]) -> str:
+    low, middle, high = np.quantile(reserve, [0.1, 0.5, 0.9])
+    said = f"Flow reserve without lesions {middle:.1f} ({low:.1f} to {high:.1f})"
+    if not ffr.shape[1]:
+        return f"{said}; no lesion is declared here."
+    worst = ffr.min(axis=1)
+    low, middle, high = np.quantile(worst, [0.1, 0.5, 0.9])
+    return f"{said}; FFR behind the lesion {middle:.2f} ({low:.2f} to {high:.2f})."
