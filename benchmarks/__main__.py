@@ -12,6 +12,7 @@ from ._composite import MissingData
 from ._report import write_json
 from .coupled import coupled
 from .darcy import darcy
+from .fit import fit_benchmark
 from .flow1d import flow1d
 from .forest import forest
 from .gnn import gnn
@@ -21,6 +22,7 @@ from .startup import startup
 _BENCHMARKS = {
     "coupled": coupled,
     "darcy": darcy,
+    "fit": fit_benchmark,
     "forest": forest,
     "flow1d": flow1d,
     "gnn": gnn,

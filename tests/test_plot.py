@@ -6,6 +6,7 @@ import pytest
 from jaxperf.plot import (
     bullseye_figure,
     Curve,
+    MapPanel,
     pullback_figure,
     render,
     save_figure,
@@ -69,7 +70,7 @@ def test_smoothing_keeps_the_volume_of_a_stepped_ball():
 
 def test_bullseye_places_the_segments_as_cerqueira_does():
     values = np.arange(1.0, 18.0)
-    figure = bullseye_figure([("Rest", values, "MBF (ml/min/g)", "viridis")], title="t", note="n")
+    figure = bullseye_figure([MapPanel("Rest", values, "MBF (ml/min/g)")], title="t", note="n")
     axes = figure.axes[0]
     place = {t.get_text(): t.get_position() for t in axes.texts}
     x, y = place["1"]
@@ -88,7 +89,7 @@ def test_bullseye_places_the_segments_as_cerqueira_does():
 def test_a_segment_without_tissue_is_grey():
     values = np.ones(17)
     values[16] = np.nan
-    figure = bullseye_figure([("Rest", values, "MBF", "viridis")], title="t")
+    figure = bullseye_figure([MapPanel("Rest", values, "MBF")], title="t")
     assert "–" in [t.get_text() for t in figure.axes[0].texts]
 
 

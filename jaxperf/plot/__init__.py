@@ -1,6 +1,11 @@
 """Figures: arrays in, matplotlib figures out; heavy imports inside the functions."""
 
-from ._bullseye import bullseye as bullseye, bullseye_figure as bullseye_figure
+from ._bullseye import (
+    bullseye as bullseye,
+    bullseye_figure as bullseye_figure,
+    colour_range as colour_range,
+    MapPanel as MapPanel,
+)
 from ._intervals import interval_figure as interval_figure, IntervalRow as IntervalRow
 from ._morphometry import morphometry_figure as morphometry_figure
 from ._pullback import Curve as Curve, pullback_figure as pullback_figure

@@ -1,7 +1,7 @@
 """The polar map of the 17 AHA segments."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -88,26 +88,34 @@ def _number(axes, place, segment, values, colour, number_format) -> None:
     axes.text(x, y + 0.068, str(segment), fontsize=6, **style)
 
 
-def bullseye_figure(
-    panels: Sequence[tuple[str, Float[np.ndarray, "17"], str, str]], *, title: str, note: str = ""
-) -> Any:
+class MapPanel(NamedTuple):
+    """A polar map of a figure: `heading`, `values`, the colour bar's label with the `unit`, the
+    colour map, and the `limits` of the colours, from zero to the largest where left out."""
+
+    heading: str
+    values: Float[np.ndarray, "17"]
+    unit: str
+    cmap: str = FLOW_MAP
+    limits: tuple[float, float] | None = None
+
+
+def bullseye_figure(panels: Sequence[MapPanel], *, title: str, note: str = "") -> Any:
     """Several polar maps side by side, each with its own colour bar.
 
-    **Arguments:** `panels`, each a heading, the values, the label of its colour bar with the
-    unit, and the colour map; `note`, a line at the foot.
+    **Arguments:** `note`, a line at the foot.
 
     **Returns:** a matplotlib figure.
     """
     figure = new_figure(4.1 * len(panels), 5.0)
     figure.suptitle(title, fontsize=12, color=INK)
-    for axes, (heading, values, unit, cmap) in zip(
+    for axes, panel in zip(
         np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True
     ):
-        low, high = colour_range(values)
-        scale = bullseye(axes, values, vmin=low, vmax=high, cmap=cmap)
-        axes.set_title(heading, fontsize=11, color=INK)
+        low, high = panel.limits or colour_range(panel.values)
+        scale = bullseye(axes, panel.values, vmin=low, vmax=high, cmap=panel.cmap)
+        axes.set_title(panel.heading, fontsize=11, color=INK)
         bar = figure.colorbar(scale, ax=axes, orientation="horizontal", shrink=0.8, pad=0.02)
-        bar.set_label(unit, fontsize=9)
+        bar.set_label(panel.unit, fontsize=9)
         bar.ax.tick_params(labelsize=8)
     add_note(figure, note)
     return figure

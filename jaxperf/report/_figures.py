@@ -10,6 +10,7 @@ from ..observe import pull_back
 from ..plot import (
     bullseye_figure,
     Curve,
+    MapPanel,
     pullback_figure,
     save_figure,
     scene_figure,
@@ -41,10 +42,10 @@ def write_figures(folder: Path, results: Results) -> None:
     note = f"Anatomy: {', '.join(said)}." if said else ""
     panels = [
         *(
-            (state.replace("_", " ").capitalize(), mbf, "MBF (ml/min/g)", "viridis")
+            MapPanel(state.replace("_", " ").capitalize(), mbf, "MBF (ml/min/g)")
             for state, mbf in results.mbf_segment.items()
         ),
-        ("Flow reserve", results.cfr_segment, "CFR", "cividis"),
+        MapPanel("Flow reserve", results.cfr_segment, "CFR", "cividis"),
     ]
     figure = bullseye_figure(panels, title=f"{case.title}: AHA-17", note=note)
     save_figure(folder / "bullseye.png", figure)

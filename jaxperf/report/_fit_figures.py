@@ -4,7 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ..plot import bullseye_figure, interval_figure, IntervalRow, save_figure
+from ..plot import (
+    bullseye_figure,
+    colour_range,
+    interval_figure,
+    IntervalRow,
+    MapPanel,
+    save_figure,
+)
 from ._fit_schema import Estimate, FitSummary
 
 _UNITS = {
@@ -24,10 +31,13 @@ def write_fit_figures(folder: Path, said: FitSummary) -> None:
     for state in said.segments[0].measured_ml_min_g:
         measured = np.array([row.measured_ml_min_g[state] for row in said.segments])
         seen = np.array([row.seen_ml_min_g[state] for row in said.segments])
+        unit = "MBF (ml/min/g)"
+        both = colour_range(np.concatenate([measured, seen]))
+        apart = colour_range(np.abs(measured - seen))[1]
         panels = [
-            ("Measured", measured, "MBF (ml/min/g)", "viridis"),
-            ("Fitted, as the camera sees it", seen, "MBF (ml/min/g)", "viridis"),
-            ("Measured less fitted", measured - seen, "MBF (ml/min/g)", "coolwarm"),
+            MapPanel("Measured", measured, unit, limits=both),
+            MapPanel("Fitted, as the camera sees it", seen, unit, limits=both),
+            MapPanel("Measured less fitted", measured - seen, unit, "coolwarm", (-apart, apart)),
         ]
         title = f"{said.title}: {state.replace('_', ' ')}"
         save_figure(
