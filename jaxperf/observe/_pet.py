@@ -12,6 +12,7 @@ from jax.experimental.sparse import BCOO
 from jaxtyping import Array, Float, Int
 from scipy.sparse import coo_array, csr_array
 from scipy.spatial import KDTree
+from scipy.spatial.distance import cdist
 
 from .._custom_types import as_leaf
 from .._misc import InputError
@@ -317,14 +318,15 @@ def _blurred(
 
     def rows_of(block):
         """The part of a block in its rows, over the control volumes within reach."""
+        block = block[np.argsort(row[block], kind="stable")]
         near, kernel = _kernel(mesh, point[block], apart[block], sigma, reach)
-        rows, local = np.unique(row[block], return_inverse=True)
-        mean = np.zeros((rows.size, block.size))
-        mean[local, np.arange(block.size)] = share[block] / (kernel @ mesh.volume[near])
-        return rows, near, (mean @ kernel) * mesh.volume[near][None, :]
+        kernel *= (share[block] / np.einsum("pn,n->p", kernel, mesh.volume[near]))[:, None]
+        rows, start = np.unique(row[block], return_index=True)
+        return rows, near, np.add.reduceat(kernel, start, axis=0) * mesh.volume[near][None, :]
 
     blocks = _blocks(point)
-    # exponentials are most of the work, and NumPy computes them outside the interpreter's lock
+    # Exponentials are most of the work, and NumPy computes them outside the interpreter's lock. No
+    # product goes to BLAS: its threads would wait for these.
     with ThreadPoolExecutor(_THREADS) as threads:
         for first in range(0, len(blocks), _AT_ONCE):
             for rows, near, found in threads.map(rows_of, blocks[first : first + _AT_ONCE]):
@@ -354,19 +356,15 @@ def _kernel(
     """Control volumes within reach of some neighbouring points, and the point-spread function.
 
     It is 1 in the control volume nearest to each point, at the distance `apart`, so that a point
-    outside the wall and a narrow width do not underflow. About the points' middle
-    −|x − y|² + apart² is a scalar product, (2x, 1, apart² − |x|²) · (y, −|y|², 1).
+    outside the wall and a narrow width do not underflow.
     """
     low, high = point.min(axis=0), point.max(axis=0)
     outside = mesh.centre - np.clip(mesh.centre, low[None, :], high[None, :])
     within = (apart.max() + reach * sigma) ** 2
     near = np.flatnonzero(np.einsum("cd,cd->c", outside, outside) <= within)
-    middle, scale = 0.5 * (low + high)[None, :], math.sqrt(0.5) / sigma
-    x, y = scale * (point - middle), scale * (mesh.centre[near] - middle)
-    last = (scale * apart) ** 2 - np.einsum("pd,pd->p", x, x)
-    power = np.column_stack([2.0 * x, np.ones_like(last), last]) @ np.vstack(
-        [y.T, -np.einsum("nd,nd->n", y, y), np.ones(near.size)]
-    )
+    power = cdist(point, mesh.centre[near], "sqeuclidean")
+    power -= (apart**2)[:, None]
+    power *= -0.5 / sigma**2
     return near, np.exp(power, out=power)
 
 
