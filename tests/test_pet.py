@@ -319,26 +319,34 @@ def test_a_patients_heart():
 
 
 @pytest.mark.slow
-def test_control_volumes_are_points_and_refinement_says_what_that_costs():
-    """Segment means of a smooth and of a torn map on finer and finer meshes, voxels and tets."""
-    cut = lambda x: np.where(x[:, 1] > 3e-3, 3.0, 1.0)
-    smooth = lambda x: 2.0 + np.sin(80.0 * x[:, 0]) * np.cos(50.0 * x[:, 2])
+@pytest.mark.parametrize("tetrahedra", [False, True], ids=["voxels", "tets"])
+def test_what_points_for_control_volumes_cost(tetrahedra):
+    """Segment means of a smooth and of a torn map beside those of voxels of 1.25 mm.
 
-    def seen(spacing_mm, tetrahedra, field):
+    The error is that of control volumes that lie in one segment each; with blur it is no larger.
+    """
+    fields = (
+        lambda x: 2.0 + np.sin(80.0 * x[:, 0]) * np.cos(50.0 * x[:, 2]),
+        lambda x: np.where(x[:, 1] > 3e-3, 3.0, 1.0),
+    )
+
+    def seen(spacing_mm, tetrahedra, fwhm_mm):
         mesh, frame, _ = ellipsoid_ventricle(spacing_mm=spacing_mm)
         mesh = tetrahedra_from_voxels(mesh) if tetrahedra else mesh
-        segment = aha17(mesh.centre, frame)
-        return np.asarray(
-            pet_segments(mesh, segment, fwhm_mm=FWHM_MM)(jnp.asarray(field(mesh.centre)))
-        )
+        see = pet_segments(mesh, aha17(mesh.centre, frame), fwhm_mm=fwhm_mm)
+        return np.stack([np.asarray(see(jnp.asarray(f(mesh.centre)))) for f in fields])
 
-    for field, bound in ((smooth, 0.01), (cut, 0.04)):
-        finest = seen(1.25, False, field)
-        for tetrahedra in (False, True):
-            found = [np.abs(seen(h, tetrahedra, field) / finest - 1.0).max() for h in (5.0, 2.5)]
-            print(field.__name__, tetrahedra, found)
-            assert found[1] < bound
-            assert found[1] < found[0]
+    error = {}
+    for fwhm_mm in (0.0, FWHM_MM):
+        finest = seen(1.25, False, fwhm_mm)
+        for h in (5.0, 2.5):
+            apart = np.abs(seen(h, tetrahedra, fwhm_mm) / finest - 1.0)
+            error[fwhm_mm, h] = apart.max(axis=1), apart.mean(axis=1)
+    for h in (5.0, 2.5):
+        assert (error[FWHM_MM, h][0] < error[0.0, h][0] + 5e-3).all()
+    assert (error[FWHM_MM, 2.5][0] < [0.02, 0.1]).all()
+    assert (error[FWHM_MM, 2.5][1] < [0.007, 0.025]).all()
+    assert (error[FWHM_MM, 2.5][1] < 0.7 * error[FWHM_MM, 5.0][1]).all()
 
 
 @pytest.mark.slow
@@ -346,8 +354,8 @@ def test_sixty_thousand_control_volumes_take_seconds():
     mesh, frame, _ = ellipsoid_ventricle(spacing_mm=1.25)
     segment = aha17(mesh.centre, frame)
     assert mesh.n_cells > 60_000
-    start = time.perf_counter()
+    # of the processor: the machine may be shared
+    start = time.process_time()
     see = pet_segments(mesh, segment, fwhm_mm=FWHM_MM)
-    # a machine shared by several people: several times what it takes alone
-    assert time.perf_counter() - start < 60.0
+    assert time.process_time() - start < 40.0
     np.testing.assert_allclose(np.asarray(see.matrix).sum(axis=1), 1.0, rtol=1e-12)
