@@ -7,13 +7,11 @@ import numpy as np
 import pytest
 from helpers import central_difference
 
-from jaxperf import InputError
 from jaxperf.network import build_network
 from jaxperf.observe import (
     branch_summary,
     coronary_flow_reserve,
     fractional_flow_reserve,
-    pullback,
     segment_means,
 )
 
@@ -89,31 +87,6 @@ class TestSegmentMeans:
     def test_shapes_are_enforced(self):
         with pytest.raises(jaxtyping.TypeCheckError):
             segment_means(self.mbf, self.volume[:2], self.segment)
-
-
-class TestPullback:
-    def test_arc_and_ratio_follow_the_branch(self):
-        along = pullback(_network(), PRESSURE, P_AORTIC, "LM")
-        np.testing.assert_array_equal(along.segment, [2, 1])
-        np.testing.assert_allclose(along.arc, [[0.0, 0.01], [0.01, 0.03]], rtol=1e-14)
-        expected = np.asarray(PRESSURE)[[2, 1]] / P_AORTIC
-        np.testing.assert_allclose(along.pressure_ratio, expected, rtol=1e-15)
-
-    def test_it_is_differentiable(self):
-        network = _network()
-
-        @jax.jit
-        @jax.grad
-        def slope(pressure):
-            return jnp.sum(pullback(network, pressure, P_AORTIC, "LAD").pressure_ratio)
-
-        expected = np.zeros((4, 2))
-        expected[0] = 1.0 / P_AORTIC
-        np.testing.assert_allclose(slope(PRESSURE), expected, rtol=1e-15)
-
-    def test_an_unknown_branch_is_named(self):
-        with pytest.raises(InputError, match="'OM1'"):
-            pullback(_network(), PRESSURE, P_AORTIC, "OM1")
 
 
 def test_branch_summary():

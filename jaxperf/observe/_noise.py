@@ -52,10 +52,12 @@ class PETNoise(eqx.Module):
                     fix="Give standard deviations as fractions, 0.15 for 15 %",
                 )
 
+    @eqx.filter_jit
     def log(self, mbf: Float[Array, "*k"]) -> Float[Array, "*k"]:
         """The logarithm in which the noise is normal, of values in ml/min/g."""
         return jnp.log(mbf / M3_S_KG_PER_ML_MIN_G + cast_like(self.floor_ml_min_g, mbf))
 
+    @eqx.filter_jit
     def covariance(self, n_states: int, n_rows: int) -> Float[Array, "n n"]:
         r"""Covariance of `log` over all states and rows, state by state.
 
@@ -73,6 +75,7 @@ class PETNoise(eqx.Module):
         own = jnp.eye(n_states * n_rows, dtype=self.segment.dtype)
         return self.segment**2 * own + self.scan**2 * same_scan + self.shared**2
 
+    @eqx.filter_jit
     def whiten(self, residual: Float[Array, "a k"]) -> Float[Array, "a k"]:
         """Residuals of `log` divided by the symmetric square root of the covariance.
 
@@ -102,6 +105,7 @@ class PETNoise(eqx.Module):
             + mean / jnp.sqrt(of_patient)
         )
 
+    @eqx.filter_jit
     def sample(self, key: PRNGKeyArray, mbf: Float[Array, "a k"]) -> Float[Array, "a k"]:
         """One measurement of true values.
 

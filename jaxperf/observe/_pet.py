@@ -5,12 +5,14 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental.sparse import BCOO
 from jaxtyping import Array, Float, Int
 from scipy.sparse import coo_array, csr_array
 from scipy.spatial import KDTree
+from scipy.spatial.distance import cdist
 
 from .._custom_types import as_leaf
 from .._misc import InputError
@@ -29,8 +31,8 @@ _DENSE_ROWS = 64
 # Blocks between two sums of the entries of a sparse matrix.
 _AT_ONCE = 256
 _THREADS = min(os.cpu_count() or 1, 16)
-# Points across a voxel of the camera that find how much of it is wall.
-_POINTS_ACROSS = 4
+# Points in a voxel of the camera that find how much of it is wall.
+_POINTS_PER_VOXEL = 64
 
 
 class PETOperator(eqx.Module):
@@ -56,8 +58,13 @@ class PETOperator(eqx.Module):
 
     def __call__(self, mbf: Float[Array, " c"]) -> Float[Array, " k"]:
         """What is seen of a map, in its unit; NaN with zero gradient where there is no wall."""
-        seen = self.matrix.astype(mbf.dtype) @ mbf
-        return jnp.where(self.volume > 0.0, seen, jnp.nan)
+        return _seen(self, mbf)
+
+
+@jax.jit
+def _seen(operator: PETOperator, mbf: Float[Array, " c"]) -> Float[Array, " k"]:
+    seen = operator.matrix.astype(mbf.dtype) @ mbf
+    return jnp.where(operator.volume > 0.0, seen, jnp.nan)
 
 
 def pet_segments(
@@ -206,7 +213,7 @@ def pet_voxels(
         centre = ijk @ affine[:3, :3].T + affine[None, :3, 3]
         each = np.arange(voxel.size)
         matrix = _blurred(mesh, centre, np.ones(voxel.size), each, voxel.size, sigma, reach)
-    return _operator(matrix, volume[voxel], ijk)
+    return _operator(matrix, mesh.n_cells, volume[voxel], ijk)
 
 
 def _check_frames(mesh: str, other: str, name: str, where: str) -> None:
@@ -254,21 +261,27 @@ def _means_of_cells(
         matrix = _sparse(part / volume[row], row, cell, (n_rows, mesh.n_cells))
     else:
         matrix = _blurred(mesh, mesh.centre[cell], part, row, n_rows, sigma, _REACH)
-    return _operator(matrix, volume, label)
+    return _operator(matrix, mesh.n_cells, volume, label)
 
 
 def _operator(
     matrix: csr_array | Float[np.ndarray, "k c"],
+    n_cells: int,
     volume: Float[np.ndarray, " k"],
     label: Int[np.ndarray, "k d"],
 ) -> PETOperator:
-    if isinstance(matrix, csr_array) and matrix.shape[0] <= _DENSE_ROWS:
+    n_rows = volume.size
+    if isinstance(matrix, csr_array) and n_rows <= _DENSE_ROWS:
         matrix = matrix.toarray()
     if isinstance(matrix, csr_array):
-        row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+        row = np.repeat(np.arange(n_rows), np.diff(matrix.indptr))
         index = as_leaf(np.stack([row, matrix.indices], axis=1), np.int32)
-        entries = as_leaf(matrix.data)
-        held = BCOO((entries, index), shape=matrix.shape, indices_sorted=True, unique_indices=True)
+        held = BCOO(
+            (as_leaf(matrix.data), index),
+            shape=(n_rows, n_cells),
+            indices_sorted=True,
+            unique_indices=True,
+        )
     else:
         held = as_leaf(matrix)
     return PETOperator(held, as_leaf(volume), as_leaf(label, np.int32))
@@ -298,20 +311,22 @@ def _blurred(
     """Means over the points of each row of the map blurred within the wall."""
     share = weight / np.bincount(row, weight, n_rows)[row]
     apart = np.asarray(KDTree(mesh.centre).query(point)[0])
-    dense = np.zeros((n_rows, mesh.n_cells) if n_rows <= _DENSE_ROWS else (0, 0))
-    total = csr_array((n_rows, mesh.n_cells))
+    shape = (n_rows, mesh.n_cells)
+    dense = np.zeros(shape if n_rows <= _DENSE_ROWS else (0, 0))
+    total = csr_array(shape)
     entries: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def rows_of(block):
         """The part of a block in its rows, over the control volumes within reach."""
+        block = block[np.argsort(row[block], kind="stable")]
         near, kernel = _kernel(mesh, point[block], apart[block], sigma, reach)
-        rows, local = np.unique(row[block], return_inverse=True)
-        mean = np.zeros((rows.size, block.size))
-        mean[local, np.arange(block.size)] = share[block] / (kernel @ mesh.volume[near])
-        return rows, near, (mean @ kernel) * mesh.volume[near][None, :]
+        kernel *= (share[block] / np.einsum("pn,n->p", kernel, mesh.volume[near]))[:, None]
+        rows, start = np.unique(row[block], return_index=True)
+        return rows, near, np.add.reduceat(kernel, start, axis=0) * mesh.volume[near][None, :]
 
     blocks = _blocks(point)
-    # exponentials are most of the work, and NumPy computes them outside the interpreter's lock
+    # Exponentials are most of the work, and NumPy computes them outside the interpreter's lock. No
+    # product goes to BLAS: its threads would wait for these.
     with ThreadPoolExecutor(_THREADS) as threads:
         for first in range(0, len(blocks), _AT_ONCE):
             for rows, near, found in threads.map(rows_of, blocks[first : first + _AT_ONCE]):
@@ -323,7 +338,7 @@ def _blurred(
                 entries.append((found[i, j], rows[i].astype(np.int32), near[j].astype(np.int32)))
             if entries:
                 value, i, j = (np.concatenate(part) for part in zip(*entries, strict=True))
-                total, entries = total + _sparse(value, i, j, total.shape), []
+                total, entries = csr_array(total + _sparse(value, i, j, shape)), []
     if dense.size:
         return dense
     # what lies beyond the reach is lost; a uniform map stays uniform all the same
@@ -341,19 +356,15 @@ def _kernel(
     """Control volumes within reach of some neighbouring points, and the point-spread function.
 
     It is 1 in the control volume nearest to each point, at the distance `apart`, so that a point
-    outside the wall and a narrow width do not underflow. About the points' middle
-    −|x − y|² + apart² is a scalar product, (2x, 1, apart² − |x|²) · (y, −|y|², 1).
+    outside the wall and a narrow width do not underflow.
     """
     low, high = point.min(axis=0), point.max(axis=0)
     outside = mesh.centre - np.clip(mesh.centre, low[None, :], high[None, :])
     within = (apart.max() + reach * sigma) ** 2
     near = np.flatnonzero(np.einsum("cd,cd->c", outside, outside) <= within)
-    middle, scale = 0.5 * (low + high)[None, :], math.sqrt(0.5) / sigma
-    x, y = scale * (point - middle), scale * (mesh.centre[near] - middle)
-    last = (scale * apart) ** 2 - np.einsum("pd,pd->p", x, x)
-    power = np.column_stack([2.0 * x, np.ones_like(last), last]) @ np.vstack(
-        [y.T, -np.einsum("nd,nd->n", y, y), np.ones(near.size)]
-    )
+    power = cdist(point, mesh.centre[near], "sqeuclidean")
+    power -= (apart**2)[:, None]
+    power *= -0.5 / sigma**2
     return near, np.exp(power, out=power)
 
 
@@ -375,16 +386,18 @@ def _wall_in_voxels(
     mesh: AbstractMesh, shape: tuple[int, int, int], affine: Float[np.ndarray, "4 4"]
 ) -> tuple[Int[np.ndarray, " q"], Int[np.ndarray, " q"], Float[np.ndarray, " q"]]:
     """Flat number of the voxel, control volume and volume of the pieces of wall in an image."""
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    if not (np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) > 0.0):
+    full = abs(float(np.linalg.det(affine[:3, :3])))
+    if not (np.isfinite(affine).all() and full > 0.0):
         raise InputError(
             f"the affine is {affine.tolist()}",
             where="pet_voxels",
             expected="an invertible matrix from grid indices to positions in m",
             fix="Take the affine of the image that jaxperf.io.read_pet returns",
         )
-    across = np.cbrt(mesh.volume.max())
-    level = max(1, math.ceil(_POINTS_ACROSS * across / spacing.min()))
+    wanted = _POINTS_PER_VOXEL * mesh.volume.sum() / full
+    level = 1
+    while mesh.quadrature_size(level) < wanted:
+        level += 1
     piece = mesh.quadrature(level)
     at = np.linalg.solve(affine[:3, :3], (piece.point - affine[None, :3, 3]).T).T
     ijk = np.floor(at + 0.5).astype(np.int64)

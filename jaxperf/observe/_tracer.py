@@ -1,6 +1,6 @@
 """Tracers: what the tissue takes up at a blood flow, and the flow read back from uptake."""
 
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -69,9 +69,7 @@ class AbstractTracer(eqx.Module):
         Rubidium82().noise_gain(jnp.array([0.5, 1.0, 3.0]))  # [1.54, 1.78, 1.54]
         ```
         """
-        a, b = self._law(flow_ml_min_g)
-        escaped, _ = _escaped(flow_ml_min_g, b)
-        return (1.0 - a * escaped) / _slope(flow_ml_min_g, a, b)
+        return _gain(flow_ml_min_g, *self._law(flow_ml_min_g))
 
     def _law(self, like: Float[Array, "*k"]) -> tuple[Array, Array]:
         return cast_like(self.a, like), cast_like(self.b, like)
@@ -136,7 +134,7 @@ class Ammonia13N(AbstractTracer):
     measured in dogs. Neither paper was read in full.
     """
 
-    model: Literal["one_tissue", "retention"] = eqx.field(static=True, default="one_tissue")
+    model: str = eqx.field(static=True, default="one_tissue")
 
     def __check_init__(self):
         if self.model not in ("one_tissue", "retention"):
@@ -163,6 +161,7 @@ def _escaped(flow: Array, b: Array) -> tuple[Array, Array]:
     return jnp.where(escapes, jnp.exp(-ratio), 0.0), ratio
 
 
+@jax.jit
 def _uptake(flow: Array, a: Array, b: Array) -> Array:
     return flow * (1.0 - a * _escaped(flow, b)[0])
 
@@ -173,8 +172,13 @@ def _slope(flow: Array, a: Array, b: Array) -> Array:
     return 1.0 - a * escaped * (1.0 + ratio)
 
 
+@jax.jit
+def _gain(flow: Array, a: Array, b: Array) -> Array:
+    return (1.0 - a * _escaped(flow, b)[0]) / _slope(flow, a, b)
+
+
 @jax.custom_jvp
-def _flow(uptake: Array, a: Array, b: Array) -> Array:
+def _solve(uptake: Array, a: Array, b: Array) -> Array:
     """Newton's method from a flow that is too small.
 
     $K_1$ is concave, so every step from below ends below; both F = K and the line that $K_1$
@@ -187,12 +191,15 @@ def _flow(uptake: Array, a: Array, b: Array) -> Array:
     return jax.lax.fori_loop(0, _STEPS, step, jnp.maximum(uptake, (uptake - a * b) / (1.0 - a)))
 
 
-@_flow.defjvp
-def _flow_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+@_solve.defjvp
+def _solve_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     (uptake, a, b), (rise, rise_a, rise_b) = primals, tangents
-    flow = _flow(uptake, a, b)
+    flow = _solve(uptake, a, b)
     _, by_law = jax.jvp(lambda a, b: _uptake(flow, a, b), (a, b), (rise_a, rise_b))
     return flow, (rise - by_law) / _slope(flow, a, b)
+
+
+_flow = jax.jit(_solve)
 
 
 def pet_flow(
