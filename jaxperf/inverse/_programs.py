@@ -51,9 +51,7 @@ def solve_at(
 
 
 @eqx.filter_jit
-def density_at(
-    problem: InverseProblem, xi: Float[Array, " p"], warm: PyTree
-) -> Float[Array, ""]:
+def density_at(problem: InverseProblem, xi: Float[Array, " p"], warm: PyTree) -> Float[Array, ""]:
     """The log-density of the posterior up to a constant."""
     return problem.log_density(xi, warm)
 
