@@ -15,10 +15,10 @@ import jaxperf
 
 # None of it is needed to read a network or to solve one in steady state.
 HEAVY = {
-    "diffrax", "matplotlib", "nibabel", "numba", "pydantic", "pyvista", "scipy", "vtk",
-    "vtkmodules", "yaml",
+    "arviz_stats", "blackjax", "diffrax", "lineax", "matplotlib", "nibabel", "numba", "optax",
+    "optimistix", "pydantic", "pyvista", "scipy", "vtk", "vtkmodules", "yaml",
 }  # fmt: skip
-LAZY_ROOMS = ("study", "jobs", "report", "darcy", "flow1d", "io")
+LAZY_ROOMS = ("study", "jobs", "report", "darcy", "flow1d", "io", "inverse")
 
 
 def _loaded_by(code):
@@ -40,6 +40,11 @@ def test_the_command_line_loads_no_room_until_a_command_runs():
 def test_steady_solves_load_no_transient_solver_and_no_reader():
     loaded = _loaded_by("from jaxperf import solve_perfusion, solve_steady")
     assert not loaded & (HEAVY - {"scipy"})
+
+
+def test_a_problem_is_stated_without_samplers():
+    loaded = _loaded_by("from jaxperf.inverse import InverseProblem, Parameter, Normal, Log")
+    assert not loaded & HEAVY
 
 
 @pytest.mark.parametrize("package", ["jaxperf", *(f"jaxperf.{room}" for room in LAZY_ROOMS)])

@@ -41,9 +41,9 @@ class Identifiability(eqx.Module):
 def identify(fit: Fit, threshold: float = 0.5) -> Identifiability:
     r"""Which combinations of parameters the measurements see, without a solve.
 
-    The singular vectors v of $J$, with $\sigma$: a step of one prior sd along v changes the whitened
-    measurements by σ in all, so none of them by more than σ of its own sd. Where σ is at most
-    `threshold` the combination is blind, and `blind` says in the units of the parameters what
+    The singular vectors v of $J$, with $\sigma$: a step of one prior sd along v changes the
+    whitened measurements by σ in all, so none of them by more than σ of its own sd. Where σ is at
+    most `threshold` the combination is blind, and `blind` says in the units of the parameters what
     could move unseen.
 
     **Arguments:** `threshold`: sd of a measurement per prior sd.
@@ -66,7 +66,7 @@ def identify(fit: Fit, threshold: float = 0.5) -> Identifiability:
     before = np.linalg.norm(bend, axis=1)
     after = np.linalg.norm(bend @ covariance_factor(slope), axis=1)
     blind = tuple(
-        _sentence(problem, np.asarray(mode.xi), row, s)
+        _sentence(problem, np.asarray(mode.xi), slope, bend, row)
         for s, row in zip(sigma, rows, strict=True)
         if s <= threshold
     )
@@ -79,23 +79,39 @@ def _bend(problem: InverseProblem, xi: Float[Array, " p"]) -> Float[Array, "e p"
     return jax.jacfwd(problem.latent)(xi)
 
 
-def _sentence(problem: InverseProblem, xi: np.ndarray, row: np.ndarray, sigma: float) -> str:
+def _sentence(
+    problem: InverseProblem, xi: np.ndarray, slope: np.ndarray, bend: np.ndarray, row: np.ndarray
+) -> str:
     """What moves by one prior sd along a direction, the largest share first and upwards."""
-    here = {name: np.ravel(x) for name, x in problem.values(as_leaf(xi)).items()}
-    bend = np.asarray(_bend(problem, as_leaf(xi)))
     share = bend @ row / np.linalg.norm(bend, axis=1)
     if share[np.argmax(np.abs(share))] < 0.0:
         row, share = -row, -share
-    there = {name: np.ravel(x) for name, x in problem.values(as_leaf(xi + row)).items()}
-    moves = []
-    for parameter in problem.parameters:
-        pairs = zip(here[parameter.name], there[parameter.name], strict=True)
-        moves += [parameter.transform.change(float(a), float(b)) for a, b in pairs]
-    order = [i for i in np.argsort(-np.abs(share)) if abs(share[i]) > 0.25 * np.abs(share).max()]
-    named = [f"{problem.entries[i]} {moves[i]}" for i in order[:4]]
-    rest = f" and {len(order) - 4} others" if len(order) > 4 else ""
-    most = "at all" if sigma < 5e-4 else f"by more than {sigma:.1g} sd"
-    return f"{' with '.join(named)}{rest} changes no measurement {most}."
+    here, there = problem.values(as_leaf(xi)), problem.values(as_leaf(xi + row))
+    moves = [
+        parameter.transform.change(float(a), float(b))
+        for parameter in problem.parameters
+        for a, b in zip(
+            np.ravel(here[parameter.name]), np.ravel(there[parameter.name]), strict=True
+        )
+    ]
+    # a small move that the measurements see well holds the large ones in balance: it is said too
+    effect = slope @ np.linalg.pinv(bend) * (bend @ row)[None]
+    said = np.abs(share) > 0.2 * np.abs(share).max()
+    said |= np.linalg.norm(effect, axis=0) > 0.1
+    left = max(float(np.linalg.norm(slope @ row)), float(np.linalg.norm(effect @ said)))
+    # entries that move alike are named together
+    alike: dict[str, list[str]] = {}
+    for i in np.argsort(-np.abs(share), kind="stable"):
+        if said[i]:
+            alike.setdefault(moves[i], []).append(problem.entries[i])
+    words = " with ".join(f"{_listed(names)} {move}" for move, names in alike.items())
+    most = "at all" if left < 5e-4 else f"by more than {left:.1g} sd"
+    return f"{words} changes no measurement {most}."
+
+
+def _listed(names: list[str]) -> str:
+    """At most five of some names."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} others" if len(names) > 5 else "")
 
 
 class Profile(eqx.Module):
@@ -221,8 +237,8 @@ def _find(problem: InverseProblem, name: str, index: int, grid):
 class Shrinkage(eqx.Module):
     """Posterior sds now, and as expected with one measurement more.
 
-    **Attributes:** `before`, `after` (e,), of the entries on their unconstrained lines (relative sds
-    under `Log`); `quantity_before`, `quantity_after`, of the quantity asked for, else None.
+    **Attributes:** `before`, `after` (e,), of the entries on their unconstrained lines (relative
+    sds under `Log`); `quantity_before`, `quantity_after`, of the quantity asked for, else None.
     """
 
     entries: tuple[str, ...]
@@ -247,7 +263,8 @@ def shrinkage(
 
     **Errors:** [`InputError`][] for a posterior that is not linearised.
 
-    **Source:** Chaloner and Verdinelli, Bayesian experimental design (1995), doi 10.1214/ss/1177009939.
+    **Source:** Chaloner and Verdinelli, Bayesian experimental design (1995),
+    doi 10.1214/ss/1177009939.
     """
     _, more = posterior.jacobian(lambda values, output: measurement.residual(output))
     slope = np.asarray(posterior.mode.jacobian)
@@ -257,7 +274,7 @@ def shrinkage(
     wanted = [None, None]
     if quantity is not None:
         along = posterior.jacobian(quantity)[1]
-        wanted = [np.linalg.norm(along @ factor, axis=-1) for factor in factors]
+        wanted = [np.asarray(np.linalg.norm(along @ factor, axis=-1)) for factor in factors]
     return Shrinkage(posterior.problem.entries, before, after, *wanted)
 
 
@@ -265,9 +282,9 @@ class Misfit(eqx.Module):
     r"""Whether the model explains the measurements.
 
     **Attributes:** `chi2`, ‖r‖² at the most probable values; `freedom`, its expectation
-    $n - \mathrm{tr}\,H$ with $H = J(I + J^\top J)^{-1}J^\top$; `p_value`, of a larger one, NaN where
-    not `testable`; `predictive`, the posterior probability that data anew would fit worse; `by_name`,
-    χ² and number of values of each measurement; `words`.
+    $n - \mathrm{tr}\,H$ with $H = J(I + J^\top J)^{-1}J^\top$; `p_value`, of a larger one, NaN
+    where not `testable`; `predictive`, the posterior probability that data anew would fit worse;
+    `by_name`, χ² and number of values of each measurement; `words`.
     """
 
     chi2: float
@@ -283,9 +300,9 @@ def misfit(fit: Fit, *, n: int = 2000, key: PRNGKeyArray | None = None) -> Misfi
     r"""Hold the measurements against the fitted model, without a solve.
 
     In a linear model with the truth drawn from the prior, $r\sim N(0, I - H)$ at the mode, so ‖r‖²
-    is a sum of χ²₁ with the weights $1 - h_i$; the p-value matches its mean and variance by a scaled
-    χ² (Satterthwaite). The predictive check draws ξ from the Gaussian posterior, linearised, and holds
-    the misfit of data drawn anew against that of the measured ones.
+    is a sum of χ²₁ with the weights $1 - h_i$; the p-value matches its mean and variance by a
+    scaled χ² (Satterthwaite). The predictive check draws ξ from the Gaussian posterior,
+    linearised, and holds the misfit of data drawn anew against that of the measured ones.
 
     **Arguments:** `n`, draws of the predictive check; `key`, `jax.random.key(0)` where left out.
 
@@ -314,8 +331,8 @@ def misfit(fit: Fit, *, n: int = 2000, key: PRNGKeyArray | None = None) -> Misfi
     said = f"χ² is {chi2:.3g} where {freedom:.3g} is expected"
     if freedom < 1.0:
         words = (
-            f"{said}: {problem.n_data} values are fitted by as many effective parameters, so a wrong "
-            "model would fit as well. Measure more, or narrow the priors."
+            f"{said}: {problem.n_data} values are fitted by as many effective parameters, so a "
+            "wrong model would fit as well. Measure more, or narrow the priors."
         )
         return Misfit(chi2, freedom, float("nan"), False, predictive, by_name, words)
     scale = float(np.sum(left**2) / np.sum(left))

@@ -253,7 +253,7 @@ class SampledPosterior(AbstractPosterior):
         return np.asarray(array_stats.ess(self._chained(quantity), chain_axis=0, draw_axis=1))
 
     def rhat(self, quantity: Quantity | None = None) -> Float[np.ndarray, "*s"]:
-        """Rank-normalised R-hat of a quantity, or of each entry of the parameters; below 1.01 is good.
+        """Rank-normalised R-hat of a quantity, or of each entry; below 1.01 is good.
 
         **Errors:** [`InputError`][] for samples that are no chains.
 
@@ -323,7 +323,7 @@ def solve_draws(
     progress = progress or Progress()
     seen = []
     with progress.stage("predict"):
-        for number, xi in enumerate(drawn):
+        for number, xi in enumerate(np.asarray(drawn)):
             progress.tell("draws", number, len(drawn))
             values, output, _ = solve_at(problem, xi, warm)
             seen.append(np.asarray(_evaluate(quantity, values, output)))

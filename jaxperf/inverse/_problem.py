@@ -1,6 +1,7 @@
 """What was measured, and the problem that asks for the parameters behind it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import equinox as eqx
@@ -41,11 +42,13 @@ class Measurement(eqx.Module):
     **Attributes:** `value` (m,) as used; `kept` (m,) their places among the n; `left_out`, the
     names of the others.
 
-    **Errors:** [`InputError`][] where all values are NaN, one is infinite, or the noise refuses one.
+    **Errors:** [`InputError`][] where all values are NaN, one is infinite, or the noise refuses
+    one.
 
     **Example:**
     ```python
-    wire = Measurement("FFR", lambda heart: heart.ffr[None], np.array([0.78]), GaussianNoise(sd=0.02))
+    noise = GaussianNoise(sd=0.02)
+    wire = Measurement("FFR", lambda heart: heart.ffr[None], np.array([0.78]), noise)
     ```
     """
 
@@ -123,7 +126,7 @@ class InverseProblem(eqx.Module):
     The unknown is one flat vector ξ (p,) of standard-normal coordinates. With the whitened
     residuals r(ξ) of all measurements,
 
-    $$-\ln p(\xi\mid y) = \tfrac12\lVert r(\xi)\rVert^2 + \tfrac12\lVert\xi\rVert^2 + \mathrm{const}.$$
+    $$-\ln p(\xi\mid y) = \tfrac12\lVert r(\xi)\rVert^2 + \tfrac12\lVert\xi\rVert^2 + c.$$
 
     **Arguments:**
 
@@ -138,10 +141,10 @@ class InverseProblem(eqx.Module):
 
     **Example:**
     ```python
-    decay = PlainModel(lambda v: v["amplitude"] * jnp.exp(-v["rate"] * time))
+    decay = PlainModel(lambda v: v["height"] * jnp.exp(-v["rate"] * time))
     problem = InverseProblem(
         decay,
-        [Parameter("amplitude", Normal(1.0, 0.5), Log()), Parameter("rate", Normal(2.0, 0.5), Log())],
+        [Parameter("height", Normal(1.0, 0.5), Log()), Parameter("rate", Normal(2.0, 0.5), Log())],
         [Measurement("signal", lambda signal: signal, measured, GaussianNoise(sd=0.02))],
     )
     ```
@@ -199,7 +202,7 @@ class InverseProblem(eqx.Module):
 
     def _parts(self, xi: Float[Array, " p"]) -> list[Float[Array, " k"]]:
         ends = np.cumsum([0, *(parameter.size for parameter in self.parameters)])
-        return [xi[int(a) : int(b)] for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        return [xi[int(a) : int(b)] for a, b in pairwise(ends)]
 
     def values(self, xi: Float[Array, " p"]) -> dict[str, Array]:
         """The values at some coordinates, by name."""

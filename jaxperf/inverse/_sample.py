@@ -22,7 +22,7 @@ from ._fit import Fit
 from ._importance import log_densities, Proposal, proposal
 from ._posterior import covariance_factor, SampledPosterior
 from ._problem import InverseProblem
-from ._programs import density_at
+from ._programs import gradient_at
 
 
 class AbstractSampler(eqx.Module):
@@ -75,60 +75,75 @@ class NUTS(AbstractSampler):
         seen, gradients, divergences = [], 0, 0
         for chain in range(self.chains):
             own = jax.random.fold_in(key, chain)
-            like = lambda own=own: eqx.filter_eval_shape(self._begin, fit, own)
-            state = kept.load(f"chain_{chain:02d}", like)
-            state = self._begin(fit, own) if state is None else state
-            while int(state.done) < length:
-                done, total = chain * length + int(state.done), self.chains * length
-                progress.tell("transitions", done, total, detail=f"chain {chain + 1}")
+            blank = np.zeros((length, problem.size), problem.dtype)
+            like = lambda own=own, blank=blank: (
+                eqx.filter_eval_shape(self._begin, fit, own),
+                blank,
+            )
+            loaded = kept.load(f"chain_{chain:02d}", like)
+            state, drawn = (self._begin(fit, own), blank) if loaded is None else loaded
+            drawn = np.array(drawn)
+            while (done := int(state.done)) < length:
+                told = chain * length + done
+                progress.tell(
+                    "transitions", told, self.chains * length, detail=f"chain {chain + 1}"
+                )
                 if not bool(jnp.isfinite(state.kernel.logdensity)):
                     state = _reach_in(problem, frame, mode.warm, state)
-                state = _transitions(self, problem, mode.warm, frame, state, own)
-                kept.save(f"chain_{chain:02d}", state)
-            seen.append(state.drawn[self.warmup :])
+                rule = (self.warmup, min(done + self.every, length), self.accept)
+                state, more = _transitions(
+                    problem, mode.warm, frame, state, own, as_leaf(np.array(rule)), self.every,
+                    self.doublings,
+                )  # fmt: skip
+                drawn[done : int(state.done)] = np.asarray(more)[: int(state.done) - done]
+                kept.save(f"chain_{chain:02d}", (state, drawn))
+            seen.append(drawn[self.warmup :])
             gradients += int(state.gradients)
             divergences += int(state.divergences)
-        xi = mode.xi[None] + jnp.concatenate(seen) @ factor.T
+        xi = mode.xi[None] + as_leaf(np.concatenate(seen)) @ factor.T
         weight = np.full(len(xi), 1.0 / len(xi))
-        cost = {"gradients": gradients, "solves": gradients}
         return SampledPosterior(
-            problem, xi, weight, mode.warm, self.chains, divergences=divergences, **cost
+            problem,
+            xi,
+            weight,
+            mode.warm,
+            self.chains,
+            solves=gradients,
+            gradients=gradients,
+            divergences=divergences,
         )
 
     def _begin(self, fit: Fit, key: PRNGKeyArray) -> "_Chain":
         """A chain at a draw of the Gaussian posterior; traceable."""
-        problem, mode = fit.problem, fit.best
+        problem = fit.problem
         unit = jax.random.normal(jax.random.fold_in(key, 0), (problem.size,), problem.dtype)
         zeros = jnp.zeros_like(unit)
         kernel = blackjax.mcmc.hmc.HMCState(unit, jnp.full((), -jnp.inf, unit.dtype), zeros)
         first = jnp.asarray(problem.size**-0.25, unit.dtype)
         state = dual_averaging_adaptation(self.accept)[0](first)
         tuned = jax.tree.map(lambda x: jnp.asarray(x, unit.dtype), state)
-        drawn = jnp.zeros((self.warmup + self.draws, problem.size), unit.dtype)
         count = jnp.zeros((), int)
-        return _Chain(kernel, tuned, drawn, count, count, count)
+        return _Chain(kernel, tuned, count, count, count)
 
 
 class _Chain(eqx.Module):
-    """A chain: the state of its kernel and of its step size, what it drew (u, whitened), counts."""
+    """A chain: the state of its kernel (u, whitened) and of its step size, and counts."""
 
     kernel: PyTree
     tuned: PyTree
-    drawn: Float[Array, "d p"]
     done: Int[Array, ""]
     gradients: Int[Array, ""]
     divergences: Int[Array, ""]
 
 
 def _reach_in(problem: InverseProblem, frame: PyTree, warm: PyTree, chain: _Chain) -> _Chain:
-    """Bring the start of a chain nearer to the mode until it can be solved."""
+    """The density where a chain begins, brought nearer to the mode until it can be solved."""
     unit = chain.kernel.position
     for _ in range(8):
-        density = density_at(problem, frame[0] + frame[1] @ unit, warm)
-        if bool(jnp.isfinite(density)):
-            return eqx.tree_at(
-                lambda c: (c.kernel.position, c.kernel.logdensity), chain, (unit, density)
-            )
+        objective, slope, _ = gradient_at(problem, frame[0] + frame[1] @ unit, warm)
+        if bool(jnp.isfinite(objective)):
+            state = blackjax.mcmc.hmc.HMCState(unit, -objective, -frame[1].T @ slope)
+            return eqx.tree_at(lambda c: c.kernel, chain, state)
         unit = 0.5 * unit
     raise InputError(
         "no draw about the mode can be solved",
@@ -140,52 +155,53 @@ def _reach_in(problem: InverseProblem, frame: PyTree, warm: PyTree, chain: _Chai
 
 @eqx.filter_jit
 def _transitions(
-    sampler: NUTS,
     problem: InverseProblem,
     warm: PyTree,
     frame: PyTree,
     chain: _Chain,
     key: PRNGKeyArray,
-) -> _Chain:
-    """The next transitions of a chain, one program for all of them."""
+    rule: Float[Array, "3"],
+    every: int,
+    doublings: int,
+) -> tuple[_Chain, Float[Array, "every p"]]:
+    """The next transitions of a chain, up to `every`, and where they led.
+
+    **Arguments:** `rule`: how many transitions warm up, how many are wanted, the acceptance rate.
+    """
+    warmup, last, accept = rule
     density = lambda unit: problem.log_density(frame[0] + frame[1] @ unit, warm)
     kernel = blackjax.nuts.build_kernel()
-    _, update, final = dual_averaging_adaptation(sampler.accept)
-    length = chain.drawn.shape[0]
-    metric = jnp.ones_like(frame[0])
+    _, update, final = dual_averaging_adaptation(accept)
+    metric, begin = jnp.ones_like(frame[0]), chain.done
+    like = lambda new, old: jax.tree.map(lambda a, b: jnp.asarray(a, b.dtype), new, old)
 
-    def one(chain: _Chain) -> _Chain:
-        warming = chain.done < sampler.warmup
+    def one(carry):
+        chain, drawn = carry
+        warming = chain.done < warmup
         size = jnp.where(warming, jnp.exp(chain.tuned.log_step_size), final(chain.tuned))
+        of_step = jax.random.fold_in(key, chain.done + 1)
         state, info = kernel(
-            jax.random.fold_in(key, chain.done + 1),
-            chain.kernel,
-            density,
-            size,
-            metric,
-            sampler.doublings,
+            of_step, chain.kernel, density, size.astype(metric.dtype), metric, doublings
         )
         rate = jnp.where(jnp.isfinite(info.acceptance_rate), info.acceptance_rate, 0.0)
-        new = update(chain.tuned, rate)
-        like = lambda new, old: jax.tree.map(lambda a, b: jnp.asarray(a, b.dtype), new, old)
         tuned = jax.tree.map(
-            lambda a, b: jnp.where(warming, a, b), like(new, chain.tuned), chain.tuned
+            lambda a, b: jnp.where(warming, a, b),
+            like(update(chain.tuned, rate), chain.tuned),
+            chain.tuned,
         )
-        return _Chain(
+        after = _Chain(
             like(state, chain.kernel),
             tuned,
-            chain.drawn.at[chain.done].set(state.position),
             chain.done + 1,
             chain.gradients + info.num_integration_steps,
             chain.divergences + jnp.where(warming, 0, info.is_divergent),
         )
+        return after, drawn.at[chain.done - begin].set(after.kernel.position)
 
-    last = jnp.minimum(chain.done + sampler.every, length)
     # blackjax mixes precisions and ranks
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        slope = jax.grad(density)(chain.kernel.position)
-        chain = eqx.tree_at(lambda c: c.kernel.logdensity_grad, chain, slope)
-        return jax.lax.while_loop(lambda c: c.done < last, one, chain)
+        drawn = jnp.zeros((every, metric.shape[0]), metric.dtype)
+        return jax.lax.while_loop(lambda carry: carry[0].done < last, one, (chain, drawn))
 
 
 class TemperedSMC(AbstractSampler):
@@ -197,8 +213,8 @@ class TemperedSMC(AbstractSampler):
     serves where the mixture is poor, as on a ridge; unlike chains it keeps the weights of modes.
     Modes that no start has found are missed.
 
-    **Arguments:** `particles`; `ess`; `moves` of each at every λ; `doublings` of a trajectory at most;
-    `batch`, particles between two files of the folder; `freedom` of q.
+    **Arguments:** `particles`; `ess`; `moves` of each at every λ; `doublings` of a trajectory at
+    most; `batch`, particles between two files of the folder; `freedom` of q.
 
     **Source:** Del Moral, Doucet and Jasra (2006), doi 10.1111/j.1467-9868.2006.00553.x.
     """
@@ -234,11 +250,12 @@ class TemperedSMC(AbstractSampler):
             kept.save("particles", flow)
         while float(flow.temper) < 1.0 or int(flow.moved) < self.particles * self.moves:
             if int(flow.moved) == self.particles * self.moves or float(flow.temper) == 0.0:
-                flow = _resample(self, about, flow, jax.random.fold_in(key, 1))
+                flow = _resample(about, flow, jax.random.fold_in(key, 1), as_leaf(self.ess))
             done = int(flow.moved)
             detail = f"temperature {float(flow.temper):.3f}"
             progress.tell("moves", done, self.particles * self.moves, detail=detail)
-            flow = _move(self, problem, warm, about, flow, jax.random.fold_in(key, 2))
+            rule = (self.moves, self.batch, self.doublings)
+            flow = _move(problem, warm, about, flow, jax.random.fold_in(key, 2), rule)
             kept.save("particles", flow)
         weight = np.full(self.particles, 1.0 / self.particles)
         gradients = int(flow.gradients)
@@ -276,14 +293,14 @@ def _cloud(xi: Float[Array, "s p"], density: Float[Array, " s"]) -> _Cloud:
 
 
 @eqx.filter_jit
-def _resample(sampler: TemperedSMC, about: Proposal, cloud: _Cloud, key: PRNGKeyArray) -> _Cloud:
+def _resample(about: Proposal, cloud: _Cloud, key: PRNGKeyArray, share: Float[Array, ""]) -> _Cloud:
     """The next temperature, the particles picked by their weights, and their spread."""
     gap = cloud.density - jax.vmap(about.log_density)(cloud.xi)
     lowest = jnp.finfo(gap.dtype).min / 1e6
     gap = jnp.where(jnp.isfinite(gap), gap, lowest)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         left = 1.0 - cloud.temper
-        step = jnp.clip(ess_solver(lambda _: gap, cloud.xi, sampler.ess, left, dichotomy), 0, left)
+        step = jnp.clip(ess_solver(lambda _: gap, cloud.xi, share, left, dichotomy), 0, left)
         weight = jax.nn.softmax(step * gap)
         n = cloud.xi.shape[0]
         picked = resampling.systematic(jax.random.fold_in(key, cloud.stages), weight, n)
@@ -300,17 +317,18 @@ def _resample(sampler: TemperedSMC, about: Proposal, cloud: _Cloud, key: PRNGKey
 
 @eqx.filter_jit
 def _move(
-    sampler: TemperedSMC,
     problem: InverseProblem,
     warm: PyTree,
     about: Proposal,
     cloud: _Cloud,
     key: PRNGKeyArray,
+    rule: tuple[int, int, int],
 ) -> _Cloud:
     """One NUTS transition of each particle of the next batch."""
+    moves, batch, doublings = rule
     n, temper = cloud.xi.shape[0], cloud.temper
     key = jax.random.fold_in(jax.random.fold_in(key, cloud.stages), cloud.moved)
-    places = (cloud.moved + jnp.arange(sampler.batch)) % n
+    places = (cloud.moved + jnp.arange(batch)) % n
 
     def tempered(xi):
         return (1.0 - temper) * about.log_density(xi) + temper * problem.log_density(xi, warm)
@@ -322,17 +340,17 @@ def _move(
         key, xi = pair
         density = lambda unit: tempered(xi + cloud.factor @ unit)
         begin = blackjax.nuts.init(jnp.zeros_like(xi), density)
-        state, info = kernel(key, begin, density, cloud.size, metric, sampler.doublings)
+        state, info = kernel(key, begin, density, cloud.size, metric, doublings)
         moved = xi + cloud.factor @ state.position
         there = (state.logdensity - (1.0 - temper) * about.log_density(moved)) / temper
         rate = jnp.where(jnp.isfinite(info.acceptance_rate), info.acceptance_rate, 0.0)
         return moved, there, rate, info.num_integration_steps + 1, info.is_divergent
 
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        keys = jax.random.split(key, sampler.batch)
+        keys = jax.random.split(key, batch)
         xi, density, rate, steps, wild = jax.lax.map(one, (keys, cloud.xi[places]))
-        left = n * sampler.moves - cloud.moved
-        mine = jnp.arange(sampler.batch) < jnp.minimum(sampler.batch, left)
+        left = n * moves - cloud.moved
+        mine = jnp.arange(batch) < jnp.minimum(batch, left)
         # dual averaging would need a chain; one factor for each batch does
         aim = jnp.exp(jnp.sum(jnp.where(mine, rate, 0.0)) / jnp.sum(mine) - 0.8)
         at = jnp.where(mine, places, n)
@@ -362,8 +380,8 @@ def sample_posterior(
 
     **Arguments:**
 
-    - `method`: [`NUTS`][] or [`TemperedSMC`][]; where left out, the first where the fit found one mode
-      and the second where it found several.
+    - `method`: [`NUTS`][] or [`TemperedSMC`][]; where left out, the first where the fit found one
+      mode and the second where it found several.
     - `folder`: keeps what was drawn; a run that was stopped goes on from it with identical samples.
     - `progress`: shows the stage "posterior".
 

@@ -51,7 +51,7 @@ class Identity(AbstractTransform):
         return value
 
     def holds(self, value: Float[np.ndarray, "*s"]) -> Bool[np.ndarray, "*s"]:
-        return np.isfinite(value)
+        return np.asarray(np.isfinite(value))
 
     def change(self, before: float, after: float) -> str:
         return _difference(before, after)
@@ -69,7 +69,7 @@ class Log(AbstractTransform):
         return jnp.log(value)
 
     def holds(self, value: Float[np.ndarray, "*s"]) -> Bool[np.ndarray, "*s"]:
-        return np.isfinite(value) & (value > 0.0)
+        return np.asarray(np.isfinite(value) & (value > 0.0))
 
     def change(self, before: float, after: float) -> str:
         if after > 2.0 * before:
@@ -108,7 +108,7 @@ class Interval(AbstractTransform):
         return jnp.log((value - self.low) / (self.high - value))
 
     def holds(self, value: Float[np.ndarray, "*s"]) -> Bool[np.ndarray, "*s"]:
-        return (value > self.low) & (value < self.high)
+        return np.asarray((value > self.low) & (value < self.high))
 
     def change(self, before: float, after: float) -> str:
         return _difference(before, after)
