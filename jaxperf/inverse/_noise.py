@@ -116,7 +116,7 @@ class GaussianNoise(AbstractNoise):
 
     scatter: _Scatter
 
-    def __init__(self, sd: ParameterLike | None = None, covariance: ParameterLike | None = None):
+    def __init__(self, *, sd: ParameterLike | None = None, covariance: ParameterLike | None = None):
         self.scatter = _Scatter(sd, covariance, "GaussianNoise")
 
     def at(self, value: Float[np.ndarray, " n"], kept: Int[np.ndarray, " m"], where: str):
@@ -143,7 +143,7 @@ class LogNormalNoise(AbstractNoise):
 
     scatter: _Scatter
 
-    def __init__(self, sd: ParameterLike | None = None, covariance: ParameterLike | None = None):
+    def __init__(self, *, sd: ParameterLike | None = None, covariance: ParameterLike | None = None):
         self.scatter = _Scatter(sd, covariance, "LogNormalNoise")
 
     def at(self, value: Float[np.ndarray, " n"], kept: Int[np.ndarray, " m"], where: str):

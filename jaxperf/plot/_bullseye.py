@@ -108,9 +108,7 @@ def bullseye_figure(panels: Sequence[MapPanel], *, title: str, note: str = "") -
     """
     figure = new_figure(4.1 * len(panels), 5.0)
     figure.suptitle(title, fontsize=12, color=INK)
-    for axes, panel in zip(
-        np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True
-    ):
+    for axes, panel in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
         low, high = panel.limits or colour_range(panel.values)
         scale = bullseye(axes, panel.values, vmin=low, vmax=high, cmap=panel.cmap)
         axes.set_title(panel.heading, fontsize=11, color=INK)

@@ -199,5 +199,5 @@ def _pet(
         covariance = gain[:, None] * covariance * gain[None, :]
     labels = tuple(f"{state}, {name}" for state in states for name in AHA17_NAME)
     return Measurement(
-        "PET", see, value + said.noise.floor_ml_min_g, LogNormalNoise(covariance), labels
+        "PET", see, value + said.noise.floor_ml_min_g, LogNormalNoise(covariance=covariance), labels
     )
