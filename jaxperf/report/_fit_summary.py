@@ -3,9 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
+from .._custom_types import as_leaf
 from ..geometry import AHA17_NAME
 from ..inverse import (
     GaussianNoise,
@@ -15,7 +19,7 @@ from ..inverse import (
     shrinkage,
 )
 from ..observe import Observations, pressure_wire
-from ..study import FFR_ISCHAEMIC, HeartFit, lesion_names, OPENED
+from ..study import FFR_ISCHAEMIC, HeartFit, lesion_names, OPENED, TerritoryQuantities
 from ..units import M3_S_KG_PER_ML_MIN_G
 from ._fit_schema import (
     Estimate,
@@ -33,7 +37,8 @@ from ._fit_schema import (
 )
 from ._summary import anatomy_labels
 
-_PREDICTED = 2000
+# Draws that give the quantiles of a parameter: their error is 2 % of an sd.
+_DRAWS = 4000
 
 
 def fit_summary(
@@ -44,8 +49,7 @@ def fit_summary(
     **Arguments:** `level`, of the intervals; `posterior`, how it was found; `seconds`, by stage.
     """
     case, problem = found.prepared.case, found.fit.problem
-    states = tuple(problem.model.problems)
-    interval = _Intervals(found, level)
+    quantities = _Quantities(found, level)
     warnings = [f"{text} was not measured." for text in problem.left_out]
     if found.misfit.testable and found.misfit.p_value < 0.01:
         warnings.append(found.misfit.words)
@@ -62,14 +66,14 @@ def fit_summary(
         labels=anatomy_labels(case, found.prepared.grown is not None or case.kind == "synthetic"),
         level=level,
         posterior=posterior,
-        states=list(states),
+        states=list(quantities.states),
         values=problem.n_data,
         left_out=list(problem.left_out),
-        parameters=_entries(found, interval),
-        segments=_segments(found, interval),
-        territories=_territories(found, interval),
-        lesions=_lesions(found, interval),
-        wires=_wires(found, interval),
+        parameters=_entries(found, level),
+        segments=_segments(found, quantities),
+        territories=_territories(found, quantities),
+        lesions=_lesions(found, quantities),
+        wires=_wires(found, quantities),
         diagnosis=[Labelled(**vars(said)) for said in found.diagnosis],
         blind=list(found.identifiability.blind),
         further=_further(found),
@@ -81,140 +85,156 @@ def fit_summary(
     )
 
 
-class _Intervals:
-    """Intervals of quantities of a posterior at one level."""
+class _Quantities:
+    """Intervals of positive quantities of the output, all from one program.
+
+    Parts by name: the flow of each state in the AHA segments and in the territories, ml/min/g, the
+    reserves of the territories, FFR behind the lesions, what opening each does, and what the
+    camera and the wires would report.
+    """
 
     def __init__(self, found: HeartFit, level: float):
-        self.posterior, self.level = found.posterior, level
+        self.states = tuple(found.fit.problem.model.problems)
+        parts = _parts(found, self.states)
+        vector = lambda values, seen: jnp.concatenate([f(seen) for _, f in parts.values()])
+        bounds = found.posterior.interval(vector, level, Log())
+        ends = np.cumsum([size for size, _ in parts.values()]).tolist()
+        self._at = dict(zip(parts, zip([0, *ends[:-1]], ends, strict=True), strict=True))
+        self._bounds = [np.asarray(x) for x in (bounds.median, bounds.low, bounds.high)]
 
-    def __call__(self, quantity: Callable[[Observations], Any]) -> list[Estimate]:
-        """Of a vector of positive quantities of the output."""
-        bounds = self.posterior.interval(lambda values, seen: quantity(seen), self.level, Log())
-        return estimates(bounds)
+    def __contains__(self, name: str) -> bool:
+        return name in self._at
+
+    def __call__(self, name: str) -> list[Estimate]:
+        """The intervals of a part."""
+        begin, end = self._at[name]
+        rows = zip(*(x[begin:end].tolist() for x in self._bounds), strict=True)
+        return [Estimate(median=m, low=a, high=b) for m, a, b in rows]
 
 
-def estimates(bounds: Any) -> list[Estimate]:
-    """Bounds of a vector, entry by entry."""
-    rows = zip(
-        *(np.ravel(x).tolist() for x in (bounds.median, bounds.low, bounds.high)), strict=True
-    )
-    return [Estimate(median=m, low=a, high=b) for m, a, b in rows]
-
-
-def _entries(found: HeartFit, interval: _Intervals) -> list[FittedEntry]:
-    problem, rows = found.fit.problem, []
-    ratio = iter(found.identifiability.sd_ratio.tolist())
-    rng = np.random.default_rng(0)
-    tail = 0.5 - 0.5 * interval.level
-    for parameter in problem.parameters:
-        unit = jnp.asarray(rng.standard_normal((_PREDICTED, parameter.size)), problem.dtype)
-        drawn = np.stack([np.ravel(parameter.value(x)) for x in unit])
-        before = np.quantile(drawn, [0.5, tail, 1.0 - tail], axis=0).T
-        bounds = interval.posterior.interval(
-            lambda values, seen, name=parameter.name: jnp.ravel(values[name]),
-            interval.level,
-            parameter.transform,
+def _parts(
+    found: HeartFit, states: tuple[str, ...]
+) -> dict[str, tuple[int, Callable[[Observations], Array]]]:
+    """The size and the function of each part."""
+    quantities, n_territories = found.quantities, len(found.prepared.territory_name)
+    lesions = found.prepared.case.lesions
+    parts: dict[str, tuple[int, Callable[[Observations], Array]]] = {}
+    for s in states:
+        parts[f"segments {s}"] = (17, lambda seen, s=s: seen.mbf_segment[s] / M3_S_KG_PER_ML_MIN_G)
+        parts[f"territories {s}"] = (
+            n_territories,
+            lambda seen, s=s: quantities.flow(seen, s) / M3_S_KG_PER_ML_MIN_G,
         )
-        for name, prior, after in zip(parameter.entries, before, estimates(bounds), strict=True):
-            median, low, high = prior.tolist()
+    parts["cfr"] = n_territories, lambda seen: quantities.reserve(seen, "hyperemia")
+    parts["cfr opened"] = n_territories, lambda seen: quantities.reserve(seen, OPENED)
+    if lesions:
+        parts["ffr"] = len(lesions), quantities.ffr
+    for i in range(len(lesions)):
+        state = OPENED if len(lesions) == 1 else f"without_lesion_{i + 1}"
+        parts[f"opened {i}"] = 2, lambda seen, i=i, state=state: _opened(quantities, seen, i, state)
+    for measurement in found.fit.problem.measurements:
+        parts[measurement.name] = measurement.n_entries, measurement.observe
+    return parts
+
+
+def _opened(quantities: TerritoryQuantities, seen: Observations, i: int, state: str) -> Array:
+    """FFR where a lesion ended, and flow of its territory after over before, with it opened."""
+    territory = quantities.lesion_territory[i]
+    ratio = quantities.flow(seen, state) / quantities.flow(seen, "hyperemia")
+    at = seen.pressure_ratio[state][quantities.lesion_segment[i], 1]
+    return jnp.stack([at, ratio[territory]])
+
+
+def _entries(found: HeartFit, level: float) -> list[FittedEntry]:
+    """Prior and posterior of every entry, by quantiles of draws on its unconstrained line."""
+    problem = found.fit.problem
+    tails = [0.5, 0.5 - 0.5 * level, 0.5 + 0.5 * level]
+    of_prior, of_posterior = jax.random.split(jax.random.key(0))
+    latent = eqx.filter_jit(jax.vmap(problem.latent))
+    unit = jax.random.normal(of_prior, (_DRAWS, problem.size), problem.dtype)
+    drawn = (unit, found.posterior.sample(of_posterior, _DRAWS))
+    before, after = (np.quantile(np.asarray(latent(x)), tails, axis=0).T for x in drawn)
+    rows, at = [], 0
+    for parameter in problem.parameters:
+        value = lambda x, p=parameter: np.asarray(p.transform.forward(as_leaf(x))).tolist()
+        for name in parameter.entries:
+            prior, posterior = (
+                Estimate(**dict(zip(("median", "low", "high"), value(x[at]), strict=True)))
+                for x in (before, after)
+            )
+            ratio = float(found.identifiability.sd_ratio[at])
             rows.append(
                 FittedEntry(
                     parameter=parameter.name,
                     entry=name,
-                    prior=Estimate(median=median, low=low, high=high),
-                    posterior=after,
-                    sd_ratio=next(ratio),
+                    prior=prior,
+                    posterior=posterior,
+                    sd_ratio=ratio,
                 )
             )
+            at += 1
     return rows
 
 
-def _segments(found: HeartFit, interval: _Intervals) -> list[FittedSegment]:
-    states = tuple(found.fit.problem.model.problems)
-    flow = {
-        state: interval(lambda seen, s=state: seen.mbf_segment[s] / M3_S_KG_PER_ML_MIN_G)
-        for state in states
-    }
-    seen = _seen_by_pet(found)
+def _segments(found: HeartFit, quantities: _Quantities) -> list[FittedSegment]:
+    flow = {state: quantities(f"segments {state}") for state in quantities.states}
     measured = found.measured.mbf_ml_min_g
+    seen = _seen_by_pet(found, quantities)
     return [
         FittedSegment(
             segment=i + 1,
             name=AHA17_NAME[i],
             measured_ml_min_g={state: float(value[i]) for state, value in measured.items()},
             seen_ml_min_g={state: float(value[i]) for state, value in seen.items()},
-            mbf_ml_min_g={state: flow[state][i] for state in states},
+            mbf_ml_min_g={state: flow[state][i] for state in quantities.states},
         )
         for i in range(17)
     ]
 
 
-def _seen_by_pet(found: HeartFit) -> dict[str, np.ndarray]:
+def _seen_by_pet(found: HeartFit, quantities: _Quantities) -> dict[str, np.ndarray]:
     """What the camera would report of the fitted heart, ml/min/g."""
-    measurement = next((m for m in found.fit.problem.measurements if m.name == "PET"), None)
-    if measurement is None:
+    if "PET" not in quantities:
         return {}
-    see = measurement.observe
-    bounds = found.posterior.interval(lambda values, seen: see(seen), 0.5, Log())
-    flow = np.asarray(bounds.median) - float(see.floor_ml_min_g)
+    see = next(m for m in found.fit.problem.measurements if m.name == "PET").observe
+    flow = np.array([x.median for x in quantities("PET")]) - float(see.floor_ml_min_g)
     return dict(zip(see.states, flow.reshape(-1, 17), strict=True))
 
 
-def _territories(found: HeartFit, interval: _Intervals) -> dict[str, FittedTerritory]:
-    quantities, names = found.quantities, found.prepared.territory_name
-    states = tuple(found.fit.problem.model.problems)
-    flow = {
-        state: interval(lambda seen, s=state: quantities.flow(seen, s) / M3_S_KG_PER_ML_MIN_G)
-        for state in states
-    }
-    reserve = interval(lambda seen: quantities.reserve(seen, "hyperemia"))
-    opened = interval(lambda seen: quantities.reserve(seen, OPENED))
+def _territories(found: HeartFit, quantities: _Quantities) -> dict[str, FittedTerritory]:
+    flow = {state: quantities(f"territories {state}") for state in quantities.states}
+    reserve, opened = quantities("cfr"), quantities("cfr opened")
     return {
         name: FittedTerritory(
-            mbf_ml_min_g={state: flow[state][g] for state in states},
+            mbf_ml_min_g={state: flow[state][g] for state in quantities.states},
             cfr=reserve[g],
             cfr_without_lesions=opened[g],
         )
-        for g, name in enumerate(names)
+        for g, name in enumerate(found.prepared.territory_name)
     }
 
 
-def _lesions(found: HeartFit, interval: _Intervals) -> list[FittedLesion]:
-    quantities, lesions = found.quantities, found.prepared.case.lesions
-    if not lesions:
-        return []
-    ffr = interval(quantities.ffr)
-    ischaemic = found.posterior.predict(lambda values, seen: quantities.ffr(seen))
+def _lesions(found: HeartFit, quantities: _Quantities) -> list[FittedLesion]:
     rows = []
-    for i, lesion in enumerate(lesions):
-        state = OPENED if len(lesions) == 1 else f"without_lesion_{i + 1}"
-        segment, territory = quantities.lesion_segment[i], quantities.lesion_territory[i]
-
-        def after(seen: Observations, state=state, segment=segment, territory=territory):
-            before = quantities.flow(seen, "hyperemia")[territory]
-            ratio = quantities.flow(seen, state)[territory] / before
-            return jnp.stack([seen.pressure_ratio[state][segment, 1], ratio])
-
-        opened_ffr, opened_ratio = interval(after)
+    for i, lesion in enumerate(found.prepared.case.lesions):
+        ffr, ratio = quantities(f"opened {i}")
         rows.append(
             FittedLesion(
                 branch=lesion.branch,
                 start_mm=lesion.start_mm,
                 end_mm=lesion.end_mm,
                 diameter_reduction=lesion.diameter_reduction,
-                ffr=ffr[i],
-                ffr_ischaemic_probability=float(np.mean(ischaemic[:, i] <= FFR_ISCHAEMIC)),
-                opened=OpenedLesion(ffr=opened_ffr, mbf_ratio=opened_ratio),
+                ffr=quantities("ffr")[i],
+                ffr_ischaemic_probability=float(np.mean(found.drawn.ffr[:, i] <= FFR_ISCHAEMIC)),
+                opened=OpenedLesion(ffr=ffr, mbf_ratio=ratio),
             )
         )
     return rows
 
 
-def _wires(found: HeartFit, interval: _Intervals) -> list[FittedWire]:
-    measurement = next((m for m in found.fit.problem.measurements if m.name == "wires"), None)
-    if measurement is None:
+def _wires(found: HeartFit, quantities: _Quantities) -> list[FittedWire]:
+    if "wires" not in quantities:
         return []
-    fitted = interval(measurement.observe)
     return [
         FittedWire(
             branch=wire.branch,
@@ -223,7 +243,7 @@ def _wires(found: HeartFit, interval: _Intervals) -> list[FittedWire]:
             measured=wire.ratio,
             fitted=estimate,
         )
-        for wire, estimate in zip(found.measured.wires, fitted, strict=True)
+        for wire, estimate in zip(found.measured.wires, quantities("wires"), strict=True)
     ]
 
 

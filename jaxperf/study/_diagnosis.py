@@ -112,26 +112,31 @@ def labels_of(
     return obstructed, reserve < CFR_REDUCED
 
 
-def diagnose(
-    prepared: Prepared,
-    posterior: AbstractPosterior,
-    quantities: TerritoryQuantities,
-    n: int | None = None,
-) -> tuple[Diagnosis, ...]:
-    """The probability of each label, per territory and for the patient, which comes last.
+@dataclass(frozen=True)
+class Drawn:
+    """Draws of what labels are made of: `ffr` (n, l) behind the lesions and `reserve` (n, g) of the
+    territories with every lesion opened."""
 
-    **Arguments:** `posterior`, of a model whose states are rest, hyperemia and one with every
-    lesion opened; `n`, draws.
+    ffr: Float[np.ndarray, "n l"]
+    reserve: Float[np.ndarray, "n g"]
 
-    **Returns:** a [`Diagnosis`][] for each territory and one for the patient.
-    """
+
+def draw(posterior: AbstractPosterior, quantities: TerritoryQuantities) -> Drawn:
+    """Draws from a posterior whose model has the states rest, hyperemia and `OPENED`."""
     n_lesions = len(quantities.lesion_segment)
+    both = lambda values, seen: jnp.concatenate([quantities.ffr(seen), quantities.reserve(seen)])
+    drawn = posterior.predict(both)
+    return Drawn(drawn[:, :n_lesions], drawn[:, n_lesions:])
 
-    def both(values, seen: Observations) -> Float[Array, " k"]:
-        return jnp.concatenate([quantities.ffr(seen), quantities.reserve(seen)])
 
-    drawn = posterior.predict(both, n)
-    ffr, reserve = drawn[:, :n_lesions], drawn[:, n_lesions:]
+def diagnose(
+    prepared: Prepared, drawn: Drawn, quantities: TerritoryQuantities
+) -> tuple[Diagnosis, ...]:
+    """The probability of each label.
+
+    **Returns:** a [`Diagnosis`][] for each territory, and one for the patient, which comes last.
+    """
+    ffr, reserve = drawn.ffr, drawn.reserve
     obstructed, failing = labels_of(ffr, reserve, quantities.lesion_territory)
     found = []
     for g, name in enumerate(prepared.territory_name):

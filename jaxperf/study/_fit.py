@@ -29,7 +29,15 @@ from ..inverse import (
     NUTS,
     sample_posterior,
 )
-from ._diagnosis import diagnose, Diagnosis, OPENED, territory_quantities, TerritoryQuantities
+from ._diagnosis import (
+    diagnose,
+    Diagnosis,
+    draw,
+    Drawn,
+    OPENED,
+    territory_quantities,
+    TerritoryQuantities,
+)
 from ._heart_model import HeartModel, state_problems
 from ._measured import heart_measurements, Measured
 from ._prepare import Prepared
@@ -47,7 +55,8 @@ class HeartFit:
 
     **Attributes:** `prepared`, `solved`, before the fit; `measured`; `fit`, of `jaxperf.inverse`,
     whose model also has the states of [`opened`][]; `posterior`; `quantities`; `identifiability`;
-    `misfit`; `check`, of the Gaussian, where it was asked for; `diagnosis`.
+    `misfit`; `check`, of the Gaussian, where it was asked for; `drawn`, what the `diagnosis` is
+    made of.
     """
 
     prepared: Prepared
@@ -59,6 +68,7 @@ class HeartFit:
     identifiability: Identifiability
     misfit: Misfit
     check: LaplaceCheck | None
+    drawn: Drawn
     diagnosis: tuple[Diagnosis, ...]
 
 
@@ -175,7 +185,7 @@ def fit_heart(
     quantities = territory_quantities(prepared, wider.model.segment.shape[0])
     with progress.stage("posterior"):
         posterior = _posterior(found, widened, said, of_draws, folder, progress)
-        diagnosis = diagnose(prepared, posterior, quantities)
+        drawn = draw(posterior, quantities)
     return HeartFit(
         prepared,
         solved,
@@ -186,7 +196,8 @@ def fit_heart(
         identify(found),
         misfit(found),
         check,
-        diagnosis,
+        drawn,
+        diagnose(prepared, drawn, quantities),
     )
 
 
