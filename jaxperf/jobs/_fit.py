@@ -174,7 +174,8 @@ def demo_fit(
 ) -> FitSummary:
     """Fit the demonstration to a scan and a wire made from another forest and a finer mesh.
 
-    Its truth has less reserve behind a 62 % lesion of the LAD; the noise is that of a PET scan.
+    The truth is drawn from the prior: a lesion of 70 % with less reserve behind it. The noise is that of
+    a PET scan.
     """
     progress = progress or Progress()
     quiet = Progress()
@@ -188,7 +189,7 @@ def demo_fit(
     )
     prepared = prepare_case(other, ".", quiet)
     solved = solve_case(prepared, quiet)
-    truth = synthetic_truth(prepared, solved, said, wires=(place,), key=jax.random.key(4))
+    truth = synthetic_truth(prepared, solved, said, wires=(place,), key=jax.random.key(16))
     measured = synthetic_measurement(truth, (place,), jax.random.key(5))
     case = demo_case(5.0)
     assert case.growth is not None

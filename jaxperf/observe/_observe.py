@@ -69,7 +69,7 @@ def observe(
     is_root = jnp.ones(problem.network.n_nodes, volume.dtype).at[ends[:, 1]].set(0.0)
     real = problem.network.real
     if real is not None:
-        is_root = is_root * is_real(real.node, problem.network.n_nodes)
+        is_root = is_root * is_real(real.node, problem.network.n_nodes).astype(volume.dtype)
     n_roots = jnp.sum(is_root)
     aortic, ratio = {}, {}
     for name, solution in solutions.items():

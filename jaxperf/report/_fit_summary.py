@@ -7,13 +7,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from .._custom_types import as_leaf
 from ..geometry import AHA17_NAME
 from ..inverse import (
     GaussianNoise,
     GaussianPosterior,
+    InverseProblem,
     Log,
     Measurement,
     shrinkage,
@@ -150,10 +151,9 @@ def _entries(found: HeartFit, level: float) -> list[FittedEntry]:
     problem = found.fit.problem
     tails = [0.5, 0.5 - 0.5 * level, 0.5 + 0.5 * level]
     of_prior, of_posterior = jax.random.split(jax.random.key(0))
-    latent = eqx.filter_jit(jax.vmap(problem.latent))
     unit = jax.random.normal(of_prior, (_DRAWS, problem.size), problem.dtype)
     drawn = (unit, found.posterior.sample(of_posterior, _DRAWS))
-    before, after = (np.quantile(np.asarray(latent(x)), tails, axis=0).T for x in drawn)
+    before, after = (np.quantile(np.asarray(_latent(problem, x)), tails, axis=0).T for x in drawn)
     rows, at = [], 0
     for parameter in problem.parameters:
         value = lambda x, p=parameter: np.asarray(p.transform.forward(as_leaf(x))).tolist()
@@ -174,6 +174,11 @@ def _entries(found: HeartFit, level: float) -> list[FittedEntry]:
             )
             at += 1
     return rows
+
+
+@eqx.filter_jit
+def _latent(problem: InverseProblem, xi: Float[Array, "n p"]) -> Float[Array, "n e"]:
+    return jax.vmap(problem.latent)(xi)
 
 
 def _segments(found: HeartFit, quantities: _Quantities) -> list[FittedSegment]:

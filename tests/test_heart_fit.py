@@ -1,0 +1,264 @@
+"""Fitting a heart: its unknowns, what was measured, the posterior, the diagnosis, the command."""
+
+import csv
+import json
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import yaml
+from test_states import case_with
+from typer.testing import CliRunner
+
+from jaxperf import InputError
+from jaxperf._progress import Progress
+from jaxperf.casefile import Case, FitSection
+from jaxperf.cli import app, BAD_INPUT
+from jaxperf.inverse import fit, laplace
+from jaxperf.inverse._programs import jacobian, linearise
+from jaxperf.jobs import fit_case, measured_rows, with_measurements
+from jaxperf.report import FitSummary
+from jaxperf.study import (
+    heart_problem,
+    labels_of,
+    Measured,
+    OPENED,
+    prepare_case,
+    read_measured,
+    solve_case,
+    synthetic_measurement,
+    synthetic_truth,
+    territory_quantities,
+    Wire,
+)
+
+WIRE = Wire("LAD", 30.0, 0.8, 0.02, "hyperemia")
+BY_TERRITORY = {"demand": {"by": "territory"}, "reserve": {"by": "territory"}, "starts": 1}
+
+
+def section(**changes) -> FitSection:
+    return FitSection.model_validate({**BY_TERRITORY, **changes})
+
+
+@pytest.fixture(scope="module")
+def heart():
+    prepared = prepare_case(case_with(), ".", Progress())
+    return prepared, solve_case(prepared, Progress())
+
+
+@pytest.fixture(scope="module")
+def truth(heart):
+    return synthetic_truth(*heart, section(), wires=(WIRE,), key=jax.random.key(2))
+
+
+@pytest.fixture(scope="module")
+def found(heart, truth):
+    """A fit to what the truth gives without noise, its mesh and vessels included."""
+    measured = synthetic_measurement(truth, (WIRE,), None)
+    problem, wider = heart_problem(*heart, section(), measured)
+    return problem, wider, fit(problem, starts=1, tolerance=1e-6)
+
+
+def test_a_fit_explains_data_without_noise(truth, found):
+    problem, _, fitted = found
+    assert fitted.solves <= 10 and not fitted.failed
+    # the prior pulls, so the misfit is small and not zero
+    assert float(jnp.sum(fitted.best.residual**2)) < 0.5
+    seen = problem.solve(fitted.best.xi, fitted.best.warm)[0]
+    for state in ("rest", "hyperemia"):
+        np.testing.assert_allclose(
+            seen.mbf_segment[state], truth.seen.mbf_segment[state], rtol=0.06
+        )
+
+
+def test_the_posterior_holds_the_truth(truth, found):
+    _, _, fitted = found
+    posterior = laplace(fitted)
+    for name, value in truth.values.items():
+        bounds = posterior.interval(lambda values, seen, n=name: jnp.ravel(values[n]), 0.99)
+        assert (bounds.low <= np.ravel(value)).all() and (np.ravel(value) <= bounds.high).all()
+
+
+KINDS = {
+    "territory": section(mobility={}, extent={}),
+    "hierarchy": section(demand={"by": "hierarchy"}, reserve={"by": "hierarchy"}),
+    "region": section(demand={"by": "region"}, reserve={"by": "region", "length_mm": 40}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_derivatives_by_every_kind_of_unknown(heart, truth, kind):
+    """The Jacobian against differences, and against adjoints, along random directions."""
+    measured = synthetic_measurement(truth, (WIRE,), None)
+    problem, _ = heart_problem(*heart, KINDS[kind], measured)
+    rng = np.random.default_rng(0)
+    xi = jnp.asarray(0.3 * rng.standard_normal(problem.size))
+    at = linearise(problem, xi, None)
+    slope = np.asarray(jacobian(problem, at, 8))
+    residual = eqx.filter_jit(lambda xi: problem.residual(xi)[0])
+    along, h = rng.standard_normal(problem.size), 1e-3
+    value = {k: np.asarray(residual(xi + k * h * along)) for k in (-2, -1, 1, 2)}
+    difference = (8 * (value[1] - value[-1]) - (value[2] - value[-2])) / (12 * h)
+    np.testing.assert_allclose(slope @ along, difference, rtol=1e-6, atol=1e-7)
+    weight = jnp.asarray(rng.standard_normal(problem.n_data))
+    pulled = jax.grad(lambda xi: jnp.vdot(weight, residual(xi)))(xi)
+    np.testing.assert_allclose(np.asarray(weight) @ slope, pulled, rtol=1e-7, atol=1e-8)
+    assert (np.linalg.norm(slope, axis=0) > 0).all()
+
+
+def test_rest_tells_of_demand_and_stress_of_reserve(found):
+    problem, _, fitted = found
+    slope = np.abs(np.asarray(fitted.best.jacobian))
+    names = problem.entries
+    rest, stress = slope[:17], slope[17:34]
+    for i, name in enumerate(names):
+        if name.startswith("demand"):
+            assert rest[:, i].max() > 0.5 and stress[:, i].max() == 0.0
+        if name.startswith("reserve"):
+            assert stress[:, i].max() > 0.5 and rest[:, i].max() < 0.05 * stress[:, i].max()
+
+
+def test_padding_changes_nothing(heart, truth):
+    """The model of the padded problem against the plain states, solved one by one."""
+    prepared, solved = heart
+    blank = Measured({s: np.ones(17) for s in ("rest", "hyperemia")}, (WIRE,))
+    _, wider = heart_problem(prepared, solved, section(demand=None, reserve=None), blank)
+    xi = jnp.zeros(wider.size)
+    seen = wider.solve(xi)[0]
+    # the median of every unknown is the case itself
+    for state in ("rest", "hyperemia"):
+        n = prepared.heart.mesh.n_cells
+        np.testing.assert_allclose(seen.mbf[state][:n], solved.solutions[state].mbf, rtol=1e-6)
+        assert not seen.mbf[state][n:].any()
+        ratio = seen.pressure_ratio[state][: prepared.network.n_segments]
+        aortic = prepared.case.boundary.pressure_inlet_mmHg * 133.322
+        expected = solved.solutions[state].pressure_static / aortic
+        np.testing.assert_allclose(ratio, expected, rtol=1e-6)
+
+
+def test_a_stent_is_the_heart_without_its_lesion(heart, found):
+    prepared, _ = heart
+    _, wider, fitted = found
+    seen = wider.solve(fitted.best.xi)[0]
+    quantities = territory_quantities(prepared, wider.model.segment.shape[0])
+    (ffr,) = quantities.ffr(seen)
+    opened = seen.pressure_ratio[OPENED][quantities.lesion_segment[0], 1]
+    assert float(ffr) < float(opened) < 1.0
+    (fed,) = quantities.lesion_territory
+    assert prepared.territory_name[fed] == "LAD"
+    gain = quantities.flow(seen, OPENED) / quantities.flow(seen, "hyperemia")
+    assert int(np.argmax(gain)) == fed and float(gain[fed]) > 1.01
+
+
+def test_labels_follow_their_definitions():
+    ffr = np.array([[0.79], [0.81], [0.80], [0.9]])
+    reserve = np.array([[3.0, 1.9], [2.0, 2.0], [1.0, 3.0], [3.0, 3.0]])
+    obstructed, failing = labels_of(ffr, reserve, np.array([0]))
+    assert obstructed.tolist() == [[True, False], [False, False], [True, False], [False, False]]
+    assert failing.tolist() == [[False, True], [False, False], [True, False], [False, False]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, "nothing was measured"),
+        ({"wires": [{"branch": "LAD", "at_mm": 30, "ratio": 0.8, "state": "bliss"}]}, "bliss"),
+        ({"pet": {"segments": "nowhere.csv"}}, "nowhere.csv"),
+    ],
+)
+def test_measurements_that_cannot_be_used(heart, tmp_path, changes, says):
+    with pytest.raises(InputError, match=says):
+        read_measured(heart[0], section(**changes), tmp_path)
+
+
+def test_a_wire_in_a_vessel_that_is_not_there(heart):
+    lost = Measured({}, (Wire("RIMA", 3.0, 0.8, 0.02, "hyperemia"),))
+    with pytest.raises(InputError, match="RIMA"):
+        heart_problem(*heart, section(), lost)
+
+
+def test_segments_without_a_value_are_left_out_and_named(heart, truth):
+    measured = synthetic_measurement(truth, (WIRE,), None)
+    hole = measured.mbf_ml_min_g["rest"].copy()
+    hole[16] = np.nan
+    holed = Measured({**measured.mbf_ml_min_g, "rest": hole}, ())
+    problem, _ = heart_problem(*heart, section(), holed)
+    assert problem.n_data == 33 and problem.left_out == ("PET[rest, apex]",)
+
+
+@pytest.fixture(scope="module")
+def written(truth, tmp_path_factory):
+    """A case with its PET table and wire, fitted through the command line."""
+    folder = tmp_path_factory.mktemp("fit")
+    measured = synthetic_measurement(truth, (WIRE,), jax.random.key(3))
+    rows = measured_rows(measured)
+    with (folder / "pet.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+    (folder / "ffr.csv").write_text(f"branch,at_mm,ffr\nLAD,30,{measured.wires[0].ratio:.3f}\n")
+    raw = case_with().model_dump(mode="json", exclude_unset=True)
+    (folder / "case.yaml").write_text(yaml.safe_dump({**raw, "fit": BY_TERRITORY}))
+    command = ["fit", str(folder / "case.yaml"), "--pet", str(folder / "pet.csv")]
+    command += ["--ffr", str(folder / "ffr.csv"), "--out", str(folder / "out"), "--json"]
+    result = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return folder, command, json.loads(result.stdout)
+
+
+def test_the_command_writes_a_run_folder(written):
+    folder, command, said = written
+    out = folder / "out"
+    found = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
+    assert found == {
+        "config.yaml",
+        "versions.json",
+        "summary.json",
+        "parameters.csv",
+        "segments17.csv",
+        "measured.csv",
+        "posterior.npz",
+        "figures/bullseye_rest.png",
+        "figures/bullseye_hyperemia.png",
+        "figures/parameters.png",
+        "figures/ffr.png",
+    }
+    assert said.pop("out") == str(out)
+    summary = FitSummary.model_validate_json((out / "summary.json").read_text())
+    assert summary == FitSummary.model_validate(said)
+    assert [x.name for x in summary.diagnosis] == ["LAD", "RCA", "LCx", "patient"]
+    for row in summary.diagnosis:
+        assert sum(row.probability.values()) == pytest.approx(1.0)
+    assert summary.values == 35 and len(summary.parameters) == 9
+    lesion = summary.lesions[0]
+    assert lesion.ffr.low < lesion.ffr.median < lesion.ffr.high < lesion.opened.ffr.median < 1.0
+    assert not (folder / "out.partial").exists()
+    Case.model_validate(yaml.safe_load((out / "config.yaml").read_text()))
+    again = CliRunner().invoke(app, command)
+    assert again.exit_code == BAD_INPUT and "exists" in again.stderr
+
+
+def test_a_fit_that_was_stopped_goes_on(heart, truth, tmp_path, monkeypatch):
+    """Stopped after a start, it takes what was kept and ends with the same values."""
+    case = case_with(fit={**BY_TERRITORY, "starts": 2}, output={"figures": False})
+    measured = synthetic_measurement(truth, (WIRE,), jax.random.key(3))
+    whole = fit_case(case, out=tmp_path / "whole", measured=measured)
+    stop = lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt)
+    with monkeypatch.context() as patch:
+        patch.setattr("jaxperf.study._fit.laplace", stop)
+        with pytest.raises(KeyboardInterrupt):
+            fit_case(case, out=tmp_path / "out", measured=measured)
+    assert (tmp_path / "out.partial" / "modes").is_dir() and not (tmp_path / "out").exists()
+    gone_on = fit_case(case, out=tmp_path / "out", measured=measured)
+    assert gone_on.parameters == whole.parameters and gone_on.cost == whole.cost
+    assert not (tmp_path / "out.partial").exists()
+
+
+def test_one_kind_of_scan_at_a_time():
+    with pytest.raises(InputError, match="one table, or a map for each state"):
+        with_measurements(case_with(), ["a.csv", "rest=b.nii.gz"], None)
+    case = with_measurements(case_with(), ["rest=b.nii", "hyperemia=c.nii"], None)
+    assert case.fit is not None and case.fit.pet is not None
+    assert set(case.fit.pet.maps) == {"rest", "hyperemia"}
