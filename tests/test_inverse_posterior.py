@@ -180,8 +180,8 @@ class TestTwoModes:
 
 class TestNUTS:
     def test_a_banana_follows_the_grid(self):
-        problem = banana_problem()
-        posterior = sample_posterior(fit(problem), KEY, NUTS(draws=400, warmup=150))
+        problem = banana_problem(sd=1.0)
+        posterior = sample_posterior(fit(problem), KEY, NUTS(draws=400, warmup=150, accept=0.9))
         weight, xi = grid_posterior(problem, 6.0, 1601)
         mean = weight @ xi
         sd = np.sqrt(weight @ (xi - mean) ** 2)

@@ -1,5 +1,7 @@
 """Laplace approximations held against the posterior itself, by importance weights."""
 
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -92,6 +94,9 @@ def smoothed(log_ratio: Float[np.ndarray, " n"]) -> tuple[Float[np.ndarray, " n"
     """
     weight = np.zeros(len(log_ratio))
     finite = np.isfinite(log_ratio)
+    if np.ptp(log_ratio[finite]) < 1e-8:
+        # equal up to rounding: there is no tail
+        return finite / finite.sum(), -np.inf
     # arviz takes the negative of the log-ratios, as for leave-one-out
     smooth, k = array_stats.psislw(-log_ratio[finite])
     weight[finite] = np.exp(smooth - logsumexp(smooth))
@@ -100,7 +105,7 @@ def smoothed(log_ratio: Float[np.ndarray, " n"]) -> tuple[Float[np.ndarray, " n"
 
 def reliable_below(n: int) -> float:
     """The k below which n weights can be trusted."""
-    return min(1.0 - 1.0 / np.log10(n), 0.7)
+    return min(1.0 - 1.0 / math.log10(n), 0.7)
 
 
 def mixture(
@@ -147,8 +152,8 @@ class LaplaceCheck(eqx.Module):
     """Whether the Laplace posterior can be trusted.
 
     **Attributes:** `ok`; `pareto_k` of the importance weights of its draws, and `limit`, below
-    which it must stay; `modes` found; `effective`, the draws they are worth; `failed`, draws that could
-    not be solved; `n`, all draws.
+    which it must stay; `modes` found; `effective`, the draws they are worth; `failed`, draws that
+    could not be solved; `n`, all draws.
     """
 
     pareto_k: float
@@ -162,7 +167,7 @@ class LaplaceCheck(eqx.Module):
     def ok(self) -> bool:
         """One mode, and weights that are nearly equal or whose tail can be trusted."""
         equal = self.effective > 0.9 * self.n
-        return self.modes == 1 and (equal or self.pareto_k < self.limit)
+        return self.modes == 1 and bool(equal or self.pareto_k < self.limit)
 
     @property
     def words(self) -> str:
@@ -186,8 +191,8 @@ def check_laplace(
     r"""Hold the Laplace posterior against the posterior itself, at n of its draws.
 
     The weights $p(\xi\mid y)/q(\xi)$ of Gaussian draws are equal where the posterior is Gaussian.
-    Their tail, as the k of a Pareto distribution, tells how far it is not; where the draws are worth more
-    than nine tenths of their number it does not matter.
+    Their tail, as the k of a Pareto distribution, tells how far it is not; where the draws are
+    worth more than nine tenths of their number it does not matter.
 
     **Returns:** a [`LaplaceCheck`][].
 
