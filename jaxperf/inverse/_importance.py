@@ -1,12 +1,13 @@
 """Laplace approximations held against the posterior itself, by importance weights."""
 
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from arviz_stats.base import array_stats
+from arviz_stats.base.array import array_stats
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from scipy.special import gammaln, logsumexp
 
@@ -16,7 +17,7 @@ from .._progress import Progress
 from ._fit import Fit, Mode
 from ._posterior import covariance_factor, SampledPosterior
 from ._problem import InverseProblem
-from ._programs import density_at
+from ._programs import solve_at
 
 
 class Proposal(eqx.Module):
@@ -83,8 +84,14 @@ def log_densities(
     with progress.stage("weights"):
         for number, xi in enumerate(np.asarray(drawn)):
             progress.tell("draws", number, len(drawn))
-            seen.append(float(density_at(problem, xi, warm)))
+            _, output, _ = solve_at(problem, xi, warm)
+            seen.append(float(_density(problem, xi, output)))
     return np.array(seen)
+
+
+@eqx.filter_jit
+def _density(problem: InverseProblem, xi: Float[Array, " p"], output: PyTree) -> Float[Array, ""]:
+    return problem.log_density_of(xi, output)
 
 
 def smoothed(log_ratio: Float[np.ndarray, " n"]) -> tuple[Float[np.ndarray, " n"], float]:
@@ -98,7 +105,8 @@ def smoothed(log_ratio: Float[np.ndarray, " n"]) -> tuple[Float[np.ndarray, " n"
         # equal up to rounding: there is no tail
         return finite / finite.sum(), -np.inf
     # arviz takes the negative of the log-ratios, as for leave-one-out
-    smooth, k = array_stats.psislw(-log_ratio[finite])
+    found: Any = array_stats.psislw(-log_ratio[finite])
+    smooth, k = found
     weight[finite] = np.exp(smooth - logsumexp(smooth))
     return weight, float(k)
 

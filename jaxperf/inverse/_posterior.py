@@ -248,7 +248,7 @@ class SampledPosterior(AbstractPosterior):
         """Effective samples: of the weights; of chains, bulk ESS of a quantity or each entry."""
         if not self.chains:
             return np.asarray(1.0 / np.sum(self.weight**2))
-        from arviz_stats.base import array_stats
+        from arviz_stats.base.array import array_stats
 
         return np.asarray(array_stats.ess(self._chained(quantity), chain_axis=0, draw_axis=1))
 
@@ -266,7 +266,7 @@ class SampledPosterior(AbstractPosterior):
                 expected="two chains or more",
                 fix="Sample with NUTS(chains=4); look at `effective` and `pareto_k` of weights",
             )
-        from arviz_stats.base import array_stats
+        from arviz_stats.base.array import array_stats
 
         return np.asarray(array_stats.rhat(self._chained(quantity), chain_axis=0, draw_axis=1))
 

@@ -3,6 +3,7 @@
 import abc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import blackjax
 import equinox as eqx
@@ -119,7 +120,7 @@ class NUTS(AbstractSampler):
         problem = fit.problem
         unit = jax.random.normal(jax.random.fold_in(key, 0), (problem.size,), float)
         zeros = jnp.zeros_like(unit)
-        kernel = blackjax.mcmc.hmc.HMCState(unit, jnp.full((), -jnp.inf, unit.dtype), zeros)
+        kernel = _state(unit, jnp.full((), -jnp.inf, unit.dtype), zeros)
         first = jnp.asarray(problem.size**-0.25, unit.dtype)
         state = dual_averaging_adaptation(self.accept)[0](first)
         tuned = jax.tree.map(lambda x: jnp.asarray(x, unit.dtype), state)
@@ -137,6 +138,11 @@ class _Chain(eqx.Module):
     divergences: Int[Array, ""]
 
 
+def _state(unit: Array, density: Any, slope: Array) -> PyTree:
+    """A state of the kernel of blackjax."""
+    return blackjax.mcmc.hmc.HMCState(unit, density, slope)
+
+
 def _reach_in(problem: InverseProblem, frame: PyTree, warm: PyTree, chain: _Chain) -> _Chain:
     """The density where a chain begins, brought nearer to the mode until it can be solved."""
     unit = chain.kernel.position
@@ -144,9 +150,8 @@ def _reach_in(problem: InverseProblem, frame: PyTree, warm: PyTree, chain: _Chai
         xi = frame[0] + frame[1] @ unit.astype(frame[0].dtype)
         objective, slope, _ = gradient_at(problem, xi, warm)
         if bool(jnp.isfinite(objective)):
-            state = blackjax.mcmc.hmc.HMCState(
-                unit, -objective.astype(unit.dtype), -(frame[1].T @ slope).astype(unit.dtype)
-            )
+            along = -(frame[1].T @ slope).astype(unit.dtype)
+            state = _state(unit, -objective.astype(unit.dtype), along)
             return eqx.tree_at(lambda c: c.kernel, chain, state)
         unit = 0.5 * unit
     raise InputError(
