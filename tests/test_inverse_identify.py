@@ -120,14 +120,14 @@ class TestMisfit:
     def test_degrees_of_freedom_and_p_values_are_calibrated(self):
         base, _ = linear_problem(n=12, p=4)
         chi2, p = [], []
-        for seed in range(60):
+        for seed in range(40):
             key = jax.random.key(seed)
             xi = base.sample_prior(key)
             problem = base.with_data(base.sample_data(jax.random.fold_in(key, 1), xi))
             found = misfit(fit(problem, starts=1), n=100)
             chi2.append(found.chi2)
             p.append(found.p_value)
-        error = np.std(chi2) / np.sqrt(60)
+        error = np.std(chi2) / np.sqrt(40)
         assert np.mean(chi2) == pytest.approx(found.freedom, abs=4 * error)
         assert scipy.stats.kstest(p, "uniform").pvalue > 0.01
         assert 8.0 < found.freedom < 9.0

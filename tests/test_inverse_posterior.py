@@ -321,7 +321,7 @@ def _ranks(base, ask, number):
 
 def test_truths_are_ranked_evenly():
     """Simulation-based calibration, small (Talts et al. 2018)."""
-    ranks = _ranks(decay_problem(sd=0.15), lambda found, key: mixture(found, key, 150), 25)
+    ranks = _ranks(decay_problem(sd=0.15), lambda found, key: mixture(found, key, 80), 16)
     assert scipy.stats.kstest(ranks, "uniform").pvalue > 0.01
 
 
