@@ -38,7 +38,8 @@ reserve = Parameter("reserve", Normal(3.5, 0.3), Log())
 pet = Measurement("PET", lambda out: out["flow"][None], np.array([1.9]), LogNormalNoise(sd=0.1))
 found = fit(InverseProblem(PlainModel(artery), [severity, reserve], [pet]), starts=6)
 
-print(f"{found.values['severity']:.2f} severe, flow {found.values['reserve']:.2f} ml/min/g without")
+values = found.values
+print(f"severity {values['severity']:.2f}, flow without lesion {values['reserve']:.2f} ml/min/g")
 for sentence in identify(found).blind:
     print(sentence)
 print(misfit(found).words)

@@ -80,12 +80,12 @@ def curved(values):
     return jnp.stack([x[0], x[1] - x[0] ** 2])
 
 
-def banana_problem():
+def banana_problem(sd=0.15):
     """Sharp along a parabola, wide along it (Rosenbrock's valley with a prior)."""
     return InverseProblem(
         PlainModel(curved),
         [Parameter("x", Normal(0.0, np.array([1.0, 3.0])))],
-        [Measurement("y", whole, np.array([0.0, 0.5]), GaussianNoise(sd=np.array([3.0, 0.03])))],
+        [Measurement("y", whole, np.array([0.0, 0.5]), GaussianNoise(sd=np.array([3.0, sd])))],
     )
 
 

@@ -66,7 +66,7 @@ class TestIdentify:
         assert len(seen.blind) == 2 and seen.sd_ratio[2] == pytest.approx(1.0)
         ridge_words = next(text for text in seen.blind if "severity" in text)
         assert "severity up by" in ridge_words and "reserve up by" in ridge_words
-        assert ridge_words.endswith(" % changes no measurement at all.")
+        assert ridge_words.endswith(" changes no measurement at all.")
         assert "unseen up by 11 % changes no measurement at all." in seen.blind
         # along it the flow stays, and along severity alone it does not
         blind = next(v for v in seen.directions.T[1:] if abs(v[0]) > 0.1)
@@ -78,7 +78,7 @@ class TestIdentify:
     def test_a_threshold_decides_what_is_blind(self):
         found = fit(decay_problem(sd=2.0), starts=1)
         assert len(identify(found, 1e-6).blind) == 0
-        (text,) = identify(found, 1.0).blind
+        (text,) = identify(found, 0.5).blind
         assert "changes no measurement by more than" in text
 
 
@@ -120,14 +120,14 @@ class TestMisfit:
     def test_degrees_of_freedom_and_p_values_are_calibrated(self):
         base, _ = linear_problem(n=12, p=4)
         chi2, p = [], []
-        for seed in range(60):
+        for seed in range(40):
             key = jax.random.key(seed)
             xi = base.sample_prior(key)
             problem = base.with_data(base.sample_data(jax.random.fold_in(key, 1), xi))
             found = misfit(fit(problem, starts=1), n=100)
             chi2.append(found.chi2)
             p.append(found.p_value)
-        error = np.std(chi2) / np.sqrt(60)
+        error = np.std(chi2) / np.sqrt(40)
         assert np.mean(chi2) == pytest.approx(found.freedom, abs=4 * error)
         assert scipy.stats.kstest(p, "uniform").pvalue > 0.01
         assert 8.0 < found.freedom < 9.0

@@ -69,6 +69,8 @@ def test_done_of_how_much_and_time_left(monkeypatch, is_terminal):
         said("2 min 0 s, at most 19 min 0 s left, 1 of at most 20 cycles [at rest]")
         progress.tell("closing [the file]")
         said("2 min 0 s, closing [the file]")
+        progress.tell("steps", 3, 9, detail="misfit 12")
+        said("2 min 0 s, 3 of 9 steps, misfit 12")
     assert "forest        120.0 s" in lines(shown)[-1]
     assert ("━" in shown.file.getvalue()) == is_terminal
 

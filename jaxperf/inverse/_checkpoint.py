@@ -9,6 +9,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
@@ -46,7 +47,7 @@ class Checkpoint:
         if self.folder is None:
             return
         leaves = [np.asarray(x) for x in jax.tree.leaves(eqx.filter(tree, eqx.is_array_like))]
-        named = {str(i): leaf for i, leaf in enumerate(leaves)}
+        named: dict[str, Any] = {str(i): leaf for i, leaf in enumerate(leaves)}
         _write(self.folder / f"{name}.npz", lambda file: np.savez(file, **named))
 
     def load(self, name: str, like: Callable[[], PyTree]) -> Any:
@@ -86,7 +87,7 @@ def _write(path: Path, fill) -> None:
 def _digest(asked: PyTree) -> str:
     total = hashlib.sha256()
     for leaf in jax.tree.leaves(asked):
-        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         if eqx.is_array_like(leaf):
             host = np.ascontiguousarray(leaf)

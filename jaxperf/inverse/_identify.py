@@ -59,9 +59,9 @@ def identify(fit: Fit, threshold: float = 0.5) -> Identifiability:
     """
     problem, mode = fit.problem, fit.best
     slope = np.asarray(mode.jacobian)
-    _, found, rows = np.linalg.svd(slope, full_matrices=True)
-    sigma = np.zeros(problem.size)
-    sigma[: len(found)] = found
+    # rows of zeros complete the directions where there are fewer data than coordinates
+    blank = np.zeros((max(problem.size - problem.n_data, 0), problem.size), slope.dtype)
+    _, sigma, rows = np.linalg.svd(np.concatenate([slope, blank]), full_matrices=False)
     bend = np.asarray(_bend(problem, mode.xi))
     before = np.linalg.norm(bend, axis=1)
     after = np.linalg.norm(bend @ covariance_factor(slope), axis=1)
@@ -331,7 +331,7 @@ def misfit(fit: Fit, *, n: int = 2000, key: PRNGKeyArray | None = None) -> Misfi
     said = f"χ² is {chi2:.3g} where {freedom:.3g} is expected"
     if freedom < 1.0:
         words = (
-            f"{said}: {problem.n_data} values are fitted by as many effective parameters, so a "
+            f"{said}: the parameters fit whatever was measured ({problem.n_data} values), so a "
             "wrong model would fit as well. Measure more, or narrow the priors."
         )
         return Misfit(chi2, freedom, float("nan"), False, predictive, by_name, words)

@@ -1,10 +1,13 @@
 """Laplace approximations held against the posterior itself, by importance weights."""
 
+import math
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from arviz_stats.base import array_stats
+from arviz_stats.base.array import array_stats
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from scipy.special import gammaln, logsumexp
 
@@ -14,7 +17,7 @@ from .._progress import Progress
 from ._fit import Fit, Mode
 from ._posterior import covariance_factor, SampledPosterior
 from ._problem import InverseProblem
-from ._programs import density_at
+from ._programs import solve_at
 
 
 class Proposal(eqx.Module):
@@ -81,8 +84,14 @@ def log_densities(
     with progress.stage("weights"):
         for number, xi in enumerate(np.asarray(drawn)):
             progress.tell("draws", number, len(drawn))
-            seen.append(float(density_at(problem, xi, warm)))
+            _, output, _ = solve_at(problem, xi, warm)
+            seen.append(float(_density(problem, xi, output)))
     return np.array(seen)
+
+
+@eqx.filter_jit
+def _density(problem: InverseProblem, xi: Float[Array, " p"], output: PyTree) -> Float[Array, ""]:
+    return problem.log_density_of(xi, output)
 
 
 def smoothed(log_ratio: Float[np.ndarray, " n"]) -> tuple[Float[np.ndarray, " n"], float]:
@@ -92,15 +101,19 @@ def smoothed(log_ratio: Float[np.ndarray, " n"]) -> tuple[Float[np.ndarray, " n"
     """
     weight = np.zeros(len(log_ratio))
     finite = np.isfinite(log_ratio)
+    if np.ptp(log_ratio[finite]) < 1e-8:
+        # equal up to rounding: there is no tail
+        return finite / finite.sum(), -np.inf
     # arviz takes the negative of the log-ratios, as for leave-one-out
-    smooth, k = array_stats.psislw(-log_ratio[finite])
+    found: Any = array_stats.psislw(-log_ratio[finite])
+    smooth, k = found
     weight[finite] = np.exp(smooth - logsumexp(smooth))
     return weight, float(k)
 
 
 def reliable_below(n: int) -> float:
     """The k below which n weights can be trusted."""
-    return min(1.0 - 1.0 / np.log10(n), 0.7)
+    return min(1.0 - 1.0 / math.log10(n), 0.7)
 
 
 def mixture(
@@ -147,8 +160,8 @@ class LaplaceCheck(eqx.Module):
     """Whether the Laplace posterior can be trusted.
 
     **Attributes:** `ok`; `pareto_k` of the importance weights of its draws, and `limit`, below
-    which it must stay; `modes` found; `effective`, the draws they are worth; `failed`, draws that could
-    not be solved; `n`, all draws.
+    which it must stay; `modes` found; `effective`, the draws they are worth; `failed`, draws that
+    could not be solved; `n`, all draws.
     """
 
     pareto_k: float
@@ -162,7 +175,7 @@ class LaplaceCheck(eqx.Module):
     def ok(self) -> bool:
         """One mode, and weights that are nearly equal or whose tail can be trusted."""
         equal = self.effective > 0.9 * self.n
-        return self.modes == 1 and (equal or self.pareto_k < self.limit)
+        return self.modes == 1 and bool(equal or self.pareto_k < self.limit)
 
     @property
     def words(self) -> str:
@@ -186,8 +199,8 @@ def check_laplace(
     r"""Hold the Laplace posterior against the posterior itself, at n of its draws.
 
     The weights $p(\xi\mid y)/q(\xi)$ of Gaussian draws are equal where the posterior is Gaussian.
-    Their tail, as the k of a Pareto distribution, tells how far it is not; where the draws are worth more
-    than nine tenths of their number it does not matter.
+    Their tail, as the k of a Pareto distribution, tells how far it is not; where the draws are
+    worth more than nine tenths of their number it does not matter.
 
     **Returns:** a [`LaplaceCheck`][].
 

@@ -91,7 +91,9 @@ class AbstractNoise(eqx.Module):
     scatter: eqx.AbstractVar[_Scatter]
 
     @abc.abstractmethod
-    def at(self, value: Float[np.ndarray, " n"], kept: Int[np.ndarray, " m"], where: str):
+    def at(
+        self, value: Float[np.ndarray, " n"], kept: Int[np.ndarray, " m"], where: str
+    ) -> "AbstractNoise":
         """The noise of the kept entries of a measured value, which it checks."""
 
     @abc.abstractmethod
@@ -119,7 +121,9 @@ class GaussianNoise(AbstractNoise):
     def __init__(self, *, sd: ParameterLike | None = None, covariance: ParameterLike | None = None):
         self.scatter = _Scatter(sd, covariance, "GaussianNoise")
 
-    def at(self, value: Float[np.ndarray, " n"], kept: Int[np.ndarray, " m"], where: str):
+    def at(
+        self, value: Float[np.ndarray, " n"], kept: Int[np.ndarray, " m"], where: str
+    ) -> "AbstractNoise":
         scatter = self.scatter.at(len(value), kept, where)
         return eqx.tree_at(lambda noise: noise.scatter, self, scatter)
 
@@ -146,7 +150,9 @@ class LogNormalNoise(AbstractNoise):
     def __init__(self, *, sd: ParameterLike | None = None, covariance: ParameterLike | None = None):
         self.scatter = _Scatter(sd, covariance, "LogNormalNoise")
 
-    def at(self, value: Float[np.ndarray, " n"], kept: Int[np.ndarray, " m"], where: str):
+    def at(
+        self, value: Float[np.ndarray, " n"], kept: Int[np.ndarray, " m"], where: str
+    ) -> "AbstractNoise":
         wrong = kept[value[kept] <= 0.0]
         if wrong.size:
             raise InputError(

@@ -67,7 +67,7 @@ class AbstractPosterior(eqx.Module):
     ) -> Float[np.ndarray, "*s"]:
         """The probability that a condition holds, from the draws of `predict`."""
         number = lambda values, output: jnp.asarray(condition(values, output), self.problem.dtype)
-        return self.predict(number, n, key=key).mean(axis=0)
+        return np.asarray(self.predict(number, n, key=key).mean(axis=0))
 
 
 class GaussianPosterior(AbstractPosterior):
@@ -248,7 +248,7 @@ class SampledPosterior(AbstractPosterior):
         """Effective samples: of the weights; of chains, bulk ESS of a quantity or each entry."""
         if not self.chains:
             return np.asarray(1.0 / np.sum(self.weight**2))
-        from arviz_stats.base import array_stats
+        from arviz_stats.base.array import array_stats
 
         return np.asarray(array_stats.ess(self._chained(quantity), chain_axis=0, draw_axis=1))
 
@@ -266,7 +266,7 @@ class SampledPosterior(AbstractPosterior):
                 expected="two chains or more",
                 fix="Sample with NUTS(chains=4); look at `effective` and `pareto_k` of weights",
             )
-        from arviz_stats.base import array_stats
+        from arviz_stats.base.array import array_stats
 
         return np.asarray(array_stats.rhat(self._chained(quantity), chain_axis=0, draw_axis=1))
 
@@ -361,7 +361,7 @@ def _picked(weight: Float[np.ndarray, " s"], n: int, shift: float) -> np.ndarray
 
 def _quantiles(seen: Float[np.ndarray, "n *s"], level: float) -> Bounds:
     low, median, high = np.quantile(seen, [0.5 - 0.5 * level, 0.5, 0.5 + 0.5 * level], axis=0)
-    return Bounds(low, median, high, level)
+    return Bounds(np.asarray(low), np.asarray(median), np.asarray(high), level)
 
 
 def _check_level(level: float) -> None:

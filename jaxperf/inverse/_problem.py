@@ -235,8 +235,11 @@ class InverseProblem(eqx.Module):
 
     def log_density(self, xi: Float[Array, " p"], warm: PyTree = None) -> Float[Array, ""]:
         """ln p(ξ | y) up to a constant; −∞ where the solve fails."""
-        residual, _ = self.residual(xi, warm)
-        density = -0.5 * (jnp.sum(residual**2) + jnp.sum(xi**2))
+        return self.log_density_of(xi, self.solve(xi, warm)[0])
+
+    def log_density_of(self, xi: Float[Array, " p"], output: PyTree) -> Float[Array, ""]:
+        """The same, of an output that is there already."""
+        density = -0.5 * (jnp.sum(self.misfit(output) ** 2) + jnp.sum(xi**2))
         return jnp.where(jnp.isfinite(density), density, -jnp.inf)
 
     def sample_prior(self, key: PRNGKeyArray) -> Float[Array, " p"]:

@@ -51,12 +51,6 @@ def solve_at(
 
 
 @eqx.filter_jit
-def density_at(problem: InverseProblem, xi: Float[Array, " p"], warm: PyTree) -> Float[Array, ""]:
-    """The log-density of the posterior up to a constant."""
-    return problem.log_density(xi, warm)
-
-
-@eqx.filter_jit
 def gradient_at(
     problem: InverseProblem, xi: Float[Array, " p"], warm: PyTree
 ) -> tuple[Float[Array, ""], Float[Array, " p"], PyTree]:

@@ -1,7 +1,9 @@
 """Samples of the posterior by Markov chains, kept in a folder as they come."""
 
 import abc
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import blackjax
 import equinox as eqx
@@ -75,7 +77,7 @@ class NUTS(AbstractSampler):
         seen, gradients, divergences = [], 0, 0
         for chain in range(self.chains):
             own = jax.random.fold_in(key, chain)
-            blank = np.zeros((length, problem.size), problem.dtype)
+            blank = np.zeros((length, problem.size))
             like = lambda own=own, blank=blank: (
                 eqx.filter_eval_shape(self._begin, fit, own),
                 blank,
@@ -100,7 +102,7 @@ class NUTS(AbstractSampler):
             seen.append(drawn[self.warmup :])
             gradients += int(state.gradients)
             divergences += int(state.divergences)
-        xi = mode.xi[None] + as_leaf(np.concatenate(seen)) @ factor.T
+        xi = mode.xi[None] + as_leaf(np.concatenate(seen), problem.dtype) @ factor.T
         weight = np.full(len(xi), 1.0 / len(xi))
         return SampledPosterior(
             problem,
@@ -116,9 +118,9 @@ class NUTS(AbstractSampler):
     def _begin(self, fit: Fit, key: PRNGKeyArray) -> "_Chain":
         """A chain at a draw of the Gaussian posterior; traceable."""
         problem = fit.problem
-        unit = jax.random.normal(jax.random.fold_in(key, 0), (problem.size,), problem.dtype)
+        unit = jax.random.normal(jax.random.fold_in(key, 0), (problem.size,), float)
         zeros = jnp.zeros_like(unit)
-        kernel = blackjax.mcmc.hmc.HMCState(unit, jnp.full((), -jnp.inf, unit.dtype), zeros)
+        kernel = _state(unit, jnp.full((), -jnp.inf, unit.dtype), zeros)
         first = jnp.asarray(problem.size**-0.25, unit.dtype)
         state = dual_averaging_adaptation(self.accept)[0](first)
         tuned = jax.tree.map(lambda x: jnp.asarray(x, unit.dtype), state)
@@ -136,13 +138,20 @@ class _Chain(eqx.Module):
     divergences: Int[Array, ""]
 
 
+def _state(unit: Array, density: Any, slope: Array) -> PyTree:
+    """A state of the kernel of blackjax."""
+    return blackjax.mcmc.hmc.HMCState(unit, density, slope)
+
+
 def _reach_in(problem: InverseProblem, frame: PyTree, warm: PyTree, chain: _Chain) -> _Chain:
     """The density where a chain begins, brought nearer to the mode until it can be solved."""
     unit = chain.kernel.position
     for _ in range(8):
-        objective, slope, _ = gradient_at(problem, frame[0] + frame[1] @ unit, warm)
+        xi = frame[0] + frame[1] @ unit.astype(frame[0].dtype)
+        objective, slope, _ = gradient_at(problem, xi, warm)
         if bool(jnp.isfinite(objective)):
-            state = blackjax.mcmc.hmc.HMCState(unit, -objective, -frame[1].T @ slope)
+            along = -(frame[1].T @ slope).astype(unit.dtype)
+            state = _state(unit, -objective.astype(unit.dtype), along)
             return eqx.tree_at(lambda c: c.kernel, chain, state)
         unit = 0.5 * unit
     raise InputError(
@@ -151,6 +160,16 @@ def _reach_in(problem: InverseProblem, frame: PyTree, warm: PyTree, chain: _Chai
         expected="a model that solves near its most probable values",
         fix="Look at check_laplace(fit, key).failed, and at the tolerances of the model",
     )
+
+
+def _whitened(
+    density: Callable[[Array], Array], centre: Float[Array, " p"], factor: Float[Array, "p p"]
+) -> Callable[[Array], Array]:
+    """A log-density of u, ξ = centre + L u.
+
+    blackjax carries JAX's default type, whatever that of ξ is.
+    """
+    return lambda unit: density(centre + factor @ unit.astype(centre.dtype)).astype(unit.dtype)
 
 
 @eqx.filter_jit
@@ -169,10 +188,10 @@ def _transitions(
     **Arguments:** `rule`: how many transitions warm up, how many are wanted, the acceptance rate.
     """
     warmup, last, accept = rule
-    density = lambda unit: problem.log_density(frame[0] + frame[1] @ unit, warm)
+    density = _whitened(lambda xi: problem.log_density(xi, warm), *frame)
     kernel = blackjax.nuts.build_kernel()
     _, update, final = dual_averaging_adaptation(accept)
-    metric, begin = jnp.ones_like(frame[0]), chain.done
+    metric, begin = jnp.ones_like(chain.kernel.position), chain.done
     like = lambda new, old: jax.tree.map(lambda a, b: jnp.asarray(a, b.dtype), new, old)
 
     def one(carry):
@@ -334,15 +353,18 @@ def _move(
         return (1.0 - temper) * about.log_density(xi) + temper * problem.log_density(xi, warm)
 
     kernel = blackjax.nuts.build_kernel()
-    metric = jnp.ones_like(cloud.xi[0])
+    metric = jnp.ones(cloud.xi.shape[1:], float)
 
     def one(pair):
         key, xi = pair
-        density = lambda unit: tempered(xi + cloud.factor @ unit)
-        begin = blackjax.nuts.init(jnp.zeros_like(xi), density)
-        state, info = kernel(key, begin, density, cloud.size, metric, doublings)
-        moved = xi + cloud.factor @ state.position
-        there = (state.logdensity - (1.0 - temper) * about.log_density(moved)) / temper
+        density = _whitened(tempered, xi, cloud.factor)
+        begin = blackjax.nuts.init(jnp.zeros_like(metric), density)
+        state, info = kernel(
+            key, begin, density, cloud.size.astype(metric.dtype), metric, doublings
+        )
+        moved = xi + cloud.factor @ state.position.astype(xi.dtype)
+        there = state.logdensity.astype(xi.dtype) - (1.0 - temper) * about.log_density(moved)
+        there = there / temper
         rate = jnp.where(jnp.isfinite(info.acceptance_rate), info.acceptance_rate, 0.0)
         return moved, there, rate, info.num_integration_steps + 1, info.is_divergent
 
