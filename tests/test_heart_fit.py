@@ -36,6 +36,9 @@ from jaxperf.study import (
 
 WIRE = Wire("LAD", 30.0, 0.8, 0.02, "hyperemia")
 BY_TERRITORY = {"demand": {"by": "territory"}, "reserve": {"by": "territory"}, "starts": 1}
+# So little that the prior plays no part.
+NOISE = {"segment": 0.01, "scan": 0.0, "shared": 0.0}
+SHARP = {"pet": {"segments": "given", "noise": NOISE}}
 
 
 def section(**changes) -> FitSection:
@@ -50,49 +53,36 @@ def heart():
 
 @pytest.fixture(scope="module")
 def truth(heart):
-    return synthetic_truth(*heart, section(), wires=(WIRE,), key=jax.random.key(2))
+    return synthetic_truth(*heart, section(**SHARP), wires=(WIRE,), key=jax.random.key(2))
 
 
 @pytest.fixture(scope="module")
 def found(heart, truth):
     """A fit to what the truth gives without noise, its mesh and vessels included."""
     measured = synthetic_measurement(truth, (WIRE,), None)
-    problem, wider = heart_problem(*heart, section(), measured)
-    return problem, wider, fit(problem, starts=1, tolerance=1e-6)
+    problem, wider = heart_problem(*heart, section(**SHARP), measured)
+    fitted = fit(problem, starts=1, tolerance=1e-6)
+    return problem, wider, fitted, laplace(fitted)
 
 
 def test_a_fit_explains_data_without_noise(truth, found):
-    problem, _, fitted = found
+    _, _, fitted, posterior = found
     assert fitted.solves <= 10 and not fitted.failed
-    # the prior pulls, so the misfit is small and not zero
-    assert float(jnp.sum(fitted.best.residual**2)) < 0.5
-    seen = problem.solve(fitted.best.xi, fitted.best.warm)[0]
-    for state in ("rest", "hyperemia"):
-        np.testing.assert_allclose(
-            seen.mbf_segment[state], truth.seen.mbf_segment[state], rtol=0.06
-        )
+    assert float(jnp.abs(fitted.best.residual).max()) < 0.3
+    flow = lambda seen: jnp.concatenate([seen.mbf_segment[s] for s in ("rest", "hyperemia")])
+    value, _ = posterior.jacobian(lambda values, seen: flow(seen))
+    np.testing.assert_allclose(value, flow(truth.seen), rtol=5e-3)
+    # by territory every coordinate is an entry
+    sd = np.linalg.norm(np.asarray(posterior.factor), axis=1)
+    assert (np.abs(fitted.best.xi - truth.xi) < 3.0 * sd).all()
 
 
-def test_the_posterior_holds_the_truth(truth, found):
-    _, _, fitted = found
-    posterior = laplace(fitted)
-    for name, value in truth.values.items():
-        bounds = posterior.interval(lambda values, seen, n=name: jnp.ravel(values[n]), 0.99)
-        assert (bounds.low <= np.ravel(value)).all() and (np.ravel(value) <= bounds.high).all()
-
-
-KINDS = {
-    "territory": section(mobility={}, extent={}),
-    "hierarchy": section(demand={"by": "hierarchy"}, reserve={"by": "hierarchy"}),
-    "region": section(demand={"by": "region"}, reserve={"by": "region", "length_mm": 40}),
-}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_derivatives_by_every_kind_of_unknown(heart, truth, kind):
+def test_derivatives_by_every_kind_of_unknown(heart, truth):
     """The Jacobian against differences, and against adjoints, along random directions."""
     measured = synthetic_measurement(truth, (WIRE,), None)
-    problem, _ = heart_problem(*heart, KINDS[kind], measured)
+    kinds = {"demand": {"by": "hierarchy"}, "reserve": {"by": "region", "length_mm": 60}}
+    said = section(**kinds, mobility={}, extent={})
+    problem, _ = heart_problem(*heart, said, measured)
     rng = np.random.default_rng(0)
     xi = jnp.asarray(0.3 * rng.standard_normal(problem.size))
     at = linearise(problem, xi, None)
@@ -109,15 +99,15 @@ def test_derivatives_by_every_kind_of_unknown(heart, truth, kind):
 
 
 def test_rest_tells_of_demand_and_stress_of_reserve(found):
-    problem, _, fitted = found
-    slope = np.abs(np.asarray(fitted.best.jacobian))
-    names = problem.entries
-    rest, stress = slope[:17], slope[17:34]
-    for i, name in enumerate(names):
+    problem, _, _, posterior = found
+    flow = lambda seen: jnp.stack([jnp.log(seen.mbf_segment[s]) for s in ("rest", "hyperemia")])
+    _, slope = posterior.jacobian(lambda values, seen: flow(seen))
+    rest, stress = np.abs(slope)
+    for i, name in enumerate(problem.entries):
         if name.startswith("demand"):
-            assert rest[:, i].max() > 0.5 and stress[:, i].max() == 0.0
+            assert rest[:, i].max() > 0.15 and stress[:, i].max() == 0.0
         if name.startswith("reserve"):
-            assert stress[:, i].max() > 0.5 and rest[:, i].max() < 0.05 * stress[:, i].max()
+            assert stress[:, i].max() > 0.2 and rest[:, i].max() < 0.1 * stress[:, i].max()
 
 
 def test_padding_changes_nothing(heart, truth):
@@ -140,7 +130,7 @@ def test_padding_changes_nothing(heart, truth):
 
 def test_a_stent_is_the_heart_without_its_lesion(heart, found):
     prepared, _ = heart
-    _, wider, fitted = found
+    _, wider, fitted, _ = found
     seen = wider.solve(fitted.best.xi)[0]
     quantities = territory_quantities(prepared, wider.model.segment.shape[0])
     (ffr,) = quantities.ffr(seen)

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import numpy as np
 import scipy.stats
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from .._custom_types import as_leaf
 from .._misc import InputError
@@ -67,10 +67,40 @@ def identify(fit: Fit, threshold: float = 0.5) -> Identifiability:
     after = np.linalg.norm(bend @ covariance_factor(slope), axis=1)
     blind = tuple(
         _sentence(problem, np.asarray(mode.xi), slope, bend, row)
-        for s, row in zip(sigma, rows, strict=True)
-        if s <= threshold
+        for row in _unseen(slope, bend, threshold)
     )
     return Identifiability(sigma**2, rows.T, after / before, problem.entries, blind)
+
+
+def _unseen(
+    slope: Float[np.ndarray, "n p"], bend: Float[np.ndarray, "e p"], threshold: float
+) -> Float[np.ndarray, "b p"]:
+    """Directions that move entries and that the measurements see by at most the threshold.
+
+    Coordinates of a hierarchy that move no entry, as a group against all its members, are left out.
+    Any rotation of what is unseen is unseen as well: varimax (Kaiser 1958) takes the one that moves
+    the fewest entries, which can be said in words.
+    """
+    _, scale, rows = np.linalg.svd(bend, full_matrices=False)
+    basis = rows[scale > 1e-9 * scale[0]].T
+    _, found, inner = np.linalg.svd(slope @ basis, full_matrices=True)
+    sigma = np.zeros(len(inner))
+    sigma[: len(found)] = found
+    unseen = inner[sigma <= threshold] @ basis.T
+    if len(unseen) < 2:
+        return unseen
+    share = (bend / np.linalg.norm(bend, axis=1)[:, None]) @ unseen.T
+    turn, before = np.eye(len(unseen)), 0.0
+    for _ in range(100):
+        turned = share @ turn
+        u, weight, v = np.linalg.svd(
+            share.T @ (turned**3 - turned * np.mean(turned**2, axis=0)[None])
+        )
+        turn = u @ v
+        if weight.sum() < before * (1.0 + 1e-8):
+            break
+        before = weight.sum()
+    return turn.T @ unseen
 
 
 @eqx.filter_jit
@@ -99,19 +129,31 @@ def _sentence(
     said = np.abs(share) > 0.2 * np.abs(share).max()
     said |= np.linalg.norm(effect, axis=0) > 0.1
     left = max(float(np.linalg.norm(slope @ row)), float(np.linalg.norm(effect @ said)))
-    # entries that move alike are named together
-    alike: dict[str, list[str]] = {}
-    for i in np.argsort(-np.abs(share), kind="stable"):
-        if said[i]:
-            alike.setdefault(moves[i], []).append(problem.entries[i])
-    words = " with ".join(f"{_listed(names)} {move}" for move, names in alike.items())
+    words = " with ".join(_moved(problem, moves, share, said))
     most = "at all" if left < 5e-4 else f"by more than {left:.1g} sd"
     return f"{words} changes no measurement {most}."
 
 
-def _listed(names: list[str]) -> str:
-    """At most five of some names."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} others" if len(names) > 5 else "")
+def _moved(
+    problem: InverseProblem,
+    moves: list[str],
+    share: Float[np.ndarray, " e"],
+    said: Bool[np.ndarray, " e"],
+) -> list[str]:
+    """What moves, entry by entry; many entries of a parameter that move one way as one."""
+    of = np.repeat(np.arange(len(problem.parameters)), [len(p.entries) for p in problem.parameters])
+    found: list[tuple[float, str]] = []
+    for k, parameter in enumerate(problem.parameters):
+        at = np.flatnonzero(said & (of == k))
+        one_way = len(set(np.sign(share[at]))) == 1
+        if len(at) > 3 and one_way:
+            middle = at[np.argsort(share[at])[len(at) // 2]]
+            about = moves[middle].replace("by ", "by about ")
+            most = float(np.abs(share[at]).max())
+            found.append((most, f"{parameter.name} of {len(at)} entries {about}"))
+        else:
+            found += [(abs(float(share[i])), f"{problem.entries[i]} {moves[i]}") for i in at]
+    return [text for _, text in sorted(found, key=lambda pair: -pair[0])]
 
 
 class Profile(eqx.Module):

@@ -130,8 +130,8 @@ class SmoothField(AbstractPrior):
 
 
 def squared_exponential(
-    distance: Float[np.ndarray, "n n"], length: float
-) -> Float[np.ndarray, "n n"]:
+    distance: Float[np.ndarray, "n m"], length: float
+) -> Float[np.ndarray, "n m"]:
     r"""The correlation $\exp(-d^2/2\ell^2)$ of places at Euclidean distances d.
 
     **Arguments:** `distance` and the correlation `length`, in the same unit.

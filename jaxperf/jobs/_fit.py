@@ -174,8 +174,8 @@ def demo_fit(
 ) -> FitSummary:
     """Fit the demonstration to a scan and a wire made from another forest and a finer mesh.
 
-    The truth is drawn from the prior: a lesion of 70 % with less reserve behind it. The noise is that of
-    a PET scan.
+    The truth is drawn from the prior: a lesion of 70 % with less reserve behind it. The noise is
+    that of a PET scan.
     """
     progress = progress or Progress()
     quiet = Progress()
