@@ -26,7 +26,7 @@ class ExternalPressure(eqx.Module):
     waveform: Waveform
     share: Float[Array, "b s 2"]
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         rows, shares = self.waveform.value.shape[0], self.share.shape[0]
         if rows != shares:
             raise ValueError(f"expected one share for each of {rows} waveforms, got {shares}")
@@ -72,7 +72,7 @@ class Flow1DProblem(eqx.Module):
         """The longest step in time, s."""
         return (self.period if is_traced(self.period) else float(self.period)) / self.n_steps
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         check_boundary(self.network, self.boundary)
         if not self.boundary:
             raise InputError(
@@ -169,7 +169,9 @@ def flow1d_problem(
     )
 
 
-def _common_period(boundary: Boundary, external: ExternalPressure | None, period) -> float:
+def _common_period(
+    boundary: Boundary, external: ExternalPressure | None, period: float | None
+) -> float:
     """The period of all waveforms."""
     held = [value for c in boundary for value in vars(c).values() if isinstance(value, Waveform)]
     held += [] if external is None else [external.waveform]
@@ -186,7 +188,9 @@ def _common_period(boundary: Boundary, external: ExternalPressure | None, period
     )
 
 
-def _diffusion_time(network: VascularNetwork, grid: Grid, blood: Blood, viscosity) -> float:
+def _diffusion_time(
+    network: VascularNetwork, grid: Grid, blood: Blood, viscosity: Float[np.ndarray, " s"]
+) -> float:
     r"""Shortest time in which wall viscosity spreads flow over a cell, $\Delta x^2/2\nu$.
 
     $\nu=\Gamma/(\rho\sqrt{A_0})$, from $\Gamma\sqrt A/(\rho A_0)$.
