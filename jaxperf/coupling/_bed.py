@@ -20,7 +20,7 @@ the pressure that it squeezes, π + D q, the form is the same and M is (M⁻¹ +
 """
 
 from collections.abc import Callable
-from typing import cast
+from typing import cast, TypeAlias
 
 import equinox as eqx
 import jax
@@ -71,6 +71,8 @@ _COMPLIANCE_UNIT = 1e-6 / PA_PER_MMHG / 0.1
 # p_im over p_LV at the endocardium: 1.2·(0.167, 0.5, 0.833) in the middle of three layers is linear
 # in the depth.
 _LV_FACTOR = 1.2
+# Area and wave speed at the ends of segments.
+_Waves: TypeAlias = tuple[Float[Array, "e 2"], Float[Array, "e 2"]]
 
 
 class CondensedBed(eqx.Module):
@@ -292,7 +294,12 @@ def _sums(values: Float[Array, " k"], group: Int[Array, " k"], n: int) -> Float[
     return jax.ops.segment_sum(values, group, n)
 
 
-def _refuse_arguments(problem, pressure_lv, depth, compliance):
+def _refuse_arguments(
+    problem: PerfusionProblem,
+    pressure_lv: Waveform | None,
+    depth: Float[np.ndarray, " c"] | None,
+    compliance: float,
+) -> None:
     if not problem.wall.is_rigid:
         raise InputError(
             f"the wall of the problem is {type(problem.wall).__name__}",
@@ -381,7 +388,7 @@ def _responses(
     method: AbstractDarcySolver,
     outlet: Int[Array, " k"],
     weight: Float[Array, " k"],
-    number: Int[Array, " m"],
+    number: Int[np.ndarray | Array, " m"],
     rtol: Float[Array, ""],
     max_linear_steps: int,
 ) -> tuple[Float[Array, "m c"], Float[Array, "m c"], Bool[Array, " m"]]:
@@ -399,7 +406,7 @@ def _responses(
             lambda r: method.solve(prepared, r).pressure_tissue,
         )
 
-    def one(i):
+    def one(i: Int[Array, ""]) -> tuple[Float[Array, " c"], Float[Array, " c"], Bool[Array, ""]]:
         share = linear.tissue.to_cells(jnp.where(outlet == i, weight, jnp.zeros_like(weight)))
         found = solve_krylov(
             linear.schur, precondition, share, method=kind, rtol=rtol, max_steps=max_linear_steps
@@ -410,7 +417,15 @@ def _responses(
 
 
 def _interaction(
-    network, linear, method, outlets, cut, rtol, max_linear_steps, chunk, progress
+    network: VascularNetwork,
+    linear: _Linear,
+    method: AbstractDarcySolver,
+    outlets: _Outlets,
+    cut: Cut,
+    rtol: Float[Array, ""],
+    max_linear_steps: int,
+    chunk: int,
+    progress: Callable[[int, int], None] | None,
 ) -> Float[Array, "b b"]:
     r"""X = Φᵀ S⁻¹ Φ, in blocks of columns of one size so that they share one program.
 
@@ -458,7 +473,7 @@ def _met(
     return 0.5 * (matrix + matrix.T)
 
 
-def _refuse_twins(network: VascularNetwork, cut: Cut, interaction: Float[Array, "b b"]):
+def _refuse_twins(network: VascularNetwork, cut: Cut, interaction: Float[Array, "b b"]) -> None:
     if is_traced(interaction):
         return
     matrix = np.asarray(interaction, np.float64)
@@ -476,7 +491,9 @@ def _refuse_twins(network: VascularNetwork, cut: Cut, interaction: Float[Array, 
     )
 
 
-def _impedance(problem, solution, cut, wall) -> Float[Array, " b"]:
+def _impedance(
+    problem: PerfusionProblem, solution: PerfusionSolution, cut: Cut, wall: AbstractElasticWall
+) -> Float[Array, " b"]:
     """1/Σ A/(ρc) over the vessels that leave an outlet, or else the 1-D ones that meet there."""
     ends = np.asarray(problem.network.segment_node)
     leaving = cut.bed_segment[np.isin(ends[cut.bed_segment, 0], cut.outlet)]
@@ -490,12 +507,20 @@ def _impedance(problem, solution, cut, wall) -> Float[Array, " b"]:
 
 
 @eqx.filter_jit
-def _impedance_of(waves, density, side, outlet, n_outlets: int) -> Float[Array, " b"]:
+def _impedance_of(
+    waves: _Waves,
+    density: Float[Array, ""],
+    side: Int[np.ndarray | Array, " e"],
+    outlet: Int[np.ndarray | Array, " e"],
+    n_outlets: int,
+) -> Float[Array, " b"]:
     area, speed = (x[jnp.arange(side.size), side] for x in waves)
     return 1.0 / jax.ops.segment_sum(area / (density * speed), outlet, n_outlets)
 
 
-def _arterial_compliance(problem, solution, cut, wall) -> Float[Array, " b"]:
+def _arterial_compliance(
+    problem: PerfusionProblem, solution: PerfusionSolution, cut: Cut, wall: AbstractElasticWall
+) -> Float[Array, " b"]:
     """∫A/(ρc²)dx of the vessels below each outlet, by the trapezoidal rule on each segment."""
     waves = _waves(problem, solution, wall, cut.bed_segment)
     length, density = problem.network.length, problem.blood.density
@@ -503,15 +528,25 @@ def _arterial_compliance(problem, solution, cut, wall) -> Float[Array, " b"]:
 
 
 @eqx.filter_jit
-def _compliance_of(waves, density, length, segment, outlet, n_outlets: int) -> Float[Array, " b"]:
+def _compliance_of(
+    waves: _Waves,
+    density: Float[Array, ""],
+    length: Float[Array, " s"],
+    segment: Int[np.ndarray | Array, " e"],
+    outlet: Int[np.ndarray | Array, " e"],
+    n_outlets: int,
+) -> Float[Array, " b"]:
     area, speed = waves
     compliance = length[segment] * jnp.mean(area / (density * speed**2), axis=1)
     return jax.ops.segment_sum(compliance, outlet, n_outlets)
 
 
 def _waves(
-    problem, solution, wall, segment: Int[np.ndarray, " e"]
-) -> tuple[Float[Array, "e 2"], Float[Array, "e 2"]]:
+    problem: PerfusionProblem,
+    solution: PerfusionSolution,
+    wall: AbstractElasticWall,
+    segment: Int[np.ndarray, " e"],
+) -> _Waves:
     """Area and wave speed at the ends of some segments, at the steady pressure."""
     is_open, area, speed = _waves_of(problem, solution, wall, segment)
     if not is_traced(is_open) and not np.asarray(is_open).all():
@@ -526,15 +561,25 @@ def _waves(
 
 
 @eqx.filter_jit
-def _waves_of(problem, solution, wall, segment):
+def _waves_of(
+    problem: PerfusionProblem,
+    solution: PerfusionSolution,
+    wall: AbstractElasticWall,
+    segment: Int[np.ndarray | Array, " e"],
+) -> tuple[Bool[Array, "e 2"], Float[Array, "e 2"], Float[Array, "e 2"]]:
     pressure, radius = solution.pressure_static[segment], problem.network.radius[segment]
     area = wall.area(pressure, radius)
     speed = wall.wave_speed(area, radius, problem.blood.density)
     return wall.is_open(pressure, radius), area, speed
 
 
-def _intramyocardial(tissue: Tissue, outlets: _Outlets, pressure_lv, depth) -> Waveform | None:
-    if pressure_lv is None:
+def _intramyocardial(
+    tissue: Tissue,
+    outlets: _Outlets,
+    pressure_lv: Waveform | None,
+    depth: Float[np.ndarray, " c"] | None,
+) -> Waveform | None:
+    if pressure_lv is None or depth is None:
         return None
     inward = (1.0 - depth).astype(outlets.weight.dtype)
     value = _squeeze(tissue, outlets, inward, pressure_lv.value)
@@ -542,11 +587,22 @@ def _intramyocardial(tissue: Tissue, outlets: _Outlets, pressure_lv, depth) -> W
 
 
 @eqx.filter_jit
-def _squeeze(tissue, outlets, inward, pressure_lv) -> Float[Array, "b k"]:
+def _squeeze(
+    tissue: Tissue,
+    outlets: _Outlets,
+    inward: Float[np.ndarray | Array, " c"],
+    pressure_lv: Float[Array, "1 k"],
+) -> Float[Array, "b k"]:
     return _LV_FACTOR * outlets.mean(tissue, inward)[:, None] * pressure_lv
 
 
-def _condensed(problem, solution, cut, outlets, bed) -> CondensedBed:
+def _condensed(
+    problem: PerfusionProblem,
+    solution: PerfusionSolution,
+    cut: Cut,
+    outlets: _Outlets,
+    bed: PerfusedBed,
+) -> CondensedBed:
     network, flipped = transient_part(problem.network, cut)
     state = _steady_state(problem.tissue, solution, outlets, bed, cut.terminal_outlet, cut.outlet)
     outlet_flow, arterial_pressure, intramural_pressure, relative_error = state
@@ -566,7 +622,14 @@ def _condensed(problem, solution, cut, outlets, bed) -> CondensedBed:
 
 
 @eqx.filter_jit
-def _steady_state(tissue, solution, outlets, bed, terminal_outlet, outlet):
+def _steady_state(
+    tissue: Tissue,
+    solution: PerfusionSolution,
+    outlets: _Outlets,
+    bed: PerfusedBed,
+    terminal_outlet: Int[np.ndarray | Array, " t"],
+    outlet: Int[np.ndarray | Array, " b"],
+) -> tuple[Float[Array, " b"], Float[Array, " b"], Float[Array, " b"], Float[Array, ""]]:
     """q, a and π of the bed, and how far they are from its own equation."""
     flow = jax.ops.segment_sum(solution.terminal_flow, terminal_outlet, outlet.size)
     distal = 1.0 / outlets.conductance - bed.resistance_proximal - bed.resistance_distal
@@ -577,6 +640,11 @@ def _steady_state(tissue, solution, outlets, bed, terminal_outlet, outlet):
 
 
 @eqx.filter_jit
-def _state_of(solution, node, segment, flipped) -> NetworkState:
+def _state_of(
+    solution: PerfusionSolution,
+    node: Int[np.ndarray | Array, " n"],
+    segment: Int[np.ndarray | Array, " s"],
+    flipped: Bool[np.ndarray | Array, " s"],
+) -> NetworkState:
     flow = solution.flow[segment]
     return NetworkState(solution.pressure_total[node], jnp.where(flipped, -flow, flow))

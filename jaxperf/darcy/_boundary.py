@@ -18,7 +18,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from .._custom_types import cast_like, float_leaf, Parameter, ParameterLike
 from .._misc import InputError, is_traced
@@ -251,7 +251,7 @@ def _on_quarters(
     """What acts on a face, spread evenly over its four quarters."""
     slot = mesh.surface_quarter.reshape(-1)
 
-    def spread(value):
+    def spread(value: Shaped[Array, " f"]) -> Shaped[Array, "v 12"]:
         flat = jnp.zeros(12 * mesh.n_corners, value.dtype)
         return flat.at[slot].set(jnp.repeat(value, 4)).reshape(-1, 12)
 

@@ -127,7 +127,13 @@ def build_transfer(
     return Transfer(rows, tuple(as_leaf(padded[e]) for e in entries))
 
 
-def _lay_out(row, column, entry, n: int, n_values: int):
+def _lay_out(
+    row: Int[np.ndarray, " v"],
+    column: Int[np.ndarray, " v"],
+    entry: Int[np.ndarray, " v"],
+    n: int,
+    n_values: int,
+) -> tuple[Rows, list[Int[np.ndarray, "_ _"]]]:
     """The rows, and for each block the entries, `n_values` where a row is shorter."""
     order, first = by_rows(row, n)
     column, entry = column[order].astype(np.int32), entry[order].astype(np.int32)

@@ -179,7 +179,7 @@ class DarcyProblem(eqx.Module):
     fixed: Bool[Array, " c"] | None = None
     pressure_fixed: Float[Array, " c"] | None = None
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if (self.fixed is None) != (self.pressure_fixed is None):
             raise ValueError("one of fixed and pressure_fixed is missing; expected both or neither")
 

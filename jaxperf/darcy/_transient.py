@@ -15,7 +15,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, PyTree
 
 from .._custom_types import cast_like, ScalarLike
 from .._misc import InputError, is_traced
@@ -137,16 +137,34 @@ class DarcySDIRK2(diffrax.AbstractSolver):
     term_structure: ClassVar = diffrax.ODETerm
     interpolation_cls: ClassVar = diffrax.LocalLinearInterpolation
 
-    def order(self, terms):
+    def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
         return 2
 
-    def init(self, terms, t0, t1, y0, args):
+    def init(
+        self,
+        terms: diffrax.AbstractTerm,
+        t0: Float[Array, ""],
+        t1: Float[Array, ""],
+        y0: DarcyState,
+        args: PyTree,
+    ) -> None:
         _rate(terms)
 
-    def func(self, terms, t0, y0, args):
+    def func(
+        self, terms: diffrax.AbstractTerm, t0: Float[Array, ""], y0: DarcyState, args: PyTree
+    ) -> DarcyState:
         return terms.vf(t0, y0, args)
 
-    def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
+    def step(
+        self,
+        terms: diffrax.AbstractTerm,
+        t0: Float[Array, ""],
+        t1: Float[Array, ""],
+        y0: DarcyState,
+        args: PyTree,
+        solver_state: None,
+        made_jump: bool | Bool[Array, ""],
+    ) -> tuple[DarcyState, DarcyState, dict[str, DarcyState], None, diffrax.RESULTS]:
         rate = _rate(terms)
         h = jnp.asarray(t1 - t0, y0.pressure.dtype)
         first, first_ok = self._stage(rate, h, t0 + _GAMMA * (t1 - t0), y0, args)
@@ -161,7 +179,9 @@ class DarcySDIRK2(diffrax.AbstractSolver):
         )
         return y1, error, {"y0": y0, "y1": y1}, None, result
 
-    def _stage(self, rate: DarcyRate, h, t, y: DarcyState, args):
+    def _stage(
+        self, rate: DarcyRate, h: Float[Array, ""], t: Float[Array, ""], y: DarcyState, args: PyTree
+    ) -> tuple[DarcyState, Bool[Array, ""]]:
         """γh k of a stage that starts from y, and whether it was solved."""
         operator, fixed = rate.problem.operator, rate.problem.fixed
         source = rate.source_at(t, args)
@@ -175,7 +195,7 @@ class DarcySDIRK2(diffrax.AbstractSolver):
         return DarcyState(found.pressure_tissue, passed), found.result == RESULTS.successful
 
 
-def _rate(terms) -> DarcyRate:
+def _rate(terms: diffrax.AbstractTerm) -> DarcyRate:
     # diffrax wraps the term in the direction of time
     rate = getattr(getattr(terms, "term", terms), "vector_field", None)
     if not isinstance(rate, DarcyRate):

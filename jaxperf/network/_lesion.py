@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._custom_types import as_leaf, ScalarLike
 from .._misc import InputError, is_traced
@@ -24,7 +25,12 @@ class Narrowing:
     diameter_reduction: float
 
 
-def _split_at(raw, course, start, at):
+def _split_at(
+    raw: dict[str, np.ndarray],
+    course: Int[np.ndarray, " k"],
+    start: Float[np.ndarray, " k"],
+    at: float,
+) -> tuple[Int[np.ndarray, " m"], Float[np.ndarray, " m"]]:
     """Insert a node at arc length `at` of a course unless one lies there already."""
     length = raw["length"][course]
     k = int(np.clip(np.searchsorted(start, at, side="right") - 1, 0, len(course) - 1))
@@ -127,7 +133,14 @@ def declare_lesion(
     )
 
 
-def _other_lesions(network, course, start, a, b, where) -> Lesions:
+def _other_lesions(
+    network: VascularNetwork,
+    course: Int[np.ndarray, " k"],
+    start: Float[np.ndarray, " k"],
+    a: float,
+    b: float,
+    where: str,
+) -> Lesions:
     """The lesions beside an interval; those of no reduction on it go, any other is refused."""
     end = start + np.asarray(network.length)[course]
     inside = np.minimum(end, b) - np.maximum(start, a) > 1e-9
@@ -155,7 +168,9 @@ def _other_lesions(network, course, start, a, b, where) -> Lesions:
     )
 
 
-def _refuse_junctions(raw, inside, where):
+def _refuse_junctions(
+    raw: dict[str, np.ndarray], inside: Int[np.ndarray, " k"], where: str
+) -> None:
     degree = np.bincount(raw["segment_node"].ravel(), minlength=len(raw["node_position"]))
     inner = raw["segment_node"][inside[:-1], 1]
     if (degree[inner] > 2).any():
@@ -169,10 +184,15 @@ def _refuse_junctions(raw, inside, where):
         )
 
 
-def _append(lesion, raw, inside, reduction):
+def _append(
+    lesion: Lesions,
+    raw: dict[str, np.ndarray],
+    inside: Int[np.ndarray, " k"],
+    reduction: ScalarLike,
+) -> Lesions:
     length = raw["length"][inside]
 
-    def add(old, new):
+    def add(old: Array | np.ndarray, new: ArrayLike) -> Array:
         # The reduction may be traced, of this lesion or of one declared before.
         array = jnp if is_traced(old) or is_traced(new) else np
         return as_leaf(array.concatenate([old, array.asarray(new, old.dtype).reshape(-1)]))
@@ -232,7 +252,9 @@ def undeclared_narrowings(network: VascularNetwork, threshold: float = 0.3) -> l
     return found
 
 
-def _runs(name, arc_mm, reduction, threshold) -> list[Narrowing]:
+def _runs(
+    name: str, arc_mm: Float[np.ndarray, " k"], reduction: Float[np.ndarray, " k"], threshold: float
+) -> list[Narrowing]:
     over = np.concatenate([[False], reduction > threshold, [False]])
     edge = np.flatnonzero(over[1:] != over[:-1])
     runs = []

@@ -179,7 +179,9 @@ def branch_course(
     return course, np.concatenate([[0.0], np.cumsum(length)[:-1]])
 
 
-def _refuse(values, bad, what, where, expected, fix):
+def _refuse(
+    values: np.ndarray, bad: np.ndarray | np.bool, what: str, where: str, expected: str, fix: str
+) -> None:
     if np.any(bad):
         i = int(np.flatnonzero(bad)[0])
         raise InputError(
@@ -187,7 +189,13 @@ def _refuse(values, bad, what, where, expected, fix):
         )
 
 
-def _check_arrays(node_position, segment_node, radius, length, where):
+def _check_arrays(
+    node_position: Float[np.ndarray, "n 3"],
+    segment_node: Int[np.ndarray, "s 2"],
+    radius: Float[np.ndarray, "s 2"],
+    length: Float[np.ndarray, " s"],
+    where: str,
+) -> None:
     n_nodes = len(node_position)
     if n_nodes < 2 or len(segment_node) < 1:
         raise InputError(

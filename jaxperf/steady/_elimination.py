@@ -107,7 +107,9 @@ def factor_network(
     free = _with_padding(jnp.where(fixed, 0.0, 1.0).astype(dtype))
     held = _with_padding(jnp.where(fixed, 1.0, 0.0).astype(dtype))
 
-    def up(accumulated, row):
+    def up(
+        accumulated: Float[Array, " m"], row: tuple[Array, ...]
+    ) -> tuple[Float[Array, " m"], tuple[Float[Array, " w"], ...]]:
         parent, child, f_p, f_c, f_q = row
         # (G, 1) at a free child, (1, 0) at one of prescribed pressure: G without its limit.
         g = jnp.where(held[child] > 0, 1.0, accumulated[child]).astype(dtype)
@@ -160,13 +162,15 @@ def _close_loops(factor: NetworkFactor) -> NetworkFactor:
     return eqx.tree_at(lambda f: (f.cut_pressure, f.cut_matrix), factor, (response, matrix))
 
 
-def _solve_tree(factor, b_segment, b_node):
+def _solve_tree(
+    factor: NetworkFactor, b_segment: Float[Array, " s"], b_node: Float[Array, " n"]
+) -> tuple[Float[Array, " n"], Float[Array, " s"]]:
     rows = factor.rows
     free = _with_padding(jnp.where(factor.fixed, 0.0, 1.0).astype(b_node.dtype))
     start = _with_padding(jnp.where(factor.fixed, -b_node, b_node))
     z_node, z_given = _in_rows(factor.z_node, rows), _in_rows(factor.z_segment * b_segment, rows)
 
-    def up(norton, row):
+    def up(norton: Float[Array, " m"], row: tuple[Array, ...]) -> tuple[Float[Array, " m"], None]:
         parent, child, z, given, open_parent = row
         return norton.at[parent].add(open_parent * (z * norton[child] + given)), None
 
@@ -177,7 +181,9 @@ def _solve_tree(factor, b_segment, b_node):
     child = factor.segment_node[:, 1]
     given = factor.p_segment * b_segment + factor.p_node * norton[child]
 
-    def down(pressure, row):
+    def down(
+        pressure: Float[Array, " m"], row: tuple[Array, ...]
+    ) -> tuple[Float[Array, " m"], None]:
         parent, child, p, given = row
         return pressure.at[child].add(p * pressure[parent] + given), None
 

@@ -27,7 +27,7 @@ class SteadyProblem(eqx.Module):
     blood: Blood = eqx.field(default_factory=Blood)
     wall: AbstractWall = eqx.field(default_factory=RigidWall)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         check_boundary(self.network, self.boundary)
 
 

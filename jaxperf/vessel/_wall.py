@@ -7,7 +7,7 @@ from typing import ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from .._custom_types import cast_like, float_leaf, Parameter, ScalarLike
 
@@ -367,7 +367,7 @@ def _subsonic_load(
     The derivative is that of the solved equation; the shape of the wall has no parameters.
     """
 
-    def step(_, load):
+    def step(_: int | Int[Array, ""], load: Float[Array, "*s"]) -> Float[Array, "*s"]:
         area = wall.relative_area(load)
         share = head / area**2
         return load - (load + share - total) / (1.0 - 2.0 * share / wall.relative_stiffness(load))
@@ -376,7 +376,10 @@ def _subsonic_load(
 
 
 @_subsonic_load.defjvp
-def _subsonic_load_jvp(primals, tangents):
+def _subsonic_load_jvp(
+    primals: tuple[AbstractElasticWall, Array, Array],
+    tangents: tuple[AbstractElasticWall, Array, Array],
+) -> tuple[Array, Array]:
     wall, total, head = primals
     _, total_dot, head_dot = tangents
     load = _subsonic_load(wall, total, head)
