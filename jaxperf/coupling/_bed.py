@@ -406,7 +406,9 @@ def _responses(
             lambda r: method.solve(prepared, r).pressure_tissue,
         )
 
-    def one(i: Int[Array, ""]) -> tuple[Float[Array, " c"], Float[Array, " c"], Bool[Array, ""]]:
+    def one(
+        i: Int[np.ndarray | Array, ""],
+    ) -> tuple[Float[Array, " c"], Float[Array, " c"], Bool[Array, ""]]:
         share = linear.tissue.to_cells(jnp.where(outlet == i, weight, jnp.zeros_like(weight)))
         found = solve_krylov(
             linear.schur, precondition, share, method=kind, rtol=rtol, max_steps=max_linear_steps
@@ -582,7 +584,7 @@ def _intramyocardial(
     if pressure_lv is None or depth is None:
         return None
     inward = (1.0 - depth).astype(outlets.weight.dtype)
-    value = _squeeze(tissue, outlets, inward, pressure_lv.value)
+    value = _squeeze(tissue, outlets, as_leaf(inward), pressure_lv.value)
     return Waveform(pressure_lv.time, value, pressure_lv.period)
 
 
@@ -590,7 +592,7 @@ def _intramyocardial(
 def _squeeze(
     tissue: Tissue,
     outlets: _Outlets,
-    inward: Float[np.ndarray | Array, " c"],
+    inward: Float[Array, " c"],
     pressure_lv: Float[Array, "1 k"],
 ) -> Float[Array, "b k"]:
     return _LV_FACTOR * outlets.mean(tissue, inward)[:, None] * pressure_lv

@@ -13,6 +13,7 @@ pressures, so an edge for each pair of voxels carries it, T_ij = −A_ij.
 """
 
 import itertools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax

@@ -88,7 +88,9 @@ def tetrahedra_from_surface(
     return build_tet_mesh(corner[used][order], tet, frame=frame, where=where)
 
 
-def nearby_order(tet: Int[np.ndarray, "m 4"], n: int):
+def nearby_order(
+    tet: Int[np.ndarray, "m 4"], n: int
+) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, "m 4"]]:
     """Number vertices so that neighbours are near in memory (Cuthill and McKee 1969).
 
     **Returns:** the old number of every vertex, and the tetrahedra in new ones, in their order.

@@ -4,7 +4,7 @@ from typing import Any
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from .._misc import InputError
 from ._kassab import kassab_order, kassab_table, KASSAB_TREES, KassabTable
@@ -190,7 +190,11 @@ def _of_segments(segments: Segments, rank: Int[np.ndarray, " s"], n: int) -> dic
 
 
 def _of_elements(
-    segments: Segments, rank: Int[np.ndarray, " s"], n: int, element, begins
+    segments: Segments,
+    rank: Int[np.ndarray, " s"],
+    n: int,
+    element: Int[np.ndarray, " s"],
+    begins: Bool[np.ndarray, " s"],
 ) -> dict[str, np.ndarray]:
     # elements are numbered by their first segments, so that these line up with them
     first = np.flatnonzero(begins)

@@ -43,7 +43,7 @@ def check_plausible(
     extent = float((position.max(0) - position.min(0)).max())
     low, high = float(radius.min()), float(radius.max())
 
-    def fits(unit):
+    def fits(unit: float) -> bool:
         return (
             low * unit >= RADIUS_RANGE[0]
             and high * unit <= RADIUS_RANGE[1]

@@ -2,12 +2,12 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 from .._misc import check_frame, InputError
 from ..network import (
@@ -137,7 +137,7 @@ def read_svoned(
     )
 
 
-def _known(card: Card, i: int, names, what: str) -> str:
+def _known(card: Card, i: int, names: Collection[str], what: str) -> str:
     if card.field[i] not in names:
         raise InputError(
             f"the {what} {card.field[i]} is not defined",
@@ -191,7 +191,9 @@ def _parents(cards: Cards, index: dict[int, int]) -> Int[np.ndarray, " s"]:
     return parent
 
 
-def _joined(lists, joint: Card, i: int, index: dict[int, int], what: str) -> list[int]:
+def _joined(
+    lists: Mapping[str, Card], joint: Card, i: int, index: dict[int, int], what: str
+) -> list[int]:
     card = lists[_known(joint, i, list(lists), what)]
     numbers = [card.whole(k, "segment number") for k in range(2, len(card.field))]
     if len(numbers) != card.whole(1, "number of segments"):
@@ -213,7 +215,12 @@ def _joined(lists, joint: Card, i: int, index: dict[int, int], what: str) -> lis
 
 
 def _network(
-    cards, segments, parent, frame, branch_name, where
+    cards: Cards,
+    segments: list[Card],
+    parent: Int[np.ndarray, " s"],
+    frame: str,
+    branch_name: Mapping[str, str],
+    where: str,
 ) -> tuple[VascularNetwork, Float[np.ndarray, " s"]]:
     inlets = np.flatnonzero(parent < 0)
     if len(inlets) != 1:
@@ -255,7 +262,7 @@ def _network(
     return network, offset
 
 
-def _node_positions(cards, segments, i) -> Float[np.ndarray, "s 3"]:
+def _node_positions(cards: Cards, segments: list[Card], i: int) -> Float[np.ndarray, "s 3"]:
     rows = []
     for card in segments:
         number = card.whole(i, "node number")
@@ -303,7 +310,7 @@ def _material(card: Card) -> SvOneDMaterial:
     )
 
 
-def _table(entries, unit: float, card: Card) -> Float[np.ndarray, "m 2"]:
+def _table(entries: list[tuple[float, float]], unit: float, card: Card) -> Float[np.ndarray, "m 2"]:
     """Times (s) and values in SI of a table over one cycle; its last time is the period."""
     table = np.array(entries, np.float64) * np.array([1.0, unit])
     if table[0, 0] < 0 or (np.diff(table[:, 0]) <= 0).any():
@@ -352,8 +359,10 @@ def _from_zero(table: Float[np.ndarray, "_ 2"]) -> Float[np.ndarray, "_ 2"]:
     return table if table[0, 0] == 0.0 else np.concatenate([[[0.0, table[-1, 1]]], table])
 
 
-def _outlets(cards, segments, network, where) -> list[AbstractBoundary]:
-    distal = np.asarray(network.segment_node)[:, 1]
+def _outlets(
+    cards: Cards, segments: list[Card], network: VascularNetwork, where: str
+) -> list[AbstractBoundary]:
+    distal = np.asarray(network.segment_node)[:, 1].tolist()
     resistance, coronary, pim = [], [], []
     for i, card in enumerate(segments):
         if card.field[14] == "NOBOUND":
@@ -389,7 +398,7 @@ def _outlets(cards, segments, network, where) -> list[AbstractBoundary]:
     return boundary
 
 
-def _columns(rows):
+def _columns(rows: list[tuple[float, ...]]) -> list[Array]:
     node, *values = zip(*rows, strict=True)
     return [jnp.asarray(np.array(node, np.int32)), *(jnp.asarray(np.array(v)) for v in values)]
 

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +64,7 @@ def read_tets_with_data(path: str | os.PathLike, *, units: str, frame: str) -> T
     return TetFile(mesh, _arrays(data.point_data), _arrays(data.cell_data))
 
 
-def _arrays(data) -> dict[str, np.ndarray]:
+def _arrays(data: Any) -> dict[str, np.ndarray]:
     return {name: np.array(data[name]) for name in data.keys()}  # noqa: SIM118
 
 

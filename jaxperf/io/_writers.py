@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from .._misc import InputError
 from ..geometry import TetMesh, VoxelMesh
@@ -54,7 +55,14 @@ def write_tree(path: str | os.PathLike, network: VascularNetwork, **arrays: Any)
     save_vtk(path, ".vtp", data, network.frame)
 
 
-def _add_tree_array(data, name, values, network, segment, where):
+def _add_tree_array(
+    data: Any,
+    name: str,
+    values: np.ndarray,
+    network: VascularNetwork,
+    segment: Int[np.ndarray, "s 2"],
+    where: str,
+) -> None:
     n, s = network.n_nodes, network.n_segments
     if values.shape == (s, 2):
         add_array(data, name, values.ravel(), "point")

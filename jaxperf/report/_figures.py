@@ -1,8 +1,10 @@
 """The figures of a run folder."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from ..geometry import build_voxel_mesh
 from ..network import branch_course, parent_segment
@@ -137,7 +139,9 @@ def pullback_curves(results: Results) -> list[Curve]:
     return [curves[i] for i in kept]
 
 
-def _lesions_on(results: Results, way, ends) -> tuple[tuple[float, float, float], ...]:
+def _lesions_on(
+    results: Results, way: Int[np.ndarray, " k"], ends: Float[np.ndarray, " k"]
+) -> tuple[tuple[float, float, float], ...]:
     lesion = results.prepared.network.lesion
     length = np.asarray(results.prepared.network.length)
     found = []
@@ -165,7 +169,7 @@ def _right_heart(results: Results) -> list[Surface]:
     return [smooth_surface(shape.corner / M_PER_MM, shape.normal, grey, opacity=_PALE)]
 
 
-def _scene(results: Results, note: str):
+def _scene(results: Results, note: str) -> Any:
     prepared = results.prepared
     network, mesh = prepared.tree, prepared.heart.mesh
     mbf = results.mbf["hyperemia"]
