@@ -7,7 +7,7 @@ asked otherwise: what is solved, and to which tolerance, is a matter of the oute
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -227,7 +227,7 @@ def cycle(state: MultigridState, right: Float[Array, " c"]) -> Float[Array, " c"
 @cycle.def_vmap
 def _cycles(
     axis_size: int,
-    batched: tuple[PyTree[bool], bool],
+    batched: Sequence[PyTree[bool]],
     state: MultigridState,
     right: Float[Array, "..."],
 ) -> tuple[Float[Array, "..."], bool]:

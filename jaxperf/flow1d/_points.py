@@ -1,6 +1,6 @@
 """Places at which a solution is saved."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import equinox as eqx
@@ -14,7 +14,9 @@ from ..network import VascularNetwork
 from ._grid import Grid
 
 
-def _known_as(dtype: type[np.generic]) -> Callable[[ArrayLike], np.ndarray | Array]:
+def _known_as(
+    dtype: type[np.generic],
+) -> Callable[[ArrayLike | Sequence[float]], np.ndarray | Array]:
     """A converter to NumPy arrays of a type, in which indices and shares are exact."""
     return lambda x: cast(Array, x) if is_traced(x) else np.asarray(x, dtype)
 
