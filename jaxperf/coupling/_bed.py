@@ -20,7 +20,7 @@ the pressure that it squeezes, π + D q, the form is the same and M is (M⁻¹ +
 """
 
 from collections.abc import Callable
-from typing import cast, TypeAlias
+from typing import cast
 
 import equinox as eqx
 import jax
@@ -38,7 +38,7 @@ from ..darcy import (
     DarcyOperator,
     solve_krylov,
 )
-from ..network import PerfusedBed, VascularNetwork, vessel_label, Waveform
+from ..network import PerfusedBed, VascularNetwork, Waveform
 from ..steady import (
     Boundary,
     NetworkFactor,
@@ -52,6 +52,7 @@ from ..vessel import AbstractElasticWall
 from ._part import Cut, cut_network, node_label, transient_boundary, transient_part
 from ._problem import PerfusionProblem, Tissue
 from ._solve import PerfusionSolution, solve_perfusion
+from ._waves import arterial_compliance, impedance
 
 # Of 1/G, in front of the vessels that the wall squeezes. The resistance that impedes the flow in
 # and out of them is 0.63 Rc - 12.9 mmHg s/ml with Rc that of the whole bed (Spaan 1981): 0.37 Rc in
@@ -71,8 +72,6 @@ _COMPLIANCE_UNIT = 1e-6 / PA_PER_MMHG / 0.1
 # p_im over p_LV at the endocardium: 1.2·(0.167, 0.5, 0.833) in the middle of three layers is linear
 # in the depth.
 _LV_FACTOR = 1.2
-# Area and wave speed at the ends of segments.
-_Waves: TypeAlias = tuple[Float[Array, "e 2"], Float[Array, "e 2"]]
 
 
 class CondensedBed(eqx.Module):
@@ -237,8 +236,8 @@ def condense_bed(
         outlets,
         interaction,
         node=as_leaf(np.searchsorted(cut.node, cut.outlet), np.int32),
-        proximal=_impedance(problem, solution, cut, wall),
-        arterial=_arterial_compliance(problem, solution, cut, wall),
+        proximal=impedance(problem, solution, cut, wall),
+        arterial=arterial_compliance(problem, solution, cut, wall),
         storage=_storage(problem, cut, tissue_compliance_ml_mmHg_100g),
         pressure_sink=problem.microcirculation.pressure_sink,
         pressure_im=_intramyocardial(problem.tissue, outlets, pressure_lv, depth),
@@ -491,88 +490,6 @@ def _refuse_twins(network: VascularNetwork, cut: Cut, interaction: Float[Array, 
         expected="outlets with tissue of their own",
         fix="Refine the mesh, or let 1-D vessels end further up",
     )
-
-
-def _impedance(
-    problem: PerfusionProblem, solution: PerfusionSolution, cut: Cut, wall: AbstractElasticWall
-) -> Float[Array, " b"]:
-    """1/Σ A/(ρc) over the vessels that leave an outlet, or else the 1-D ones that meet there."""
-    ends = np.asarray(problem.network.segment_node)
-    leaving = cut.bed_segment[np.isin(ends[cut.bed_segment, 0], cut.outlet)]
-    bare = np.setdiff1d(cut.outlet, ends[leaving, 0])
-    row, side = np.nonzero(np.isin(ends[cut.segment], bare))
-    segment = np.concatenate([leaving, cut.segment[row]])
-    side = np.concatenate([np.zeros_like(leaving), side])
-    outlet = np.searchsorted(cut.outlet, ends[segment, side])
-    waves = _waves(problem, solution, wall, segment)
-    return _impedance_of(waves, problem.blood.density, side, outlet, cut.outlet.size)
-
-
-@eqx.filter_jit
-def _impedance_of(
-    waves: _Waves,
-    density: Float[Array, ""],
-    side: Int[np.ndarray | Array, " e"],
-    outlet: Int[np.ndarray | Array, " e"],
-    n_outlets: int,
-) -> Float[Array, " b"]:
-    area, speed = (x[jnp.arange(side.size), side] for x in waves)
-    return 1.0 / jax.ops.segment_sum(area / (density * speed), outlet, n_outlets)
-
-
-def _arterial_compliance(
-    problem: PerfusionProblem, solution: PerfusionSolution, cut: Cut, wall: AbstractElasticWall
-) -> Float[Array, " b"]:
-    """∫A/(ρc²)dx of the vessels below each outlet, by the trapezoidal rule on each segment."""
-    waves = _waves(problem, solution, wall, cut.bed_segment)
-    length, density = problem.network.length, problem.blood.density
-    return _compliance_of(waves, density, length, cut.bed_segment, cut.bed_outlet, cut.outlet.size)
-
-
-@eqx.filter_jit
-def _compliance_of(
-    waves: _Waves,
-    density: Float[Array, ""],
-    length: Float[Array, " s"],
-    segment: Int[np.ndarray | Array, " e"],
-    outlet: Int[np.ndarray | Array, " e"],
-    n_outlets: int,
-) -> Float[Array, " b"]:
-    area, speed = waves
-    compliance = length[segment] * jnp.mean(area / (density * speed**2), axis=1)
-    return jax.ops.segment_sum(compliance, outlet, n_outlets)
-
-
-def _waves(
-    problem: PerfusionProblem,
-    solution: PerfusionSolution,
-    wall: AbstractElasticWall,
-    segment: Int[np.ndarray, " e"],
-) -> _Waves:
-    """Area and wave speed at the ends of some segments, at the steady pressure."""
-    is_open, area, speed = _waves_of(problem, solution, wall, segment)
-    if not is_traced(is_open) and not np.asarray(is_open).all():
-        closed = int(segment[np.flatnonzero(~np.asarray(is_open).all(axis=1))[0]])
-        raise InputError(
-            f"{vessel_label(problem.network, closed)} has no lumen at its steady pressure",
-            where="wall",
-            expected="a wall law that is open there",
-            fix="Raise the stiffness, or the inlet pressure",
-        )
-    return area, speed
-
-
-@eqx.filter_jit
-def _waves_of(
-    problem: PerfusionProblem,
-    solution: PerfusionSolution,
-    wall: AbstractElasticWall,
-    segment: Int[np.ndarray | Array, " e"],
-) -> tuple[Bool[Array, "e 2"], Float[Array, "e 2"], Float[Array, "e 2"]]:
-    pressure, radius = solution.pressure_static[segment], problem.network.radius[segment]
-    area = wall.area(pressure, radius)
-    speed = wall.wave_speed(area, radius, problem.blood.density)
-    return wall.is_open(pressure, radius), area, speed
 
 
 def _intramyocardial(
