@@ -62,6 +62,14 @@ def smooth_course(
 
     **Arguments:** `surface`, from (p, 3) coordinates, such as angle, height and distance, to
     (p, 3) positions in m.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    waypoint = 1e-3 * np.array([[0, 0, 0], [20, 5, 0], [40, 0, 0]])
+    point = jp.anatomy.smooth_course(waypoint, lambda x: x)
+    ```
     """
     t = np.linspace(0.0, 1.0, waypoint.shape[0])
     return surface(CubicSpline(t, waypoint, bc_type="natural")(np.linspace(0.0, 1.0, samples)))
@@ -91,6 +99,16 @@ def network_from_courses(
 
     **Errors:** [`InputError`][] for an unknown parent, and for a calibre at the end that no
     positive diameter leads to.
+
+    **Example:**
+
+    ```python
+    import numpy as np
+    from jaxperf.anatomy import Course, network_from_courses
+    lad = Course("LAD", 1e-3 * np.array([[0, 0, 0], [30, 0, 0], [60, 9, 0]]), diameter_mm=3.6)
+    d1 = Course("D1", 1e-3 * np.array([[20, 0, 0], [50, 30, 0]]), "LAD", at_mm=20, share=0.3)
+    tree = network_from_courses([lad, d1], frame="LPS")
+    ```
     """
     by_name = {course.name: course for course in courses}
     position: list[np.ndarray] = []

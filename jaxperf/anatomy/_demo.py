@@ -98,6 +98,14 @@ def demo_tree(lv: EllipsoidLV) -> VascularNetwork:
 
     **Source:** Dodge et al. (1992), Circulation 86:232 for the diameters; Huo and Kassab (2012),
     J. R. Soc. Interface 9:190 for the exponent.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    tree = jp.anatomy.demo_tree(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[2])
+    print(tree.branch_name)
+    ```
     """
     bifurcation = _surface(lv)(np.array([[78.0, 1.04, 4.5]]))[0]
     crux = _surface(lv)(np.array([[-64.0, 1.03, 4.5]]))[0]

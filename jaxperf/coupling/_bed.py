@@ -219,6 +219,23 @@ def condense_bed(
     W. M. Chilian, M. L. Marcus, Am J Physiol 247:H984 (1984); J. A. E. Spaan, Circ Res 56:293
     (1985); J. Lee, D. E. Chambers, S. Akizuki, J. M. Downey, Circ Res 55:751 (1984). The circuit is
     that of `CoronaryOutletSvOneD` (Kim et al. 2010), its venous part coupled.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    mesh, _, lv = jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)
+    tree = jp.anatomy.demo_tree(lv)
+    terminal = np.asarray(tree.terminals)
+    site = jp.anatomy.terminal_sites(tree, terminal, 0.02)
+    regions = jp.geometry.terminal_regions(mesh, *site, len(terminal))
+    inlet = jp.PressureBoundary(tree.roots, np.full(2, 12400.0))
+    bed = jp.Microcirculation(1.7e-6, 8.7e-6, 2e-9, 700.0, 1.0)
+    problem = jp.PerfusionProblem(tree, jp.perfused_tissue(mesh, regions, terminal), (inlet,), bed)
+    followed = jp.coupling.transient_segments(tree, 0, min_radius_m=0.7e-3)
+    wall = jp.SqrtAreaWall(jp.OlufsenStiffness(), 12000.0)
+    bed = jp.coupling.condense_bed(problem, followed, wall=wall)
+    ```
     """
     _refuse_arguments(problem, pressure_lv, depth, tissue_compliance_ml_mmHg_100g)
     cut = cut_network(problem, is_transient)

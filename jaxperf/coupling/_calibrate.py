@@ -89,6 +89,22 @@ def calibrate(
     **Errors:** [`InputError`][] where a terminal of the lesion-free heart lies at or below the
     capillary pressure, naming the vessel, where a target cannot be reached, and where `solve` is
     given under a transformation. Else nothing is raised there: what cannot be calibrated is NaN.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    mesh, _, lv = jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)
+    tree = jp.anatomy.demo_tree(lv)
+    terminal = np.asarray(tree.terminals)
+    site = jp.anatomy.terminal_sites(tree, terminal, 0.02)
+    regions = jp.geometry.terminal_regions(mesh, *site, len(terminal))
+    inlet = jp.PressureBoundary(tree.roots, np.full(2, 12400.0))
+    bed = jp.Microcirculation(1.7e-6, 8.7e-6, 2e-9, 700.0, 1.0)
+    problem = jp.PerfusionProblem(tree, jp.perfused_tissue(mesh, regions, terminal), (inlet,), bed)
+    found = jp.calibrate(problem, mbf_rest_ml_min_g=1.0, hyperemia_factor=4.0)
+    print(found.mbf_hyperemia_ml_min_g)
+    ```
     """
     if (mbf_hyperemia_ml_min_g is None) == (hyperemia_factor is None):
         raise InputError(

@@ -34,6 +34,14 @@ def transient_segments(
     - `fixed`: a mask over the segments, or how many of the first segments are fixed (in a network
       from `join_forest` those of the fixed network come first).
     - `min_radius_m`: m; infinite for the fixed vessels alone.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    tree = jp.anatomy.demo_tree(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[2])
+    followed = jp.coupling.transient_segments(tree, 0, min_radius_m=0.7e-3)
+    ```
     """
     index = np.arange(network.n_segments)
     kept = index < fixed if isinstance(fixed, int) else fixed.copy()

@@ -79,6 +79,18 @@ def perfused_tissue(
 
     **Arguments:** `full_tensor`, whether voxels take permeability tensors in any axes; see
     [`jaxperf.darcy.darcy_mesh`][].
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    mesh, _, lv = jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)
+    tree = jp.anatomy.demo_tree(lv)
+    terminal = np.asarray(tree.terminals)
+    site = jp.anatomy.terminal_sites(tree, terminal, 0.02)
+    regions = jp.geometry.terminal_regions(mesh, *site, len(terminal))
+    tissue = jp.perfused_tissue(mesh, regions, terminal)
+    ```
     """
     if len(terminal_node) != regions.n_terminals:
         raise InputError(

@@ -211,6 +211,18 @@ def solve_krylov(
     - `rtol`: on the Euclidean norm of the residual relative to that of `b`.
 
     **Returns:** a [`KrylovSolution`][].
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, numpy as np
+    from jaxperf.darcy import solve_krylov
+    matrix = np.array([[4.0, 1.0], [1.0, 3.0]])
+    solve = lambda b: solve_krylov(
+        lambda x: matrix @ x, lambda r: r, b, method="conjugate_gradient", rtol=1e-12, max_steps=9
+    )
+    found = jax.jit(solve)(jnp.ones(2))
+    ```
     """
     iterate = _METHODS[method]
 

@@ -96,6 +96,17 @@ def multigrid(
     - `rtol`, `max_steps`, `dtype`: see [`jaxperf.darcy.Multigrid`][].
 
     **Returns:** a [`jaxperf.darcy.Multigrid`][].
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    mesh = jp.darcy_mesh(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[0])
+    volume = mesh.graph.volume
+    operator = jp.darcy_operator(mesh.graph, mesh.transmissibility(2e-9), 1e-5 * volume)
+    problem = jp.DarcyProblem(operator, 0.02 * volume)
+    pressure = jp.solve_darcy(problem, jp.darcy.multigrid(mesh)).pressure_tissue
+    ```
     """
     given = np.asarray(permeability, float)
     check_permeability(mesh, given, "multigrid: permeability")

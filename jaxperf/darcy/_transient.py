@@ -90,6 +90,18 @@ def darcy_term(
     - `source`: f(t, args) → (c,) m³/s in place of the problem's own.
 
     **Errors:** [`InputError`][] for a storage that is not positive or has another shape.
+
+    **Example:**
+
+    ```python
+    import diffrax, jaxperf as jp
+    mesh = jp.darcy_mesh(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[0])
+    volume = mesh.graph.volume
+    operator = jp.darcy_operator(mesh.graph, mesh.transmissibility(2e-9), 1e-5 * volume)
+    problem = jp.DarcyProblem(operator, 0.02 * volume)
+    term, state = jp.darcy.darcy_term(problem, 1e-5), jp.darcy.darcy_state(problem, 0.0)
+    found = diffrax.diffeqsolve(term, jp.darcy.DarcySDIRK2(), 0.0, 1.0, 0.25, state)
+    ```
     """
     volume = problem.operator.graph.volume
     given = cast_like(storage, problem.source)
@@ -110,7 +122,18 @@ def _refuse(what: str, expected: str) -> None:
 
 
 def darcy_state(problem: DarcyProblem, pressure: ScalarLike) -> DarcyState:
-    """The state to start from: a pressure (Pa, one for all or (c,)), prescribed ones put in."""
+    """The state to start from: a pressure (Pa, one for all or (c,)), prescribed ones put in.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    mesh = jp.darcy_mesh(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[0])
+    volume = mesh.graph.volume
+    operator = jp.darcy_operator(mesh.graph, mesh.transmissibility(2e-9), 1e-5 * volume)
+    state = jp.darcy.darcy_state(jp.DarcyProblem(operator, 0.02 * volume), 2000.0)
+    ```
+    """
     like = problem.source
     full = jnp.broadcast_to(cast_like(pressure, like), like.shape)
     if problem.fixed is not None and problem.pressure_fixed is not None:

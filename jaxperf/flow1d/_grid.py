@@ -131,6 +131,20 @@ def make_grid(
 
     **Errors:** [`InputError`][] for a wall without a wave speed and a `cell_time` that is not
     positive.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    vessel = jp.build_network(
+        np.array([[0, 0, 0], [0.1, 0, 0]]), np.array([[0, 1]]), np.full(2, 2e-3),
+        root=np.array([0]), frame="model",
+    )
+    wave = jp.Waveform(np.array([0.0, 0.3, 0.8]), np.array([[1.1e4, 1.5e4, 1.1e4]]), 0.8)
+    inlet, outlet = jp.PressureWaveform(0, wave), jp.ResistanceOutlet(1, 2e10, 0.0)
+    wall = jp.SqrtAreaWall(jp.OlufsenStiffness(), 12000.0)
+    grid = jp.flow1d.make_grid(vessel, (inlet, outlet), jp.Blood(), wall, cell_time=1e-3)
+    ```
     """
     if not cell_time > 0:
         raise InputError(

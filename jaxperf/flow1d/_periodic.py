@@ -105,6 +105,22 @@ def solve_periodic(
     **Errors:** [`SolveError`][] as in `solve_flow1d`; a periodic state that was not reached within
     `max_cycles` has the result `cycles_exhausted`, which raises too. [`InputError`][] for samples,
     cycles or a mode that cannot be used. `RuntimeError` for reverse mode where `mode` is forward.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    vessel = jp.build_network(
+        np.array([[0, 0, 0], [0.1, 0, 0]]), np.array([[0, 1]]), np.full(2, 2e-3),
+        root=np.array([0]), frame="model",
+    )
+    wave = jp.Waveform(np.array([0.0, 0.3, 0.8]), np.array([[1.1e4, 1.5e4, 1.1e4]]), 0.8)
+    inlet, outlet = jp.PressureWaveform(0, wave), jp.ResistanceOutlet(1, 2e10, 0.0)
+    wall = jp.SqrtAreaWall(jp.OlufsenStiffness(), 12000.0)
+    problem = jp.flow1d_problem(vessel, (inlet, outlet), jp.Blood(), wall, cell_time=1e-3)
+    beat = jp.solve_periodic(problem, points=jp.SavePoints([0], [0.5]))
+    print(beat.cycles, beat.pressure_static.max())
+    ```
     """
     if samples < 1 or max_cycles < 1 or mode not in ("reverse", "forward"):
         raise InputError(

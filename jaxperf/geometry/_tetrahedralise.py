@@ -60,7 +60,7 @@ def tetrahedra_from_surface(
 
     **Returns:** a [`jaxperf.geometry.TetMesh`][].
 
-    **Raises** `InputError` where tetgen is missing, for a surface with open edges or one that
+    **Errors:** [`InputError`][] where tetgen is missing, for a surface with open edges or one that
     cuts itself, an edge length that is not positive, and a wall in several pieces.
 
     **Source:** H. Si (2015), TetGen, a Delaunay-based quality tetrahedral mesh generator, ACM

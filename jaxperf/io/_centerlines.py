@@ -55,6 +55,16 @@ def read_centerlines(
     **Errors:** [`InputError`][] naming the file and the line: no radius array, other cells than
     lines, a line that starts more than two radii away from every other, a line that lies on
     others altogether, and lines that run side by side in one lumen.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np, pyvista as pv
+    line = pv.PolyData(np.array([[0.0, 0, 0], [10, 0, 0], [30, 5, 0]]), lines=[3, 0, 1, 2])
+    line["MaximumInscribedSphereRadius"] = np.array([2.0, 1.8, 1.5])
+    line.save("lines.vtp")
+    tree = jp.io.read_centerlines("lines.vtp", units="mm", frame="LPS")
+    ```
     """
     where = str(path)
     unit = length_unit(units, where)

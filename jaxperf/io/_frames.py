@@ -69,6 +69,13 @@ def to_frame(points: Float[np.ndarray, "*b 3"], source: str, target: str) -> np.
 
     **Errors:** [`InputError`][] for an unknown frame, and between `model` and a patient frame,
     for which no rule exists.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    point = jp.io.to_frame(np.array([[0.01, 0.02, 0.03]]), "RAS", "LPS")
+    ```
     """
     check_frame(source, "source frame")
     check_frame(target, "target frame")

@@ -104,6 +104,28 @@ def read_svoned(
 
     **Source:** svOneDSolver, *Input File Guide*; the order of a CORONARY table's parameters and
     of a RESISTANCE table's is that of `cvOneDSubdomain.cxx`.
+
+    **Example:**
+
+    ```python
+    from pathlib import Path
+    import jaxperf as jp
+    Path("case.in").write_text('''
+    MODEL one_vessel
+    NODE 0 0 0 0
+    NODE 1 5 0 0
+    SEGMENT lad_0 0 5.0 20 0 1 0.1 0.06 0.0 WALL NONE 0.0 0 0 RESISTANCE OUT
+    DATATABLE IN LIST
+    0.0 100000
+    ENDDATATABLE
+    DATATABLE OUT LIST
+    0.0 1.0e5
+    ENDDATATABLE
+    SOLVEROPTIONS 0.005 10 400 2 IN PRESSURE_WAVE 1.0e-5 1 1
+    MATERIAL WALL OLUFSEN 1.06 0.04 0 2.0 2e7 -22.53 8.65e5
+    ''')
+    case = jp.io.read_svoned("case.in")
+    ```
     """
     where = str(path)
     check_frame(frame, where)

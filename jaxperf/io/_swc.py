@@ -51,6 +51,15 @@ def read_swc(
     where the size is not that of a coronary tree.
 
     **Source:** Cannon et al. (1998), J. Neurosci. Methods 84:49.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    rows = [[1, 1, 0, 0, 0, 2.0, -1], [2, 3, 10, 0, 0, 1.8, 1], [3, 3, 30, 5, 0, 1.5, 2]]
+    np.savetxt("tree.swc", rows, fmt="%g")
+    tree = jp.io.read_swc("tree.swc", units="mm", frame="LPS", branch_name={3: "LAD"})
+    ```
     """
     where = str(path)
     unit = length_unit(units, where)

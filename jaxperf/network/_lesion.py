@@ -81,6 +81,14 @@ def declare_lesion(
     leaves them, give way to it.
 
     **Errors:** [`InputError`][] naming the branch.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    tree = jp.anatomy.demo_tree(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[2])
+    tree = jp.declare_lesion(tree, branch="LAD", start_mm=12, end_mm=22, diameter_reduction=0.6)
+    ```
     """
     where = f"lesion on {branch}"
     course, start = branch_course(network, branch)
@@ -210,6 +218,15 @@ def without_lesions(network: VascularNetwork) -> VascularNetwork:
     """The same network with every diameter reduction at zero: the lesion-free heart.
 
     Shapes do not change, so a compiled solve serves both.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    tree = jp.anatomy.demo_tree(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[2])
+    tree = jp.declare_lesion(tree, branch="LAD", start_mm=12, end_mm=22, diameter_reduction=0.6)
+    healthy = jp.without_lesions(tree)
+    ```
     """
     given = network.lesion.diameter_reduction
     reduction = as_leaf(np.zeros(given.shape, given.dtype))
@@ -223,6 +240,15 @@ def undeclared_narrowings(network: VascularNetwork, threshold: float = 0.3) -> l
     largest one downstream on the branch: a taper, which only falls, is no narrowing, and an ostium
     is held against the vessel it leaves. Neighbouring places are one finding. Segments of declared
     lesions are left out. Disease that reaches to the end of a branch looks like taper.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    tree = jp.anatomy.demo_tree(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[2])
+    for found in jp.network.undeclared_narrowings(tree):
+        print(found.branch, found.arc_mm, found.diameter_reduction)
+    ```
     """
     node = np.asarray(network.segment_node)
     into = np.full(network.n_nodes, -1, np.int64)

@@ -152,6 +152,14 @@ def branch_course(
 
     **Errors:** [`InputError`][] for an unknown branch, and for one that is no single course
     (several ends), where an arc length means nothing.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    tree = jp.anatomy.demo_tree(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[2])
+    segment, start = jp.network.branch_course(tree, "LAD")
+    ```
     """
     if branch not in network.branch_name:
         raise InputError(
@@ -257,6 +265,17 @@ def build_network(
 
     **Errors:** [`InputError`][] for non-finite or non-positive values, indices out of range,
     pieces without a root, and loops and joined roots unless allowed.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    node = 1e-3 * np.array([[0, 0, 0], [10, 0, 0], [60, 20, 0]])
+    radius = 1e-3 * np.array([2.2, 2.0, 1.5])
+    tree = jp.build_network(
+        node, np.array([[0, 1], [1, 2]]), radius, root=np.array([0]), frame="model"
+    )
+    ```
     """
     node_position = np.asarray(node_position, np.float64)
     segment_node = np.asarray(segment_node, np.int64).reshape(-1, 2)

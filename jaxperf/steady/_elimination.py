@@ -99,6 +99,20 @@ def factor_network(
     - `fixed`: (n,) whether the pressure of the node is prescribed.
 
     **Returns:** a [`NetworkFactor`][] for [`solve_network`][].
+
+    **Example:**
+
+    ```python
+    import equinox as eqx, jax.numpy as jnp, jaxperf as jp, numpy as np
+    from jaxperf.steady import factor_network, SegmentLinearisation, solve_network
+    node, radius = np.array([[0, 0, 0], [0.01, 0, 0]]), np.full(2, 1e-3)
+    tree = jp.build_network(node, np.array([[0, 1]]), radius, root=np.array([0]), frame="model")
+    law = SegmentLinearisation(jnp.ones(1), -jnp.ones(1), jnp.full(1, -1e9))
+    out, fixed = jnp.array([0.0, 1e-10]), jnp.array([True, False])
+    factor = eqx.filter_jit(factor_network)(tree, law, out, fixed)
+    right = jnp.zeros(1), jnp.array([1e4, 0.0])
+    pressure, flow = eqx.filter_jit(solve_network)(factor, *right)
+    ```
     """
     rows = _rows(network)
     dtype = law.flow.dtype
@@ -209,6 +223,20 @@ def solve_network(
     **Arguments:** `b_segment` (s,) Pa; `b_node` (n,) m³/s, or Pa at a prescribed pressure.
 
     **Returns:** (δP (n,) Pa, δQ (s,) m³/s).
+
+    **Example:**
+
+    ```python
+    import equinox as eqx, jax.numpy as jnp, jaxperf as jp, numpy as np
+    from jaxperf.steady import factor_network, SegmentLinearisation, solve_network
+    node, radius = np.array([[0, 0, 0], [0.01, 0, 0]]), np.full(2, 1e-3)
+    tree = jp.build_network(node, np.array([[0, 1]]), radius, root=np.array([0]), frame="model")
+    law = SegmentLinearisation(jnp.ones(1), -jnp.ones(1), jnp.full(1, -1e9))
+    out, fixed = jnp.array([0.0, 1e-10]), jnp.array([True, False])
+    factor = eqx.filter_jit(factor_network)(tree, law, out, fixed)
+    right = jnp.zeros(1), jnp.array([1e4, 0.0])
+    pressure, flow = eqx.filter_jit(solve_network)(factor, *right)
+    ```
     """
     tree_segment = b_segment.at[factor.cut].set(0.0, unique_indices=True)
     pressure, flow = _solve_tree(factor, tree_segment, b_node)

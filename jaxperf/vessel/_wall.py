@@ -315,6 +315,13 @@ def rigid_limit_wall(
     - `wave_speed`: c, m/s; 30 is three times a stiff artery's.
     - `density`: of the blood, kg/m³.
     - `pressure_reference`: p_d, Pa.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    wall = jp.vessel.rigid_limit_wall(wave_speed=20.0, density=1060.0)
+    ```
     """
     return SqrtAreaWall(ConstantStiffness(1.5 * density * wave_speed**2), pressure_reference)
 
