@@ -75,7 +75,25 @@ _LV_FACTOR = 1.2
 
 
 class CondensedBed(eqx.Module):
-    """The pulsatile 1-D part of a perfusion problem with the rest as its boundary condition.
+    r"""The pulsatile 1-D part of a perfusion problem with the rest as its boundary condition.
+
+    The steady flows are exact, $q_i = (P_i-\pi_i)/(R_1+R_2)_i = (M\pi-m)_i$ (see the head of this
+    file); the storage is lumped, two capacitors for each outlet:
+
+    - $R_1+R_2 = 1/(2G_i)$ is in front of the vessels that the wall squeezes, the other half goes
+      into M. Spaan et al. (1981) found 0.37 of a bed of 50 mmHg s/ml, 0.5 at 100, drain included.
+    - $R_1 = 1/\sum A/(\rho c)$ over the vessels that leave the outlet, at the steady pressure:
+      the characteristic impedance that fast waves meet there. Below an outlet that is itself a
+      terminal, that of the 1-D vessels that meet there. $R_2$ is at least 5 % of the two.
+    - $C_{a,i} = \sum\int A/(\rho c^2)\,dx + 0.001\,C_{t,i}$: the bed's vessels at the steady
+      pressure, under a constant pressure from outside although some lie in the wall. The small
+      share keeps $C_a$ positive below an outlet without vessels.
+    - $C_{t,i}$, compliance per mass times the mass that the outlet's terminals perfuse: of all
+      that the wall squeezes, arterioles, capillaries and veins. Default 0.10 ml/mmHg/100 g,
+      which Chilian and Marcus (1984) measured with vasomotor tone, and 0.21 without. The 0.01 to
+      0.05 of Lee et al. (1984) are of the intramural arteries alone.
+    - $p_{im}(t) = 1.2\,(1-d)\,p_{LV}(t)$ at depth d, which is 1.2·(0.167, 0.5, 0.833)·p_LV in three
+      layers, averaged over the tissue that the outlet feeds with the weights Φ.
 
     **Attributes:**
 
@@ -171,23 +189,7 @@ def condense_bed(
 ) -> CondensedBed:
     r"""Condense everything below the given vessels to a [`PerfusedBed`][].
 
-    The steady flows are exact, $q_i = (P_i-\pi_i)/(R_1+R_2)_i = (M\pi-m)_i$ (see the head of this
-    file); the storage is lumped, two capacitors for each outlet:
-
-    - $R_1+R_2 = 1/(2G_i)$ is in front of the vessels that the wall squeezes, the other half goes
-      into M. Spaan et al. (1981) found 0.37 of a bed of 50 mmHg s/ml, 0.5 at 100, drain included.
-    - $R_1 = 1/\sum A/(\rho c)$ over the vessels that leave the outlet, at the steady pressure:
-      the characteristic impedance that fast waves meet there. Below an outlet that is itself a
-      terminal, that of the 1-D vessels that meet there. $R_2$ is at least 5 % of the two.
-    - $C_{a,i} = \sum\int A/(\rho c^2)\,dx + 0.001\,C_{t,i}$: the bed's vessels at the steady
-      pressure, under a constant pressure from outside although some lie in the wall. The small
-      share keeps $C_a$ positive below an outlet without vessels.
-    - $C_{t,i}$, compliance per mass times the mass that the outlet's terminals perfuse: of all
-      that the wall squeezes, arterioles, capillaries and veins. Default 0.10 ml/mmHg/100 g,
-      which Chilian and Marcus (1984) measured with vasomotor tone, and 0.21 without. The 0.01 to
-      0.05 of Lee et al. (1984) are of the intramural arteries alone.
-    - $p_{im}(t) = 1.2\,(1-d)\,p_{LV}(t)$ at depth d, which is 1.2·(0.167, 0.5, 0.833)·p_LV in three
-      layers, averaged over the tissue that the outlet feeds with the weights Φ.
+    What is exact in it and what is lumped, a [`CondensedBed`][] says.
 
     **Arguments:**
 

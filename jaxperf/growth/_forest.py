@@ -98,7 +98,7 @@ def join_forest(network: VascularNetwork, forest: Forest) -> VascularNetwork:
     import jaxperf as jp
     mesh, frame, lv = jp.geometry.ellipsoid_ventricle(spacing_mm=2.5)
     tree, depth = jp.anatomy.demo_tree(lv), jp.geometry.transmural_depth(mesh, frame)
-    problem = jp.growth.GrowthProblem(tree, mesh, depth, n_terminals=200, root_spacing=20e-3)
+    problem = jp.growth.GrowthProblem(tree, mesh, depth, n_terminals=60, root_spacing=30e-3)
     grown = jp.growth.join_forest(tree, jp.growth.grow_forest(problem))
     ```
     """
@@ -223,7 +223,7 @@ def save_forest(path: str | os.PathLike, forest: Forest) -> None:
     import jaxperf as jp
     mesh, frame, lv = jp.geometry.ellipsoid_ventricle(spacing_mm=2.5)
     tree, depth = jp.anatomy.demo_tree(lv), jp.geometry.transmural_depth(mesh, frame)
-    problem = jp.growth.GrowthProblem(tree, mesh, depth, n_terminals=200, root_spacing=20e-3)
+    problem = jp.growth.GrowthProblem(tree, mesh, depth, n_terminals=60, root_spacing=30e-3)
     jp.growth.save_forest("forest.npz", jp.growth.grow_forest(problem))
     ```
     """
@@ -248,7 +248,7 @@ def load_forest(path: str | os.PathLike) -> Forest:
     import jaxperf as jp
     mesh, frame, lv = jp.geometry.ellipsoid_ventricle(spacing_mm=2.5)
     tree, depth = jp.anatomy.demo_tree(lv), jp.geometry.transmural_depth(mesh, frame)
-    problem = jp.growth.GrowthProblem(tree, mesh, depth, n_terminals=200, root_spacing=20e-3)
+    problem = jp.growth.GrowthProblem(tree, mesh, depth, n_terminals=60, root_spacing=30e-3)
     jp.growth.save_forest("forest.npz", jp.growth.grow_forest(problem))
     forest = jp.growth.load_forest("forest.npz")
     ```

@@ -63,7 +63,7 @@ def grow_forest(
     import jaxperf as jp
     mesh, frame, lv = jp.geometry.ellipsoid_ventricle(spacing_mm=2.5)
     tree, depth = jp.anatomy.demo_tree(lv), jp.geometry.transmural_depth(mesh, frame)
-    problem = jp.growth.GrowthProblem(tree, mesh, depth, n_terminals=200, root_spacing=20e-3)
+    problem = jp.growth.GrowthProblem(tree, mesh, depth, n_terminals=60, root_spacing=30e-3)
     forest = jp.growth.grow_forest(problem)
     ```
     """
