@@ -17,8 +17,17 @@ from jaxtyping import Array, Float
 from jaxperf._progress import Progress
 from jaxperf.anatomy import demo_tree
 from jaxperf.casefile import Case
-from jaxperf.coupling import solve_perfusion
-from jaxperf.darcy import darcy_mesh, darcy_operator, DarcyProblem, multigrid, solve_darcy
+from jaxperf.coupling import PerfusionProblem, solve_perfusion
+from jaxperf.darcy import (
+    AbstractDarcyMesh,
+    AbstractDarcySolver,
+    darcy_mesh,
+    darcy_operator,
+    DarcyGraph,
+    DarcyProblem,
+    multigrid,
+    solve_darcy,
+)
 from jaxperf.flow1d import flow1d_problem, Flow1DProblem, SavePoints, solve_flow1d
 from jaxperf.geometry import ellipsoid_ventricle
 from jaxperf.jobs import demo_case
@@ -51,6 +60,7 @@ from .reference import (
 from .reference._darcy_solve import solve_darcy as solve_by_torch
 
 Fields = dict[str, Array]
+_Tensors = dict[str, torch.Tensor]
 _AORTIC = 12400.0  # Pa
 _CYCLES = 6
 
@@ -132,13 +142,13 @@ def steady_case() -> CheckCase:
 
     fields = ("pressure_total", "flow", "pressure_static")
 
-    def solve(parameters, problem):
+    def solve(parameters: Fields, problem: SteadyProblem) -> Fields:
         found = solve_steady(_with(problem, places, parameters), throw=False)
         return {name: getattr(found, name) for name in fields}
 
     start: Any = reference_steady(problem)
 
-    def reference(parameters):
+    def reference(parameters: _Tensors) -> _Tensors:
         lesion = dataclasses.replace(
             start.network.lesion, diameter_reduction=parameters["diameter reduction"]
         )
@@ -204,7 +214,7 @@ def transient_case(
         places["diameter reduction"] = lambda p: p.network.lesion.diameter_reduction
     fields = ("pressure_static", "flow", "area")
 
-    def run(parameters, problem):
+    def run(parameters: Fields, problem: Flow1DProblem) -> Fields:
         found = solve_flow1d(
             _with(problem, places, parameters), points=points, samples=samples, throw=False
         )
@@ -213,7 +223,7 @@ def transient_case(
     start: Any = reference_flow1d(problem)
     at = reference_points(points)
 
-    def reference(parameters):
+    def reference(parameters: _Tensors) -> _Tensors:
         network = _replaced(start.network, radius=parameters["radius"])
         if "diameter reduction" in parameters:
             lesion = dataclasses.replace(
@@ -308,7 +318,7 @@ def darcy_case(n_cells: float = 1e4) -> CheckCase:
         "source": jnp.asarray(0.02 * volume * rng.uniform(0.5, 1.5, volume.size)),
     }
 
-    def solve(parameters, bound):
+    def solve(parameters: Fields, bound: tuple[AbstractDarcyMesh, AbstractDarcySolver]) -> Fields:
         mesh, method = bound
         conduction = mesh.transmissibility(parameters["permeability"])
         operator = darcy_operator(mesh.graph, conduction, parameters["sink"])
@@ -317,7 +327,7 @@ def darcy_case(n_cells: float = 1e4) -> CheckCase:
 
     raw = reference_mesh(wall)
 
-    def reference(parameters):
+    def reference(parameters: _Tensors) -> _Tensors:
         conduction = torch_darcy.assemble(raw, parameters["permeability"])
         found = solve_by_torch(raw.edge, conduction, parameters["sink"], parameters["source"])
         return {"pressure_tissue": found.pressure_tissue}
@@ -355,7 +365,7 @@ def coupled_case(case: Case | None = None, folder: Path = Path()) -> CheckCase:
     kept = {name: place for name, place in places.items() if name in parameters}
     names = ("pressure_total", "flow", "terminal_flow", "pressure_tissue", "mbf")
 
-    def solve(parameters, bound):
+    def solve(parameters: Fields, bound: tuple[PerfusionProblem, AbstractDarcySolver]) -> Fields:
         problem, method = bound
         permeability = parameters["permeability"] * problem.microcirculation.permeability
         problem = eqx.tree_at(
@@ -368,8 +378,8 @@ def coupled_case(case: Case | None = None, folder: Path = Path()) -> CheckCase:
 
     start: Any = reference_perfusion(problem, prepared.heart.mesh)
 
-    def reference(parameters):
-        given = {name: parameters.get(name) for name in places}
+    def reference(parameters: _Tensors) -> _Tensors:
+        given: Any = {name: parameters.get(name) for name in places}
         network = _replaced(start.network, radius=given["radius"])
         if start.network.lesion is not None:
             lesion = _replaced(start.network.lesion, diameter_reduction=given["diameter reduction"])
@@ -438,7 +448,7 @@ def gnn_case(kind: str = "flux_multigrid", n_tets: float = 5e3) -> CheckCase:
         "source": wall.problem.source,
     }
 
-    def solve(parameters, bound):
+    def solve(parameters: Fields, bound: tuple[DarcyGraph, AbstractDarcySolver]) -> Fields:
         graph, solver = bound
         solver = dataclasses.replace(solver, network=unravel(parameters["weights"]))
         operator = darcy_operator(graph, parameters["transmissibility"], parameters["sink"])
@@ -452,7 +462,7 @@ def gnn_case(kind: str = "flux_multigrid", n_tets: float = 5e3) -> CheckCase:
     edge = torch.tensor(np.asarray(operator.graph.edge), dtype=torch.int64)
     solving = _Solving(copied)
 
-    def reference(parameters):
+    def reference(parameters: _Tensors) -> _Tensors:
         parts = parameters["weights"].split([size for *_, size in shapes])
         named = {
             f"network.{name}": part.reshape(shape)
@@ -478,11 +488,18 @@ def _ordered(network: Any) -> list[tuple[str, torch.nn.Parameter]]:
 class _Solving(torch.nn.Module):
     """A solve as a module, so that torch can put other weights in for a call."""
 
-    def __init__(self, network: torch.nn.Module):
+    def __init__(self, network: torch.nn.Module) -> None:
         super().__init__()
         self.network: Any = network
 
-    def forward(self, raw, edge, transmissibility, sink, source) -> torch.Tensor:
+    def forward(
+        self,
+        raw: Any,
+        edge: torch.Tensor,
+        transmissibility: torch.Tensor,
+        sink: torch.Tensor,
+        source: torch.Tensor,
+    ) -> torch.Tensor:
         if raw is None:
             return self.network(edge, transmissibility, sink, source)
         from .reference.graph import solve_flux

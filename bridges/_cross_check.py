@@ -35,6 +35,7 @@ _TRUST = 1e-3
 _NOTHING = 1e-14
 
 Parameters = Mapping[str, Array | np.ndarray]
+_Quantity = Callable[[Any, Any], Array]
 
 
 @dataclass(frozen=True)
@@ -258,7 +259,9 @@ def _scale(value: np.ndarray) -> np.ndarray:
     return np.where(value != 0, value, largest if largest > 0 else 1.0)
 
 
-def _directions(rng, given: dict[str, np.ndarray], number: int) -> list[dict[str, Any]]:
+def _directions(
+    rng: np.random.Generator, given: dict[str, np.ndarray], number: int
+) -> list[dict[str, Any]]:
     """Orthonormal, so that no two say the same; times √n, so that entries are near one."""
     # A conductance of zero moved to both sides would be negative on one.
     moves = np.concatenate([value.ravel() != 0 for value in given.values()])
@@ -298,7 +301,14 @@ def _along(gradient: dict[str, np.ndarray], each: list[dict[str, Any]]) -> list[
     return [float(sum(np.sum(gradient[k] * d[k]) for k in gradient)) for d in each]
 
 
-def _adjoint(quantity, given, bound, scale, each, seconds_value) -> Way:
+def _adjoint(
+    quantity: _Quantity,
+    given: dict[str, Array],
+    bound: Any,
+    scale: dict[str, np.ndarray],
+    each: list[dict[str, np.ndarray]],
+    seconds_value: float,
+) -> Way:
     run, seconds, megabytes = _compiled(jax.value_and_grad(quantity), given, bound)
     value, gradient = run(given, bound)
     relative = {key: np.asarray(np.asarray(gradient[key]) * scale[key]) for key in given}
@@ -307,10 +317,18 @@ def _adjoint(quantity, given, bound, scale, each, seconds_value) -> Way:
     )
 
 
-def _forward(quantity, given, bound, tangents, seconds_value) -> Way:
+def _forward(
+    quantity: _Quantity,
+    given: dict[str, Array],
+    bound: Any,
+    tangents: list[dict[str, Array]],
+    seconds_value: float,
+) -> Way:
     """One tangent at a time: as many as there are, memory is that of one."""
 
-    def jvp(given, tangent, bound):
+    def jvp(
+        given: dict[str, Array], tangent: dict[str, Array], bound: Any
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
         return jax.jvp(lambda x: quantity(x, bound), (given,), (tangent,))
 
     run, seconds, megabytes = _compiled(jvp, given, tangents[0], bound)
@@ -322,13 +340,18 @@ def _forward(quantity, given, bound, tangents, seconds_value) -> Way:
     )  # fmt: skip
 
 
-def _torch(reference, given, scale, each) -> Way:
+def _torch(
+    reference: Callable[[dict[str, torch.Tensor]], torch.Tensor],
+    given: dict[str, Array],
+    scale: dict[str, np.ndarray],
+    each: list[dict[str, np.ndarray]],
+) -> Way:
     tensors = {key: jax_to_torch(value).cpu().requires_grad_() for key, value in given.items()}
     with torch.no_grad():
         seconds_value = _least(lambda: reference(tensors))
     held: dict[int, int] = {}
 
-    def keep(tensor):
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
         held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
@@ -360,10 +383,16 @@ def _least(run: Callable[[], Any]) -> float:
     return min(taken)
 
 
-def _differences(run, given, bound, tangents, seconds_value) -> Way:
+def _differences(
+    run: _Quantity,
+    given: dict[str, Array],
+    bound: Any,
+    tangents: list[dict[str, Array]],
+    seconds_value: float,
+) -> Way:
     start = time.perf_counter()
 
-    def central(tangent, step):
+    def central(tangent: dict[str, Array], step: float) -> float:
         moved = lambda sign: {k: given[k] + sign * step * tangent[k] for k in given}
         return (float(run(moved(1.0), bound)) - float(run(moved(-1.0), bound))) / (2.0 * step)
 

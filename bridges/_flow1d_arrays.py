@@ -3,10 +3,11 @@
 import dataclasses
 
 import torch
+from jaxtyping import Array
 
 from jaxperf._misc import InputError
 from jaxperf.flow1d import Flow1DProblem, SavePoints
-from jaxperf.network import AbstractBoundary, Fed, Held, Waveform
+from jaxperf.network import AbstractBoundary, Fed, Held, JointDrain, Waveform
 
 from ._steady_arrays import reference_blood, reference_network, reference_wall, to_tensor
 from .reference import _flow1d as flow1d, _flow1d_problem as described
@@ -51,7 +52,7 @@ def _waveform(waveform: Waveform) -> described.Waveform:
     return described.Waveform(to_tensor(waveform.time), to_tensor(waveform.value))
 
 
-def _or_constant(value) -> described.Waveform:
+def _or_constant(value: Array | Waveform) -> described.Waveform:
     if isinstance(value, Waveform):
         return _waveform(value)
     values = to_tensor(value)
@@ -66,7 +67,7 @@ def _condition(condition: AbstractBoundary) -> described.Condition:
         return described.FlowWaveform(node, _or_constant(form.flow))
     # The reference knows outer pressure in the second of two compartments only.
     if (
-        form.is_joint
+        isinstance(form.sink, JointDrain)
         or len(form.compliance) > 2
         or any(w is not None for w in form.pressure_outer[:1])
     ):

@@ -22,7 +22,7 @@ class _Program:
     that stays in JAX and is given to the program as an argument, not built into it.
     """
 
-    def __init__(self, function: Callable[..., tuple[Array, ...]], bound: Any):
+    def __init__(self, function: Callable[..., tuple[Array, ...]], bound: Any) -> None:
         self.function, self.bound = function, bound
         self.run = eqx.filter_jit(function)
         self.batched = functools.cache(self._batched)
@@ -46,8 +46,8 @@ class _Program:
         respect to the arguments that move."""
         n = len(moves)
 
-        def pullback(bound, *arrays):
-            def of_moving(*moving):
+        def pullback(bound: Any, *arrays: Array) -> tuple[Array, ...]:
+            def of_moving(*moving: Array) -> tuple[Array, ...]:
                 following = iter(moving)
                 full = [next(following) if m else a for m, a in zip(moves, arrays, strict=False)]
                 found = self.function(bound, *full)
@@ -63,12 +63,12 @@ class _Apply(torch.autograd.Function):
     """A program on tensors. Its backward pass is a program on tensors too, and so on."""
 
     @staticmethod
-    def forward(program: _Program, *tensors: torch.Tensor):
+    def forward(program: _Program, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         arrays = [torch_to_jax(t.detach().resolve_conj().contiguous()) for t in tensors]
         return tuple(jax_to_torch(a) for a in program(arrays))
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
         program, *tensors = inputs
         ctx.program = program
         ctx.answers = tuple(t.is_floating_point() or t.is_complex() for t in output)
@@ -78,7 +78,7 @@ class _Apply(torch.autograd.Function):
         ctx.save_for_backward(*tensors)
 
     @staticmethod
-    def backward(ctx, *cotangents):
+    def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         tensors = ctx.saved_tensors
         moves = ctx.needs_input_grad[1:]
         # torch's gradients by complex numbers are the conjugates of JAX's.
@@ -87,7 +87,9 @@ class _Apply(torch.autograd.Function):
         return None, *(next(found).conj() if moving else None for moving in moves)
 
     @staticmethod
-    def vmap(info, in_dims, program, *tensors):
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], program: _Program, *tensors: torch.Tensor
+    ) -> tuple[tuple[torch.Tensor, ...], tuple[int, ...]]:
         del info
         found = _Apply.apply(program.batched(tuple(in_dims[1:])), *tensors)
         return found, tuple(0 for _ in found)
@@ -132,7 +134,7 @@ def jax_as_torch(function: Callable[..., Any], *bound: Any) -> Callable[..., Any
 
     @functools.cache
     def program(inputs: Any) -> _Program:
-        def flat(bound, *arrays):
+        def flat(bound: tuple[Any, ...], *arrays: Array) -> tuple[Array, ...]:
             found = function(*bound, *jax.tree.unflatten(inputs, arrays))
             leaves, answered[inputs, _kinds(arrays)] = jax.tree.flatten(found)
             return tuple(jnp.asarray(leaf) for leaf in leaves)

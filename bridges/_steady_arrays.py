@@ -2,9 +2,11 @@
 
 import jax.numpy as jnp
 import torch
+from jaxtyping import Array
 
+from jaxperf._custom_types import ParameterLike
 from jaxperf._misc import InputError
-from jaxperf.network import AbstractBoundary, Fed, Held, VascularNetwork, Waveform
+from jaxperf.network import AbstractBoundary, Fed, Held, JointDrain, VascularNetwork, Waveform
 from jaxperf.steady import SteadyProblem
 from jaxperf.vessel import (
     AbstractStiffness,
@@ -24,7 +26,7 @@ from ._dlpack import jax_to_torch
 from .reference import _laws as laws, _steady as steady
 
 
-def to_tensor(value) -> torch.Tensor:
+def to_tensor(value: ParameterLike) -> torch.Tensor:
     """A tensor of an array, on the CPU; whole numbers as int64, which torch takes as indices."""
     tensor = jax_to_torch(jnp.asarray(value)).cpu()
     return tensor if tensor.is_floating_point() else tensor.to(torch.int64)
@@ -109,7 +111,7 @@ def reference_boundary(boundary: tuple[AbstractBoundary, ...]) -> steady.SteadyB
         elif isinstance(form, Fed):
             fed.append((node, _mean(form.flow)))
         else:
-            if form.is_joint:
+            if isinstance(form.sink, JointDrain):
                 raise _unknown(condition.kind, "a boundary condition of steady flow")
             resistance = torch.stack([to_tensor(r) for r in form.resistance]).sum(dim=0)
             outlet.append((node, resistance, to_tensor(form.sink)))
@@ -120,7 +122,7 @@ def reference_boundary(boundary: tuple[AbstractBoundary, ...]) -> steady.SteadyB
     return steady.SteadyBoundary(*merged[0], *merged[1], *merged[2])
 
 
-def _mean(value) -> torch.Tensor:
+def _mean(value: Array | Waveform) -> torch.Tensor:
     if not isinstance(value, Waveform):
         return to_tensor(value)
     return steady.cycle_mean(*(to_tensor(v) for v in (value.time, value.value, value.period)))

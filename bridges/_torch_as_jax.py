@@ -4,7 +4,7 @@ import contextlib
 import copy
 import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -36,7 +36,7 @@ class _Call:
 
     def __init__(
         self, function: Callable[..., _Answer], lock: threading.Lock, device: torch.device
-    ):
+    ) -> None:
         self.function, self.lock, self.device = function, lock, device
         self.results = functools.cache(self._results)
         self.host = functools.cache(self._host)
@@ -72,7 +72,7 @@ class _Call:
         return tuple(kind(t) for t in found), structure
 
     @contextlib.contextmanager
-    def _alone(self):
+    def _alone(self) -> Iterator[None]:
         """One thread at a time, as the module is written: autocast would change its types."""
         with self.lock, torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             yield
@@ -82,7 +82,7 @@ class _Call:
         thread that it runs on."""
         promised, structure = self.results(kinds)
 
-        def host(context, out, *buffers):
+        def host(context: Any, out: Sequence[Any], *buffers: Any) -> None:
             into = [torch.from_dlpack(buffer) for buffer in out]
             given = [torch.from_dlpack(buffer) for buffer in buffers]
             # Axes that vmap put in front: of one, or as many as cases.
@@ -102,7 +102,7 @@ class _Call:
         """Of n arguments and cotangents of the answers that are no integers, the gradients with
         respect to the arguments that move."""
 
-        def pullback(*tensors):
+        def pullback(*tensors: torch.Tensor) -> _Answer:
             twice = torch.is_grad_enabled()
             with torch.enable_grad():
                 given = [
@@ -133,7 +133,9 @@ def _case(tensor: torch.Tensor, case: tuple[int, ...]) -> torch.Tensor:
     return tensor[tuple(k if size > 1 else 0 for k, size in zip(case, tensor.shape, strict=False))]
 
 
-def _check(found: _Tensors, containers: Any, promised, structure) -> None:
+def _check(
+    found: _Tensors, containers: Any, promised: Sequence[jax.ShapeDtypeStruct], structure: Any
+) -> None:
     """What a module answers must follow from shapes and types: XLA has made room for it."""
     kinds = lambda parts: [(tuple(p.shape), str(p.dtype).removeprefix("torch.")) for p in parts]
     if containers != structure or kinds(found) != kinds(promised):
@@ -165,11 +167,13 @@ def _apply(call: _Call, *arguments: Array) -> tuple[Array, ...]:
     return buffer_callback(host, call.results(kinds)[0], vmap_method="expand_dims")(*arguments)
 
 
-def _forward(call: _Call, *arguments: Array):
+def _forward(call: _Call, *arguments: Array) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
     return _apply(call, *arguments), arguments
 
 
-def _backward(call: _Call, arguments, cotangents):
+def _backward(
+    call: _Call, arguments: tuple[Array, ...], cotangents: tuple[Array | np.ndarray, ...]
+) -> tuple[Array | None, ...]:
     moves = tuple(_is_real(a) for a in arguments)
     answers = tuple(_is_real(r) for r in call.results(_kinds(arguments))[0])
     # torch's gradients by complex numbers are the conjugates of JAX's.
@@ -186,7 +190,7 @@ _apply.defvjp(_forward, _backward)
 class _Wrapped:
     """A module, and the calls of it by the structure of their inputs; equal to itself only."""
 
-    def __init__(self, module: Callable, names: tuple[str, ...]):
+    def __init__(self, module: Callable, names: tuple[str, ...]) -> None:
         is_module = isinstance(module, torch.nn.Module)
         # A copy of its own: parameters are replaced for the length of a call.
         self.module, self.names = copy.deepcopy(module) if is_module else module, names
@@ -199,7 +203,7 @@ class _Wrapped:
         self.call = functools.cache(self._call)
 
     def _call(self, inputs: Any) -> _Call:
-        def function(*flat):
+        def function(*flat: torch.Tensor) -> tuple[Sequence[Any], Any]:
             parameters = dict(zip(self.names, flat, strict=False))
             given = jax.tree.unflatten(inputs, flat[len(self.names) :])
             if isinstance(self.module, torch.nn.Module):

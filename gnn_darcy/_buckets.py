@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._plan import FluxPlan, LevelPlan, MatrixByEntries, Products
+from ._plan import AbstractMatrix, FluxPlan, LevelPlan, MatrixByEntries, Products
 
 # From one bucket to the next.
 _GROWTH = 1.5
@@ -80,7 +80,9 @@ def padded_case(
     )
 
 
-def _padded_level(level: LevelPlan, sizes: tuple[int, ...], n_coarse: int, n_coarse_edges: int):
+def _padded_level(
+    level: LevelPlan, sizes: tuple[int, ...], n_coarse: int, n_coarse_edges: int
+) -> LevelPlan:
     """Padding is one more control volume, one more aggregate, and an entry of zero in each list."""
     n, e, q, ap, t_first, t_second = sizes
     receivers, e_live = level.entry_of_edge, level.edge.shape[0]
@@ -108,7 +110,9 @@ def _padded_level(level: LevelPlan, sizes: tuple[int, ...], n_coarse: int, n_coa
     )
 
 
-def _padded_matrix(matrix, size: int, n_rows: int, n_columns: int, nothing: int):
+def _padded_matrix(
+    matrix: AbstractMatrix, size: int, n_rows: int, n_columns: int, nothing: int
+) -> MatrixByEntries:
     assert isinstance(matrix, MatrixByEntries)
     return MatrixByEntries(
         _pad(matrix.row, size, n_rows - 1),
@@ -118,7 +122,9 @@ def _padded_matrix(matrix, size: int, n_rows: int, n_columns: int, nothing: int)
     )
 
 
-def _padded_products(products: Products, size: int, nothing: tuple[int, int], n_out: int):
+def _padded_products(
+    products: Products, size: int, nothing: tuple[int, int], n_out: int
+) -> Products:
     return Products(
         _pad(products.first, size, nothing[0]),
         _pad(products.second, size, nothing[1]),

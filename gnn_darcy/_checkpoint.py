@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import equinox as eqx
 
@@ -73,7 +73,7 @@ def _read(path: Path, kind: str) -> tuple[dict[str, Any], bytes]:
     return header, leaves
 
 
-def _refuse(path: Path, what: str, expected: str):
+def _refuse(path: Path, what: str, expected: str) -> NoReturn:
     raise InputError(
         what,
         where=str(path),

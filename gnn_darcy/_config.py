@@ -1,7 +1,7 @@
 """The configuration of a training run."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -50,7 +50,7 @@ def read_config(path: Path) -> TrainConfig:
     **Errors:** `InputError` naming the file, and the key where one is wrong.
     """
 
-    def refuse(what: str, fix: str):
+    def refuse(what: str, fix: str) -> NoReturn:
         raise InputError(what, where=str(path), expected="a training configuration", fix=fix)
 
     if not path.is_file():

@@ -62,7 +62,7 @@ def _times(diagonal: Array, x: Array) -> Array:
     return diagonal.reshape(diagonal.shape + (1,) * (x.ndim - 1)) * x
 
 
-def _apart(matrix: AbstractMatrix, weight, x: Array) -> Array:
+def _apart(matrix: AbstractMatrix, weight: object, x: Array) -> Array:
     """The product, on rows kept from fusing with what makes x."""
     if isinstance(matrix, MatrixByRows):
         return fenced(matrix.pattern.rows, eqx.Partial(matrix.product, weight), x)
@@ -139,7 +139,9 @@ def _inverse(matrix: Float[Array, "m m"]) -> Float[Array, "m m"]:
 
 
 @_inverse.defjvp
-def _inverse_jvp(primals, tangents):
+def _inverse_jvp(
+    primals: tuple[Float[Array, "m m"]], tangents: tuple[Float[Array, "m m"]]
+) -> tuple[Float[Array, "m m"], Float[Array, "m m"]]:
     (matrix,), (change,) = primals, tangents
     inverse = _inverse(matrix)
     times = lambda a, b: jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

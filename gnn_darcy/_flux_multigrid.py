@@ -84,7 +84,7 @@ class FluxMultigrid(AbstractDarcySolver):
     max_steps: int = eqx.field(static=True, default=500)
     dtype: Any = eqx.field(static=True, default=jnp.float32)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if self.mode not in ("exact", "few", "surrogate"):
             raise ValueError(f"the mode is {self.mode!r}; expected exact, few or surrogate")
         if self.cycles < 0 or self.max_steps < 1:
@@ -171,13 +171,17 @@ def _contraction(state: FluxState, start: Float[Array, " c"]) -> Float[Array, ""
     return jnp.where(sound, jnp.maximum(1.0 - smallest, 0.0), 1.0).astype(start.dtype)
 
 
-def conjugate_gradients(product: Linear, precondition: Linear, right: Array, steps: int):
+def conjugate_gradients(
+    product: Linear, precondition: Linear, right: Array, steps: int
+) -> tuple[Float[Array, " c"], Float[Array, " k"], Float[Array, " k"]]:
     """So many preconditioned conjugate gradients from zero: x, and their α and β.
 
     Where nothing is left to do, nothing moves, and α is said to be 1 and β 0.
     """
 
-    def step(carry, _):
+    def step(
+        carry: tuple[Array, Array, Array, Array], _: None
+    ) -> tuple[tuple[Array, Array, Array, Array], tuple[Array, Array]]:
         x, r, direction, rz = carry
         image = product(direction)
         curvature = jnp.vdot(direction, image)
@@ -210,7 +214,9 @@ def _chebyshev(state: FluxState, source: Array, steps: int) -> Array:
 
     sigma = middle / half
 
-    def step(carry, _):
+    def step(
+        carry: tuple[Array, Array, Array, Array], _: None
+    ) -> tuple[tuple[Array, Array, Array, Array], None]:
         x, r, move, rho = carry
         x, r = x + move, r - state.operator(move)
         after = 1.0 / (2.0 * sigma - rho)

@@ -42,7 +42,7 @@ class FluxNetwork(eqx.Module):
     node_reading: eqx.nn.Linear
     edge_reading: eqx.nn.Linear
 
-    def __init__(self, hidden: int, n_messages: int, *, key: PRNGKeyArray):
+    def __init__(self, hidden: int, n_messages: int, *, key: PRNGKeyArray) -> None:
         keys = iter(jax.random.split(key, 4 + 2 * n_messages))
 
         def mlp(n_in: int) -> MLP:
@@ -95,7 +95,9 @@ class FluxNetwork(eqx.Module):
         return graph
 
 
-def _features(plan: LevelPlan, transmissibility, sink, depth: int) -> jraph.GraphsTuple:
+def _features(
+    plan: LevelPlan, transmissibility: Float[Array, " e"], sink: Float[Array, " n"], depth: int
+) -> jraph.GraphsTuple:
     """Directed edges, first those that arrive at the first end of each edge."""
     diagonal = diagonal_of(plan, transmissibility, sink)
     first, second = plan.edge[:, 0], plan.edge[:, 1]
@@ -126,7 +128,12 @@ def plan_sum(plan: LevelPlan, value: Float[Array, " e"]) -> Float[Array, " n"]:
     return diagonal_of(plan, value, jnp.zeros(plan.n, value.dtype))
 
 
-def _prolongation(plan: LevelPlan, transmissibility, node, edge) -> Float[Array, " p"]:
+def _prolongation(
+    plan: LevelPlan,
+    transmissibility: Float[Array, " e"],
+    node: Float[Array, " n"],
+    edge: Float[Array, " d"],
+) -> Float[Array, " p"]:
     """A row moves by a share ω_i to the aggregates of its neighbours, by their conductances.
 
     What couples negatively has no part in it, so that all entries are positive; rows sum to one.

@@ -13,7 +13,7 @@ class MLP(eqx.Module):
 
     layers: tuple[eqx.nn.Linear, eqx.nn.Linear]
 
-    def __init__(self, n_in: int, n_out: int, hidden: int, *, key: PRNGKeyArray):
+    def __init__(self, n_in: int, n_out: int, hidden: int, *, key: PRNGKeyArray) -> None:
         first, second = jax.random.split(key)
         self.layers = (
             eqx.nn.Linear(n_in, hidden, key=first),

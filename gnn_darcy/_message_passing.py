@@ -41,7 +41,7 @@ class MessagePassingNetwork(eqx.Module):
     node_update: tuple[MLP, ...]
     decoder: MLP
 
-    def __init__(self, hidden: int, n_messages: int, *, key: PRNGKeyArray):
+    def __init__(self, hidden: int, n_messages: int, *, key: PRNGKeyArray) -> None:
         keys = iter(jax.random.split(key, 3 + 2 * n_messages))
 
         def mlp(n_in: int, n_out: int) -> MLP:

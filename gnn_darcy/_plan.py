@@ -25,6 +25,10 @@ from ._aggregate import aggregates, rank, rank_of_voxels
 
 # The types of SciPy's sparse arrays know neither shape nor operators.
 _Sparse: TypeAlias = Any
+# Where each row of a sparse matrix starts, and the columns of its entries.
+_Rows: TypeAlias = tuple[Int[np.ndarray, " _"], Int[np.ndarray, " _"]]
+# Of every product: its factors and the entry that it adds to.
+_Found: TypeAlias = tuple[Int[np.ndarray, " t"], ...]
 
 # Of the zero network: how far a control volume's row of P moves from its own aggregate to those
 # of its neighbours.
@@ -58,10 +62,12 @@ class MatrixByRows(AbstractMatrix):
 
     pattern: Pattern
 
-    def weights(self, value):
+    def weights(self, value: Float[Array, " v"]) -> tuple[Float[Array, "_ _"], ...]:
         return self.pattern.weights(value)
 
-    def product(self, weight, x):
+    def product(
+        self, weight: tuple[Float[Array, "_ _"], ...], x: Float[Array, " m *b"]
+    ) -> Float[Array, " n *b"]:
         return self.pattern.rows.product(weight, x)
 
 
@@ -73,10 +79,12 @@ class MatrixByEntries(AbstractMatrix):
     entry: Int[Array, " q"]
     n_rows: int = eqx.field(static=True)
 
-    def weights(self, value):
+    def weights(self, value: Float[Array, " v"]) -> Float[Array, " q"]:
         return value[self.entry]
 
-    def product(self, weight, x):
+    def product(
+        self, weight: Float[Array, " q"], x: Float[Array, " m *b"]
+    ) -> Float[Array, " n *b"]:
         part = weight.reshape(weight.shape + (1,) * (x.ndim - 1)) * x[self.column]
         return jax.ops.segment_sum(part, self.row, self.n_rows)
 
@@ -179,13 +187,22 @@ def build_plan(
     )
 
 
-def _coupling(edge, value, n):
+def _coupling(
+    edge: Int[np.ndarray, "e 2"], value: Float[np.ndarray, " e"], n: int
+) -> Float[np.ndarray, " e"]:
     diagonal = np.bincount(edge.ravel(), weights=np.repeat(value, 2), minlength=n)
     size = np.sqrt(np.abs(diagonal[edge[:, 0]] * diagonal[edge[:, 1]]))
     return np.divide(value, size, out=np.zeros_like(value), where=size > 0)
 
 
-def _level(edge, value, aggregate, root, n: int, by_rows: bool):
+def _level(
+    edge: Int[np.ndarray, "e 2"],
+    value: Float[np.ndarray, " e"],
+    aggregate: Int[np.ndarray, " n"],
+    root: Int[np.ndarray, " m"],
+    n: int,
+    by_rows: bool,
+) -> tuple[LevelPlan, Int[np.ndarray, "f 2"], Float[np.ndarray, " f"]]:
     """The level with the coarse edges, and their transmissibilities by the zero network's P."""
     n_edges, n_coarse = len(edge), len(root)
     receiver = np.concatenate([edge[:, 0], edge[:, 1]])
@@ -247,7 +264,13 @@ def _level(edge, value, aggregate, root, n: int, by_rows: bool):
     return level, coarse_edge.astype(np.int64), -made
 
 
-def _zero_network(receiver, value, entry, n: int, n_entries: int):
+def _zero_network(
+    receiver: Int[np.ndarray, " d"],
+    value: Float[np.ndarray, " e"],
+    entry: Int[np.ndarray, " q"],
+    n: int,
+    n_entries: int,
+) -> Float[np.ndarray, " p"]:
     """P where all couplings towards a control volume count by their transmissibility."""
     conducting = np.maximum(np.tile(value, 2), 0.0)
     total = np.bincount(receiver, weights=conducting, minlength=n)
@@ -258,21 +281,26 @@ def _zero_network(receiver, value, entry, n: int, n_entries: int):
     return np.bincount(entry, weights=np.concatenate([share, own]), minlength=n_entries)
 
 
-def _products(found, n_out: int) -> Products:
+def _products(found: _Found, n_out: int) -> Products:
     first, second, target = (jnp.asarray(x, jnp.int32) for x in found)
     return Products(first, second, target, n_out)
 
 
-def _by_entries(row, column, entry, n: int) -> MatrixByEntries:
-    row, column, entry = (jnp.asarray(x, jnp.int32) for x in (row, column, entry))
-    return MatrixByEntries(row, column, entry, n)
+def _by_entries(
+    row: Int[np.ndarray, " q"], column: Int[np.ndarray, " q"], entry: Int[np.ndarray, " q"], n: int
+) -> MatrixByEntries:
+    return MatrixByEntries(*(jnp.asarray(x, jnp.int32) for x in (row, column, entry)), n_rows=n)
 
 
-def _by_rows(row, column, entry, n: int) -> MatrixByRows:
+def _by_rows(
+    row: Int[np.ndarray, " q"], column: Int[np.ndarray, " q"], entry: Int[np.ndarray, " q"], n: int
+) -> MatrixByRows:
     return MatrixByRows(build_pattern(row, column, entry, n))
 
 
-def _products_first(a, a_entry, p, ap, n_coarse: int):
+def _products_first(
+    a: _Rows, a_entry: Int[np.ndarray, " q"], p: _Rows, ap: _Rows, n_coarse: int
+) -> _Found:
     """(value of A, entry of P, entry of A P) for every product in A P; matrices by rows."""
     total = int(np.diff(p[0])[a[1]].sum())
     found = tuple(np.empty(total, np.int32) for _ in range(3))
@@ -280,7 +308,7 @@ def _products_first(a, a_entry, p, ap, n_coarse: int):
     return found
 
 
-def _products_second(t, t_entry, ap, coarse):
+def _products_second(t: _Rows, t_entry: Int[np.ndarray, " q"], ap: _Rows, coarse: _Rows) -> _Found:
     """(entry of P, entry of A P, coarse edge) for every product above the diagonal of PᵀA P.
 
     **Arguments:** by rows: `t`, Pᵀ, with `t_entry`, which entry of P each of its entries is; A P;

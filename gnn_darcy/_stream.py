@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float
+from jaxtyping import Array, Float
 from scipy.sparse.linalg import splu
 
 from jaxperf._misc import InputError
@@ -16,6 +16,7 @@ from ._buckets import bucket_of, padded_case, PaddedCase, plan_sizes
 from ._config import TrainConfig
 from ._data import DarcyCase, sample_case
 from ._flux_multigrid import flux_plan
+from ._plan import FluxPlan
 
 # Room in a kind's first bucket over the case that is its measure.
 _ROOM = 1.15
@@ -31,7 +32,7 @@ class Stream:
     stopped goes on with the same cases. **Errors:** those of the data, when a case is taken.
     """
 
-    def __init__(self, config: TrainConfig):
+    def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self._profiles: dict[str, tuple[int, ...]] = {}
         for kind in ("tet", "voxel"):
@@ -94,7 +95,11 @@ def case_kind(config: TrainConfig, number: int) -> str:
     return "voxel" if drawn < config.voxel_share else "tet"
 
 
-def _made(config: TrainConfig, number: int, kind: Any, *, middle: bool = False):
+def _made(
+    config: TrainConfig, number: int, kind: Any, *, middle: bool = False
+) -> tuple[
+    tuple[FluxPlan, Float[Array, " e"], Float[Array, " n"], Float[Array, " n"]], tuple[int, ...]
+]:
     """Plan, transmissibilities, sinks and source, all scaled to one; and the plan's sizes."""
     low, high = config.ranges.tetrahedra
     size = float(np.sqrt(low * high)) if middle else None

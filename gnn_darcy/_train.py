@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxperf._misc import InputError
 from jaxperf._versions import versions
@@ -120,8 +120,10 @@ def train(
     record |= {"config": asked, "versions": versions(), "device": str(jax.devices()[0])}
 
     @eqx.filter_jit
-    def step_once(network, state, batch, key):
-        def loss(network):
+    def step_once(
+        network: eqx.Module, state: PyTree, batch: PaddedCase, key: PRNGKeyArray
+    ) -> tuple[eqx.Module, PyTree, Float[Array, ""]]:
+        def loss(network: eqx.Module) -> Float[Array, ""]:
             keys = jax.random.split(key, config.batch)
             return jnp.mean(jax.vmap(lambda c, k: kind.loss(network, c, k))(batch, keys))
 
@@ -182,11 +184,15 @@ def _judged(run: _Run, record: dict[str, Any], error: float) -> _Run:
 
 
 @eqx.filter_jit
-def _found(answer, network, case: PaddedCase) -> Array:
+def _found(
+    answer: Callable[[eqx.Module, PaddedCase], Array], network: eqx.Module, case: PaddedCase
+) -> Array:
     return answer(network, case)
 
 
-def _errors(kind: Kind, network, held_out) -> list[float]:
+def _errors(
+    kind: Kind, network: eqx.Module, held_out: list[tuple[PaddedCase, Float[np.ndarray, " _"]]]
+) -> list[float]:
     """Relative L2 errors of the pressure in held-out cases."""
     return [
         relative_l2(np.asarray(_found(kind.answer, network, case)), exact)

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 # Bytes of compiled programs that are kept; those not used for longest go first.
 _LARGEST = 2 * 1024**3
@@ -92,7 +93,14 @@ def _say_once_of_unusable_entries(folder: Path, say: Callable[[str], None]) -> N
     """JAX warns of every such entry by the name of its program; one line for all is enough."""
     shown, said = warnings.showwarning, False
 
-    def show(message, category, filename, lineno, file=None, line=None):
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
         nonlocal said
         if not str(message).startswith(_UNUSABLE):
             shown(message, category, filename, lineno, file, line)

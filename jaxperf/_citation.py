@@ -264,7 +264,15 @@ def bibtex(*objects_or_names: object) -> str:
 
 
 def citation(*objects_or_names: object) -> None:
-    """Print the BibTeX of what the given objects rest on; see [`bibtex`][]."""
+    """Print the BibTeX of what the given objects rest on; see [`bibtex`][].
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    jp.citation("Flow1DProblem")
+    ```
+    """
     print(bibtex(*objects_or_names))
 
 

@@ -24,7 +24,7 @@ def float_leaf(value: ParameterLike) -> Array:
     return as_leaf(value)
 
 
-def as_leaf(value: ParameterLike, dtype=None) -> Array:
+def as_leaf(value: ParameterLike, dtype: type | np.dtype | None = None) -> Array:
     """An array leaf from what the host computed, copied there without compiling anything.
 
     `jnp.asarray` would compile a program for every new shape. What is an array of JAX already,

@@ -18,7 +18,7 @@ class InputError(ValueError):
     - `fix`: what the user can do about it.
     """
 
-    def __init__(self, what: str, *, where: str, expected: str, fix: str):
+    def __init__(self, what: str, *, where: str, expected: str, fix: str) -> None:
         self.what, self.where, self.expected, self.fix = what, where, expected, fix
         super().__init__(f"{where}: {what}. Expected {expected}. {fix}.")
 
@@ -43,7 +43,7 @@ class NoBarePressure:
     **Arguments:** `names`, the fields that a class has in place of it.
     """
 
-    def __init__(self, *names: str):
+    def __init__(self, *names: str) -> None:
         self.names = names
 
     def __get__(self, owner: Any, kind: type) -> NoReturn:

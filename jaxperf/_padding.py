@@ -106,6 +106,18 @@ def pad_problem(problem: Any) -> Any:
     their number is one of a few.
 
     **Errors:** [`InputError`][] for what cannot be padded.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    tree = jp.anatomy.demo_tree(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[2])
+    inlet = jp.PressureBoundary(tree.roots, np.full(2, 12400.0))
+    n = len(tree.terminals)
+    outlet = jp.ResistanceOutlet(tree.terminals, np.full(n, 5e10), np.full(n, 2e3))
+    problem = jp.SteadyProblem(tree, (inlet, outlet))
+    flow = jp.cut_solution(jp.solve_steady(jp.pad_problem(problem)), problem).flow
+    ```
     """
     # The file that knows how may not have been loaded with the type: names load on first use.
     room = type(problem).__module__.rpartition(".")[0]
@@ -126,6 +138,18 @@ def cut_solution(solution: Any, problem: Any) -> Any:
     **Returns:** a solution of the same type, as if `problem` had been solved.
 
     **Errors:** [`InputError`][] for what is no solution of a padded problem.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    tree = jp.anatomy.demo_tree(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[2])
+    inlet = jp.PressureBoundary(tree.roots, np.full(2, 12400.0))
+    n = len(tree.terminals)
+    outlet = jp.ResistanceOutlet(tree.terminals, np.full(n, 5e10), np.full(n, 2e3))
+    problem = jp.SteadyProblem(tree, (inlet, outlet))
+    flow = jp.cut_solution(jp.solve_steady(jp.pad_problem(problem)), problem).flow
+    ```
     """
     _refuse(solution, "cut_solution", "a solution of steady, Darcy, coupled or transient flow")
 

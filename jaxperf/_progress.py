@@ -46,7 +46,7 @@ class _Told:
 class _Stage:
     """A stage that is running."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str) -> None:
         self.name, self.begin = name, time.perf_counter()
         # replaced as a whole, because another thread reads it
         self.told = _Told()
@@ -83,7 +83,7 @@ class Progress:
     **Arguments:** `console`: None to be silent; `every`: seconds between the lines of a stage.
     """
 
-    def __init__(self, console: Console | None = None, every: float = 10.0):
+    def __init__(self, console: Console | None = None, every: float = 10.0) -> None:
         self.console, self.every = console, every
         self.seconds: dict[str, float] = {}
         self.stages: tuple[str, ...] = ()

@@ -72,7 +72,7 @@ class SolveError(RuntimeError):
     **Arguments:** `result`, of [`RESULTS`][]; `where`, a sentence that names the vessel or place.
     """
 
-    def __init__(self, result: Any, where: str):
+    def __init__(self, result: Any, where: str) -> None:
         self.result, self.where = result, where
         super().__init__(f"{RESULTS[result]} {where}".rstrip())
 

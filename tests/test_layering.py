@@ -154,3 +154,21 @@ def test_files_and_functions_stay_short(package):
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 assert node.end_lineno - node.lineno < 90, f"{path}: {node.name}"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_argument_and_return_has_a_type(package):
+    """Of nested functions too; a lambda has no place for them."""
+    wrong = []
+    for path in _files(package):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            given += [a for a in (node.args.vararg, node.args.kwarg) if a is not None]
+            bare = [a.arg for a in given if a.annotation is None and a.arg not in ("self", "cls")]
+            bare += [] if node.returns is not None else ["return"]
+            if bare:
+                place = f"{path.relative_to(REPOSITORY)}:{node.lineno}"
+                wrong.append(f"{place}: {node.name} says no type of {', '.join(bare)}")
+    assert not wrong, "\n".join(wrong)

@@ -41,7 +41,7 @@ class VoxelMesh:
     affine: torch.Tensor
     full_tensor: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_index(self.cell_ijk, 3, "cell_ijk")
         if self.affine.shape != (4, 4):
             raise ValueError(
@@ -126,7 +126,7 @@ class TetMesh:
     point: torch.Tensor
     tet: torch.Tensor
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_index(self.tet, 4, "tet")
         if self.point.ndim != 2 or self.point.shape[1] != 3:
             raise ValueError(

@@ -2,7 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from scipy.sparse import coo_array
@@ -110,11 +110,30 @@ def _solve_free(
     return DarcySolution(pressure.reshape(shape), matrix.iterations, residual.reshape(shape[:-1]))
 
 
+@runtime_checkable
+class Matrix(Protocol):
+    """A with rows for cases, (b, c), as [`Solve`][] takes it."""
+
+    def solve(self, source: torch.Tensor) -> torch.Tensor:
+        """A⁻¹ source."""
+        ...
+
+    def differences(self, pressure: torch.Tensor) -> torch.Tensor:
+        """p_i − p_j of every edge, (b, e)."""
+        ...
+
+
 class Solve(torch.autograd.Function):
     """(b, e), (b, c), (b, c) → (b, c); `matrix` holds the same coefficients, laid out."""
 
     @staticmethod
-    def forward(ctx: Any, transmissibility, sink, source, matrix) -> torch.Tensor:
+    def forward(
+        ctx: Any,
+        transmissibility: torch.Tensor,
+        sink: torch.Tensor,
+        source: torch.Tensor,
+        matrix: Matrix,
+    ) -> torch.Tensor:
         pressure = matrix.solve(source)
         ctx.save_for_backward(transmissibility, sink, pressure)
         ctx.matrix = matrix
@@ -148,7 +167,7 @@ class _Matrix:
         sink: torch.Tensor,
         rtol: float,
         max_steps: int,
-    ):
+    ) -> None:
         n_cases, n_cells = sink.shape
         self.edge, self.shape = edge, sink.shape
         self.rtol, self.max_steps, self.iterations = rtol, max_steps, 0

@@ -7,6 +7,7 @@ steps. Between saved moments nothing is kept for the backward pass: it crosses e
 import copy
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -94,7 +95,7 @@ def _steady_start(problem: Flow1DProblem, equations: Equations) -> Flow1DState:
 class _Stepper:
     """Equal steps of the relaxed Heun method across one interval between saved moments."""
 
-    def __init__(self, equations: Equations, step: float):
+    def __init__(self, equations: Equations, step: float) -> None:
         self.equations, self.step = equations, step
         friction = equations.friction
         if equations.slot_inertia is not None:
@@ -152,13 +153,19 @@ class _Interval(torch.autograd.Function):
     """All steps of an interval as one function of the state, what drives it, and parameters."""
 
     @staticmethod
-    def forward(ctx, stepper: _Stepper, state: torch.Tensor, drive: torch.Tensor, *parameters):
+    def forward(
+        ctx: Any,
+        stepper: _Stepper,
+        state: torch.Tensor,
+        drive: torch.Tensor,
+        *parameters: torch.Tensor,
+    ) -> torch.Tensor:
         ctx.stepper = stepper
         ctx.save_for_backward(state, drive, *parameters)
         return stepper(state, drive)
 
     @staticmethod
-    def backward(ctx, *cotangents):
+    def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         again = torch.is_grad_enabled()
         asked = ctx.needs_input_grad[1:]
         with torch.enable_grad():

@@ -69,7 +69,7 @@ class Conditions:
     each ladder a *second* one besides.
     """
 
-    def __init__(self, problem: Flow1DProblem):
+    def __init__(self, problem: Flow1DProblem) -> None:
         radius, grid = problem.network.radius, problem.grid
         number = torch.full((problem.network.n_nodes,), -1).to(grid.node_network)
         real = grid.node_network >= 0
@@ -190,7 +190,7 @@ def _sum_of_series(series: list[torch.Tensor]) -> torch.Tensor:
 class Layout:
     """Which slot, face and entry of the table of ends belongs to what (whole numbers)."""
 
-    def __init__(self, grid: Grid):
+    def __init__(self, grid: Grid) -> None:
         vessel = grid.cell_vessel.cpu().numpy()
         k, v = grid.n_cells, grid.n_vessels
         slot = np.arange(k) + vessel + 1
@@ -247,7 +247,7 @@ class Equations:
     node, the first and the second compartments of outlets.
     """
 
-    def __init__(self, problem: Flow1DProblem):
+    def __init__(self, problem: Flow1DProblem) -> None:
         grid, network, blood, wall = problem.grid, problem.network, problem.blood, problem.wall
         assert isinstance(wall, ElasticWall)
         self.wall, self.grid, self.layout = wall, grid, Layout(grid)

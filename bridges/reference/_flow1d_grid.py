@@ -114,7 +114,9 @@ def make_grid(
                       node_network, network.radius.device)  # fmt: skip
 
 
-def _vessels(network: Network, condition_node: torch.Tensor, admittance: np.ndarray):
+def _vessels(
+    network: Network, condition_node: torch.Tensor, admittance: np.ndarray
+) -> tuple[list[_Vessel], list[int]]:
     """Unbranched courses between nodes, and the network's node of every node of the grid."""
     ends = network.segment_node.cpu().numpy()
     arriving: dict[int, list[int]] = {}

@@ -5,6 +5,7 @@ others padded by ends of the sign 0.
 """
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch.autograd.function import FunctionCtx
@@ -115,13 +116,15 @@ class _Pressures(torch.autograd.Function):
     """The backward pass is written in terms of the solution as a function: so is the next one."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, *values: torch.Tensor | None):
+    def forward(
+        ctx: FunctionCtx, *values: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         p, node = NodeEquations(*values).newton()  # pyright: ignore[reportArgumentType]
         ctx.save_for_backward(p, node, *values)  # pyright: ignore[reportArgumentType]
         return p, node
 
     @staticmethod
-    def backward(ctx, *cotangents):  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         of_end, of_node = cotangents
         p, node, *values = ctx.saved_tensors
         e = NodeEquations(*values)

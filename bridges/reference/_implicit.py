@@ -9,7 +9,7 @@ applied to that system is the second derivative, and so on: derivatives of every
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -51,7 +51,9 @@ class SparseFactor:
     **Errors:** `RuntimeError` for a singular matrix.
     """
 
-    def __init__(self, size: int, row: torch.Tensor, column: torch.Tensor, value: torch.Tensor):
+    def __init__(
+        self, size: int, row: torch.Tensor, column: torch.Tensor, value: torch.Tensor
+    ) -> None:
         i, j = row.cpu().numpy(), column.cpu().numpy()
         flat = value.detach().reshape(-1, value.shape[-1]).cpu().numpy().astype(np.float64)
         self._case = [_equilibrated_lu(size, i, j, entry) for entry in flat]
@@ -68,7 +70,9 @@ class SparseFactor:
         return torch.as_tensor(found).to(right).reshape(right.shape)
 
 
-def _equilibrated_lu(size: int, row: np.ndarray, column: np.ndarray, value: np.ndarray):
+def _equilibrated_lu(
+    size: int, row: np.ndarray, column: np.ndarray, value: np.ndarray
+) -> tuple[scipy.sparse.linalg.SuperLU, np.ndarray, np.ndarray]:
     of_row, of_column = np.ones(size), np.ones(size)
     for _ in range(3):
         entry = np.abs(value * of_row[row] * of_column[column])
@@ -86,7 +90,7 @@ def _equilibrated_lu(size: int, row: np.ndarray, column: np.ndarray, value: np.n
 
 
 class _Transposed:
-    def __init__(self, factor: "SparseFactor | _Transposed"):
+    def __init__(self, factor: "SparseFactor | _Transposed") -> None:
         self._factor = factor
 
     def solve(self, right: torch.Tensor, *, transposed: bool = False) -> torch.Tensor:
@@ -159,7 +163,7 @@ def with_tensors(tree: Any, tensors: list[torch.Tensor]) -> Any:
     return _with_next(tree, iter(tensors))
 
 
-def _with_next(tree, following):
+def _with_next(tree: Any, following: Iterator[torch.Tensor]) -> Any:
     changes = {}
     for field in fields(tree):
         value = getattr(tree, field.name)
@@ -190,7 +194,7 @@ def find_root(system: Any, guess: torch.Tensor, max_steps: int) -> torch.Tensor:
             return value
         factor = SparseFactor(value.shape[-1], *still.jacobian(value))
 
-    def residual(x, *tensors):
+    def residual(x: torch.Tensor, *tensors: torch.Tensor) -> torch.Tensor:
         return with_tensors(system, list(tensors)).residual(x)
 
     return _Root.apply(residual, factor, value, *parameters)  # pyright: ignore[reportReturnType]
@@ -206,7 +210,12 @@ def _alias(tensor: torch.Tensor) -> torch.Tensor:
 def _adjoint_of(residual: Callable) -> Callable:
     """Jᵀ(x, θ) λ − g as a function of λ and the parameters g, x, θ."""
 
-    def adjoint(multiplier, cotangent, x, *parameters):
+    def adjoint(
+        multiplier: torch.Tensor,
+        cotangent: torch.Tensor,
+        x: torch.Tensor,
+        *parameters: torch.Tensor,
+    ) -> torch.Tensor:
         with torch.enable_grad():
             at = _alias(x)
             (product,) = torch.autograd.grad(
@@ -221,14 +230,20 @@ class _Root(torch.autograd.Function):
     """A known root as a function of the parameters of its equations."""
 
     @staticmethod
-    def forward(ctx, residual, factor, value, *parameters):
+    def forward(
+        ctx: Any,
+        residual: Callable[..., torch.Tensor],
+        factor: SparseFactor | _Transposed,
+        value: torch.Tensor,
+        *parameters: torch.Tensor,
+    ) -> torch.Tensor:
         ctx.residual, ctx.factor = residual, factor
         value = value.clone()
         ctx.save_for_backward(value, *parameters)
         return value
 
     @staticmethod
-    def backward(ctx, *cotangents):
+    def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (cotangent,) = cotangents
         value, *parameters = ctx.saved_tensors
         multiplier = ctx.factor.solve(cotangent, transposed=True)

@@ -1,7 +1,7 @@
 """Vessels drawn as courses on a heart, with calibres from a branching law."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,12 +54,22 @@ class _Drawn:
 
 
 def smooth_course(
-    waypoint: Float[np.ndarray, "w 3"], surface, samples: int = 60
+    waypoint: Float[np.ndarray, "w 3"],
+    surface: Callable[[np.ndarray], np.ndarray],
+    samples: int = 60,
 ) -> Float[np.ndarray, "p 3"]:
     """A smooth curve through waypoints in the coordinates of a surface, mapped to space.
 
     **Arguments:** `surface`, from (p, 3) coordinates, such as angle, height and distance, to
     (p, 3) positions in m.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    waypoint = 1e-3 * np.array([[0, 0, 0], [20, 5, 0], [40, 0, 0]])
+    point = jp.anatomy.smooth_course(waypoint, lambda x: x)
+    ```
     """
     t = np.linspace(0.0, 1.0, waypoint.shape[0])
     return surface(CubicSpline(t, waypoint, bc_type="natural")(np.linspace(0.0, 1.0, samples)))
@@ -89,6 +99,16 @@ def network_from_courses(
 
     **Errors:** [`InputError`][] for an unknown parent, and for a calibre at the end that no
     positive diameter leads to.
+
+    **Example:**
+
+    ```python
+    import numpy as np
+    from jaxperf.anatomy import Course, network_from_courses
+    lad = Course("LAD", 1e-3 * np.array([[0, 0, 0], [30, 0, 0], [60, 9, 0]]), diameter_mm=3.6)
+    d1 = Course("D1", 1e-3 * np.array([[20, 0, 0], [50, 30, 0]]), "LAD", at_mm=20, share=0.3)
+    tree = network_from_courses([lad, d1], frame="LPS")
+    ```
     """
     by_name = {course.name: course for course in courses}
     position: list[np.ndarray] = []
@@ -146,7 +166,7 @@ def _node_at(parent: _Drawn, at_mm: float) -> int:
     return int(parent.node[np.argmin(np.abs(parent.arc - at))])
 
 
-def _sampled(course: Course, point: np.ndarray, child_at) -> _Drawn:
+def _sampled(course: Course, point: np.ndarray, child_at: list[tuple[float, Course]]) -> _Drawn:
     """Nodes about evenly spaced, one of them at every side branch."""
     arc = arc_length(point)
     stops = np.unique(np.concatenate([[0.0, arc[-1]], [at for at, _ in child_at]]))
@@ -159,7 +179,9 @@ def _sampled(course: Course, point: np.ndarray, child_at) -> _Drawn:
     return _Drawn(course, at, sampled, child_at, np.zeros(0, np.int64))
 
 
-def _calibres(piece: _Drawn, calibre, exponent, where) -> tuple[np.ndarray, np.ndarray]:
+def _calibres(
+    piece: _Drawn, calibre: dict[str, float], exponent: float, where: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Diameter (m) before and after the side branches of every node; children's into `calibre`."""
     course = piece.course
     start = course.diameter_mm * M_PER_MM if course.diameter_mm else calibre[course.name]
@@ -168,7 +190,7 @@ def _calibres(piece: _Drawn, calibre, exponent, where) -> tuple[np.ndarray, np.n
         end = course.end_mm * M_PER_MM
         at = int(np.argmin(np.abs(piece.arc - min(course.end_at_mm * M_PER_MM, piece.arc[-1]))))
 
-        def excess(rate):
+        def excess(rate: float) -> float:
             return _march(piece, start, rate, exponent, None)[0][at] - end
 
         low, high = -20.0, 60.0
@@ -183,7 +205,9 @@ def _calibres(piece: _Drawn, calibre, exponent, where) -> tuple[np.ndarray, np.n
     return _march(piece, start, rate, exponent, calibre)
 
 
-def _march(piece, start, rate, exponent, calibre) -> tuple[np.ndarray, np.ndarray]:
+def _march(
+    piece: _Drawn, start: float, rate: float, exponent: float, calibre: dict[str, float] | None
+) -> tuple[np.ndarray, np.ndarray]:
     before, after = np.empty(len(piece.arc)), np.empty(len(piece.arc))
     diameter, previous = start, 0.0
     last = len(piece.arc) - 1
@@ -196,6 +220,7 @@ def _march(piece, start, rate, exponent, calibre) -> tuple[np.ndarray, np.ndarra
             if child.diameter_mm:
                 own = child.diameter_mm * M_PER_MM
             else:
+                assert child.share is not None
                 own = before[i] * child.share ** (1.0 / exponent)
             if calibre is not None:
                 calibre[child.name] = own

@@ -6,6 +6,7 @@ courses are those of an anatomy book drawn on the ellipsoid's own epicardium.
 """
 
 import dataclasses
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -97,6 +98,14 @@ def demo_tree(lv: EllipsoidLV) -> VascularNetwork:
 
     **Source:** Dodge et al. (1992), Circulation 86:232 for the diameters; Huo and Kassab (2012),
     J. R. Soc. Interface 9:190 for the exponent.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    tree = jp.anatomy.demo_tree(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[2])
+    print(tree.branch_name)
+    ```
     """
     bifurcation = _surface(lv)(np.array([[78.0, 1.04, 4.5]]))[0]
     crux = _surface(lv)(np.array([[-64.0, 1.03, 4.5]]))[0]
@@ -158,7 +167,7 @@ def _by_territory(courses: list[Course], wall: Float[np.ndarray, "q 3"]) -> Vasc
     return network_from_courses(shared, frame="model", where="built-in tree")
 
 
-def _surface(lv: EllipsoidLV):
+def _surface(lv: EllipsoidLV) -> Callable[[np.ndarray], np.ndarray]:
     """From angle (degrees), height and distance (mm) to positions."""
 
     def position(coordinate: Float[np.ndarray, "p 3"]) -> Float[np.ndarray, "p 3"]:
@@ -172,7 +181,9 @@ def _surface(lv: EllipsoidLV):
     return position
 
 
-def _on_surface(lv: EllipsoidLV, waypoint) -> Float[np.ndarray, "p 3"]:
+def _on_surface(
+    lv: EllipsoidLV, waypoint: Sequence[tuple[float, float, float]]
+) -> Float[np.ndarray, "p 3"]:
     return smooth_course(np.array(waypoint, np.float64), _surface(lv))
 
 
@@ -185,7 +196,9 @@ def _coordinate(lv: EllipsoidLV, point: Float[np.ndarray, "3"]) -> tuple[float, 
     return float(np.degrees(np.arctan2(unit[1], unit[0]))), height, distance / M_PER_MM
 
 
-def _origin(lv: EllipsoidLV, courses, parent: str, at_mm: float) -> tuple[float, float, float]:
+def _origin(
+    lv: EllipsoidLV, courses: list[Course], parent: str, at_mm: float
+) -> tuple[float, float, float]:
     course = next(c for c in courses if c.name == parent)
     arc = arc_length(course.point)
     at = min(at_mm * M_PER_MM, float(arc[-1]))
@@ -197,7 +210,7 @@ def _near(angle: float, reference: float) -> float:
     return angle + 360.0 * np.round((reference - angle) / 360.0)
 
 
-def _twigs(lv: EllipsoidLV, courses) -> list[Course]:
+def _twigs(lv: EllipsoidLV, courses: list[Course]) -> list[Course]:
     """Short vessels from the ends and sides of the drawn ones into the wall."""
     count: dict[str, int] = {}
     wanted = [(p, np.inf, a, h) for p, ends in _ENDS.items() for a, h in ends]

@@ -140,7 +140,9 @@ def _smoothed(point: Float[np.ndarray, "p 3"]) -> Float[np.ndarray, "p 3"]:
     return out
 
 
-def _beside(outline: _Epicardium, frame: LVFrame, degree: float, height: float, gap: float):
+def _beside(
+    outline: _Epicardium, frame: LVFrame, degree: float, height: float, gap: float
+) -> Float[np.ndarray, "3"]:
     """A point outside the epicardium at an angle about the long axis and a relative height."""
     angle = np.radians(degree)
     direction = np.cos(angle) * frame.septal + np.sin(angle) * frame.anterior

@@ -17,6 +17,14 @@ def terminal_sites(
 
     A terminal perfuses what lies along its vessel and not only what lies about its end. All
     terminals climb together, one segment at a time.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    tree = jp.anatomy.demo_tree(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[2])
+    site, owner, width = jp.anatomy.terminal_sites(tree, np.asarray(tree.terminals), 0.02)
+    ```
     """
     node, position = np.asarray(network.segment_node), np.asarray(network.node_position)
     radius, into = np.asarray(network.radius), parent_segment(network)

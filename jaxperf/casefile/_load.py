@@ -5,6 +5,7 @@ import os
 import re
 import types
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     return []
 
 
-def _section(keys) -> type[BaseModel] | None:
+def _section(keys: Sequence[int | str]) -> type[BaseModel] | None:
     section: type[BaseModel] | None = Case
     for key in keys:
         if isinstance(key, int):
@@ -126,12 +127,12 @@ def _section(keys) -> type[BaseModel] | None:
     return section
 
 
-def _known_keys(keys) -> list[str]:
+def _known_keys(keys: Sequence[int | str]) -> list[str]:
     section = _section(keys)
     return list(section.model_fields) if section else []
 
 
-def _described(keys) -> str:
+def _described(keys: Sequence[int | str]) -> str:
     section = _section(keys[:-1])
     field = section.model_fields.get(str(keys[-1])) if section and keys else None
     return (field.description or "").rstrip(".") if field else ""

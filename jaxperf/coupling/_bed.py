@@ -38,7 +38,7 @@ from ..darcy import (
     DarcyOperator,
     solve_krylov,
 )
-from ..network import PerfusedBed, VascularNetwork, vessel_label, Waveform
+from ..network import PerfusedBed, VascularNetwork, Waveform
 from ..steady import (
     Boundary,
     NetworkFactor,
@@ -52,6 +52,7 @@ from ..vessel import AbstractElasticWall
 from ._part import Cut, cut_network, node_label, transient_boundary, transient_part
 from ._problem import PerfusionProblem, Tissue
 from ._solve import PerfusionSolution, solve_perfusion
+from ._waves import arterial_compliance, impedance
 
 # Of 1/G, in front of the vessels that the wall squeezes. The resistance that impedes the flow in
 # and out of them is 0.63 Rc - 12.9 mmHg s/ml with Rc that of the whole bed (Spaan 1981): 0.37 Rc in
@@ -74,7 +75,25 @@ _LV_FACTOR = 1.2
 
 
 class CondensedBed(eqx.Module):
-    """The pulsatile 1-D part of a perfusion problem with the rest as its boundary condition.
+    r"""The pulsatile 1-D part of a perfusion problem with the rest as its boundary condition.
+
+    The steady flows are exact, $q_i = (P_i-\pi_i)/(R_1+R_2)_i = (M\pi-m)_i$ (see the head of this
+    file); the storage is lumped, two capacitors for each outlet:
+
+    - $R_1+R_2 = 1/(2G_i)$ is in front of the vessels that the wall squeezes, the other half goes
+      into M. Spaan et al. (1981) found 0.37 of a bed of 50 mmHg s/ml, 0.5 at 100, drain included.
+    - $R_1 = 1/\sum A/(\rho c)$ over the vessels that leave the outlet, at the steady pressure:
+      the characteristic impedance that fast waves meet there. Below an outlet that is itself a
+      terminal, that of the 1-D vessels that meet there. $R_2$ is at least 5 % of the two.
+    - $C_{a,i} = \sum\int A/(\rho c^2)\,dx + 0.001\,C_{t,i}$: the bed's vessels at the steady
+      pressure, under a constant pressure from outside although some lie in the wall. The small
+      share keeps $C_a$ positive below an outlet without vessels.
+    - $C_{t,i}$, compliance per mass times the mass that the outlet's terminals perfuse: of all
+      that the wall squeezes, arterioles, capillaries and veins. Default 0.10 ml/mmHg/100 g,
+      which Chilian and Marcus (1984) measured with vasomotor tone, and 0.21 without. The 0.01 to
+      0.05 of Lee et al. (1984) are of the intramural arteries alone.
+    - $p_{im}(t) = 1.2\,(1-d)\,p_{LV}(t)$ at depth d, which is 1.2·(0.167, 0.5, 0.833)·p_LV in three
+      layers, averaged over the tissue that the outlet feeds with the weights Φ.
 
     **Attributes:**
 
@@ -170,23 +189,7 @@ def condense_bed(
 ) -> CondensedBed:
     r"""Condense everything below the given vessels to a [`PerfusedBed`][].
 
-    The steady flows are exact, $q_i = (P_i-\pi_i)/(R_1+R_2)_i = (M\pi-m)_i$ (see the head of this
-    file); the storage is lumped, two capacitors for each outlet:
-
-    - $R_1+R_2 = 1/(2G_i)$ is in front of the vessels that the wall squeezes, the other half goes
-      into M. Spaan et al. (1981) found 0.37 of a bed of 50 mmHg s/ml, 0.5 at 100, drain included.
-    - $R_1 = 1/\sum A/(\rho c)$ over the vessels that leave the outlet, at the steady pressure:
-      the characteristic impedance that fast waves meet there. Below an outlet that is itself a
-      terminal, that of the 1-D vessels that meet there. $R_2$ is at least 5 % of the two.
-    - $C_{a,i} = \sum\int A/(\rho c^2)\,dx + 0.001\,C_{t,i}$: the bed's vessels at the steady
-      pressure, under a constant pressure from outside although some lie in the wall. The small
-      share keeps $C_a$ positive below an outlet without vessels.
-    - $C_{t,i}$, compliance per mass times the mass that the outlet's terminals perfuse: of all
-      that the wall squeezes, arterioles, capillaries and veins. Default 0.10 ml/mmHg/100 g,
-      which Chilian and Marcus (1984) measured with vasomotor tone, and 0.21 without. The 0.01 to
-      0.05 of Lee et al. (1984) are of the intramural arteries alone.
-    - $p_{im}(t) = 1.2\,(1-d)\,p_{LV}(t)$ at depth d, which is 1.2·(0.167, 0.5, 0.833)·p_LV in three
-      layers, averaged over the tissue that the outlet feeds with the weights Φ.
+    What is exact in it and what is lumped, a [`CondensedBed`][] says.
 
     **Arguments:**
 
@@ -218,6 +221,23 @@ def condense_bed(
     W. M. Chilian, M. L. Marcus, Am J Physiol 247:H984 (1984); J. A. E. Spaan, Circ Res 56:293
     (1985); J. Lee, D. E. Chambers, S. Akizuki, J. M. Downey, Circ Res 55:751 (1984). The circuit is
     that of `CoronaryOutletSvOneD` (Kim et al. 2010), its venous part coupled.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    mesh, _, lv = jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)
+    tree = jp.anatomy.demo_tree(lv)
+    terminal = np.asarray(tree.terminals)
+    site = jp.anatomy.terminal_sites(tree, terminal, 0.02)
+    regions = jp.geometry.terminal_regions(mesh, *site, len(terminal))
+    inlet = jp.PressureBoundary(tree.roots, np.full(2, 12400.0))
+    bed = jp.Microcirculation(1.7e-6, 8.7e-6, 2e-9, 700.0, 1.0)
+    problem = jp.PerfusionProblem(tree, jp.perfused_tissue(mesh, regions, terminal), (inlet,), bed)
+    followed = jp.coupling.transient_segments(tree, 0, min_radius_m=0.7e-3)
+    wall = jp.SqrtAreaWall(jp.OlufsenStiffness(), 12000.0)
+    bed = jp.coupling.condense_bed(problem, followed, wall=wall)
+    ```
     """
     _refuse_arguments(problem, pressure_lv, depth, tissue_compliance_ml_mmHg_100g)
     cut = cut_network(problem, is_transient)
@@ -235,8 +255,8 @@ def condense_bed(
         outlets,
         interaction,
         node=as_leaf(np.searchsorted(cut.node, cut.outlet), np.int32),
-        proximal=_impedance(problem, solution, cut, wall),
-        arterial=_arterial_compliance(problem, solution, cut, wall),
+        proximal=impedance(problem, solution, cut, wall),
+        arterial=arterial_compliance(problem, solution, cut, wall),
         storage=_storage(problem, cut, tissue_compliance_ml_mmHg_100g),
         pressure_sink=problem.microcirculation.pressure_sink,
         pressure_im=_intramyocardial(problem.tissue, outlets, pressure_lv, depth),
@@ -292,7 +312,12 @@ def _sums(values: Float[Array, " k"], group: Int[Array, " k"], n: int) -> Float[
     return jax.ops.segment_sum(values, group, n)
 
 
-def _refuse_arguments(problem, pressure_lv, depth, compliance):
+def _refuse_arguments(
+    problem: PerfusionProblem,
+    pressure_lv: Waveform | None,
+    depth: Float[np.ndarray, " c"] | None,
+    compliance: float,
+) -> None:
     if not problem.wall.is_rigid:
         raise InputError(
             f"the wall of the problem is {type(problem.wall).__name__}",
@@ -381,7 +406,7 @@ def _responses(
     method: AbstractDarcySolver,
     outlet: Int[Array, " k"],
     weight: Float[Array, " k"],
-    number: Int[Array, " m"],
+    number: Int[np.ndarray | Array, " m"],
     rtol: Float[Array, ""],
     max_linear_steps: int,
 ) -> tuple[Float[Array, "m c"], Float[Array, "m c"], Bool[Array, " m"]]:
@@ -399,7 +424,9 @@ def _responses(
             lambda r: method.solve(prepared, r).pressure_tissue,
         )
 
-    def one(i):
+    def one(
+        i: Int[np.ndarray | Array, ""],
+    ) -> tuple[Float[Array, " c"], Float[Array, " c"], Bool[Array, ""]]:
         share = linear.tissue.to_cells(jnp.where(outlet == i, weight, jnp.zeros_like(weight)))
         found = solve_krylov(
             linear.schur, precondition, share, method=kind, rtol=rtol, max_steps=max_linear_steps
@@ -410,7 +437,15 @@ def _responses(
 
 
 def _interaction(
-    network, linear, method, outlets, cut, rtol, max_linear_steps, chunk, progress
+    network: VascularNetwork,
+    linear: _Linear,
+    method: AbstractDarcySolver,
+    outlets: _Outlets,
+    cut: Cut,
+    rtol: Float[Array, ""],
+    max_linear_steps: int,
+    chunk: int,
+    progress: Callable[[int, int], None] | None,
 ) -> Float[Array, "b b"]:
     r"""X = Φᵀ S⁻¹ Φ, in blocks of columns of one size so that they share one program.
 
@@ -458,7 +493,7 @@ def _met(
     return 0.5 * (matrix + matrix.T)
 
 
-def _refuse_twins(network: VascularNetwork, cut: Cut, interaction: Float[Array, "b b"]):
+def _refuse_twins(network: VascularNetwork, cut: Cut, interaction: Float[Array, "b b"]) -> None:
     if is_traced(interaction):
         return
     matrix = np.asarray(interaction, np.float64)
@@ -476,77 +511,36 @@ def _refuse_twins(network: VascularNetwork, cut: Cut, interaction: Float[Array, 
     )
 
 
-def _impedance(problem, solution, cut, wall) -> Float[Array, " b"]:
-    """1/Σ A/(ρc) over the vessels that leave an outlet, or else the 1-D ones that meet there."""
-    ends = np.asarray(problem.network.segment_node)
-    leaving = cut.bed_segment[np.isin(ends[cut.bed_segment, 0], cut.outlet)]
-    bare = np.setdiff1d(cut.outlet, ends[leaving, 0])
-    row, side = np.nonzero(np.isin(ends[cut.segment], bare))
-    segment = np.concatenate([leaving, cut.segment[row]])
-    side = np.concatenate([np.zeros_like(leaving), side])
-    outlet = np.searchsorted(cut.outlet, ends[segment, side])
-    waves = _waves(problem, solution, wall, segment)
-    return _impedance_of(waves, problem.blood.density, side, outlet, cut.outlet.size)
-
-
-@eqx.filter_jit
-def _impedance_of(waves, density, side, outlet, n_outlets: int) -> Float[Array, " b"]:
-    area, speed = (x[jnp.arange(side.size), side] for x in waves)
-    return 1.0 / jax.ops.segment_sum(area / (density * speed), outlet, n_outlets)
-
-
-def _arterial_compliance(problem, solution, cut, wall) -> Float[Array, " b"]:
-    """∫A/(ρc²)dx of the vessels below each outlet, by the trapezoidal rule on each segment."""
-    waves = _waves(problem, solution, wall, cut.bed_segment)
-    length, density = problem.network.length, problem.blood.density
-    return _compliance_of(waves, density, length, cut.bed_segment, cut.bed_outlet, cut.outlet.size)
-
-
-@eqx.filter_jit
-def _compliance_of(waves, density, length, segment, outlet, n_outlets: int) -> Float[Array, " b"]:
-    area, speed = waves
-    compliance = length[segment] * jnp.mean(area / (density * speed**2), axis=1)
-    return jax.ops.segment_sum(compliance, outlet, n_outlets)
-
-
-def _waves(
-    problem, solution, wall, segment: Int[np.ndarray, " e"]
-) -> tuple[Float[Array, "e 2"], Float[Array, "e 2"]]:
-    """Area and wave speed at the ends of some segments, at the steady pressure."""
-    is_open, area, speed = _waves_of(problem, solution, wall, segment)
-    if not is_traced(is_open) and not np.asarray(is_open).all():
-        closed = int(segment[np.flatnonzero(~np.asarray(is_open).all(axis=1))[0]])
-        raise InputError(
-            f"{vessel_label(problem.network, closed)} has no lumen at its steady pressure",
-            where="wall",
-            expected="a wall law that is open there",
-            fix="Raise the stiffness, or the inlet pressure",
-        )
-    return area, speed
-
-
-@eqx.filter_jit
-def _waves_of(problem, solution, wall, segment):
-    pressure, radius = solution.pressure_static[segment], problem.network.radius[segment]
-    area = wall.area(pressure, radius)
-    speed = wall.wave_speed(area, radius, problem.blood.density)
-    return wall.is_open(pressure, radius), area, speed
-
-
-def _intramyocardial(tissue: Tissue, outlets: _Outlets, pressure_lv, depth) -> Waveform | None:
-    if pressure_lv is None:
+def _intramyocardial(
+    tissue: Tissue,
+    outlets: _Outlets,
+    pressure_lv: Waveform | None,
+    depth: Float[np.ndarray, " c"] | None,
+) -> Waveform | None:
+    if pressure_lv is None or depth is None:
         return None
     inward = (1.0 - depth).astype(outlets.weight.dtype)
-    value = _squeeze(tissue, outlets, inward, pressure_lv.value)
+    value = _squeeze(tissue, outlets, as_leaf(inward), pressure_lv.value)
     return Waveform(pressure_lv.time, value, pressure_lv.period)
 
 
 @eqx.filter_jit
-def _squeeze(tissue, outlets, inward, pressure_lv) -> Float[Array, "b k"]:
+def _squeeze(
+    tissue: Tissue,
+    outlets: _Outlets,
+    inward: Float[Array, " c"],
+    pressure_lv: Float[Array, "1 k"],
+) -> Float[Array, "b k"]:
     return _LV_FACTOR * outlets.mean(tissue, inward)[:, None] * pressure_lv
 
 
-def _condensed(problem, solution, cut, outlets, bed) -> CondensedBed:
+def _condensed(
+    problem: PerfusionProblem,
+    solution: PerfusionSolution,
+    cut: Cut,
+    outlets: _Outlets,
+    bed: PerfusedBed,
+) -> CondensedBed:
     network, flipped = transient_part(problem.network, cut)
     state = _steady_state(problem.tissue, solution, outlets, bed, cut.terminal_outlet, cut.outlet)
     outlet_flow, arterial_pressure, intramural_pressure, relative_error = state
@@ -566,7 +560,14 @@ def _condensed(problem, solution, cut, outlets, bed) -> CondensedBed:
 
 
 @eqx.filter_jit
-def _steady_state(tissue, solution, outlets, bed, terminal_outlet, outlet):
+def _steady_state(
+    tissue: Tissue,
+    solution: PerfusionSolution,
+    outlets: _Outlets,
+    bed: PerfusedBed,
+    terminal_outlet: Int[np.ndarray | Array, " t"],
+    outlet: Int[np.ndarray | Array, " b"],
+) -> tuple[Float[Array, " b"], Float[Array, " b"], Float[Array, " b"], Float[Array, ""]]:
     """q, a and π of the bed, and how far they are from its own equation."""
     flow = jax.ops.segment_sum(solution.terminal_flow, terminal_outlet, outlet.size)
     distal = 1.0 / outlets.conductance - bed.resistance_proximal - bed.resistance_distal
@@ -577,6 +578,11 @@ def _steady_state(tissue, solution, outlets, bed, terminal_outlet, outlet):
 
 
 @eqx.filter_jit
-def _state_of(solution, node, segment, flipped) -> NetworkState:
+def _state_of(
+    solution: PerfusionSolution,
+    node: Int[np.ndarray | Array, " n"],
+    segment: Int[np.ndarray | Array, " s"],
+    flipped: Bool[np.ndarray | Array, " s"],
+) -> NetworkState:
     flow = solution.flow[segment]
     return NetworkState(solution.pressure_total[node], jnp.where(flipped, -flow, flow))

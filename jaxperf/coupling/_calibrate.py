@@ -1,6 +1,7 @@
 """Conductances of the bed from flow targets in the lesion-free heart."""
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import equinox as eqx
 import jax
@@ -18,6 +19,9 @@ from ..units import M3_S_KG_PER_ML_MIN_G, PA_PER_MMHG
 from ._problem import Autoregulation, Microcirculation, PerfusionProblem
 from ._solve import PerfusionSolution, solve_perfusion
 from ._target import find_bed
+
+_Solve: TypeAlias = Callable[[PerfusionProblem], PerfusionSolution]
+_Report: TypeAlias = Callable[[str], None]
 
 
 class Calibration(eqx.Module):
@@ -85,6 +89,22 @@ def calibrate(
     **Errors:** [`InputError`][] where a terminal of the lesion-free heart lies at or below the
     capillary pressure, naming the vessel, where a target cannot be reached, and where `solve` is
     given under a transformation. Else nothing is raised there: what cannot be calibrated is NaN.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    mesh, _, lv = jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)
+    tree = jp.anatomy.demo_tree(lv)
+    terminal = np.asarray(tree.terminals)
+    site = jp.anatomy.terminal_sites(tree, terminal, 0.02)
+    regions = jp.geometry.terminal_regions(mesh, *site, len(terminal))
+    inlet = jp.PressureBoundary(tree.roots, np.full(2, 12400.0))
+    bed = jp.Microcirculation(1.7e-6, 8.7e-6, 2e-9, 700.0, 1.0)
+    problem = jp.PerfusionProblem(tree, jp.perfused_tissue(mesh, regions, terminal), (inlet,), bed)
+    found = jp.calibrate(problem, mbf_rest_ml_min_g=1.0, hyperemia_factor=4.0)
+    print(found.mbf_hyperemia_ml_min_g)
+    ```
     """
     if (mbf_hyperemia_ml_min_g is None) == (hyperemia_factor is None):
         raise InputError(
@@ -108,7 +128,8 @@ def calibrate(
         if solve is None:
             solve = lambda problem: solve_perfusion(problem, method)
         capillary = float(pressure_capillary_mmHg) * PA_PER_MMHG
-        rest, stress, factor = (None if x is None else float(x) for x in targets)
+        rest = float(mbf_rest_ml_min_g)
+        stress, factor = (None if x is None else float(x) for x in targets[1:])
         return _on_host(bare, rest, stress, factor, capillary, float(highest), rtol, solve, report)
     if solve is not None:
         raise InputError(
@@ -120,10 +141,21 @@ def calibrate(
     return _traced(bare, *targets, pressure_capillary_mmHg, method)
 
 
-def _on_host(bare, target, stress_target, factor, capillary, highest, rtol, solve, report):
+def _on_host(
+    bare: PerfusionProblem,
+    target: float,
+    stress_target: float | None,
+    factor: float | None,
+    capillary: float,
+    highest: float,
+    rtol: float,
+    solve: _Solve,
+    report: _Report,
+) -> Calibration:
     """The calibration by solves of the problem, one after another."""
     rest, solution, solves = _rest(bare, target, capillary, highest, rtol, solve, report)
     if factor is None:
+        assert stress_target is not None
         at_rest = _mean_mbf(bare, solution)
         factor, stress, more = _factor(bare, rest, at_rest, stress_target, rtol, solve, report)
     else:
@@ -198,7 +230,9 @@ def _traced(
     return nan_unless(holds & (factor > 1) & (result == RESULTS.successful), found)
 
 
-def _check_targets(rest, hyperemia, factor):
+def _check_targets(
+    rest: ScalarLike, hyperemia: ScalarLike | None, factor: ScalarLike | None
+) -> None:
     for name, value, least in (
         ("mbf_rest_ml_min_g", rest, 0.0),
         ("mbf_hyperemia_ml_min_g", hyperemia, rest),
@@ -223,7 +257,9 @@ def _dilated(bed: Microcirculation, factor: ScalarLike) -> Microcirculation:
     return eqx.tree_at(lambda b: b.dilation, bed, as_leaf(factor, bed.dilation.dtype))
 
 
-def _bed(problem, beta_source, beta_sink) -> Microcirculation:
+def _bed(
+    problem: PerfusionProblem, beta_source: ScalarLike, beta_sink: ScalarLike
+) -> Microcirculation:
     like = problem.tissue.volume.dtype
     old = problem.microcirculation
     return Microcirculation(
@@ -235,7 +271,9 @@ def _bed(problem, beta_source, beta_sink) -> Microcirculation:
     )
 
 
-def _refuse_low_pressure(problem: PerfusionProblem, solution: PerfusionSolution, capillary: float):
+def _refuse_low_pressure(
+    problem: PerfusionProblem, solution: PerfusionSolution, capillary: float
+) -> None:
     pressure = np.asarray(solution.terminal_pressure)
     worst = int(np.argmin(pressure))
     if pressure[worst] > capillary:
@@ -252,7 +290,15 @@ def _refuse_low_pressure(problem: PerfusionProblem, solution: PerfusionSolution,
     )
 
 
-def _rest(problem, target, capillary, system_pressure, rtol, solve, report):
+def _rest(
+    problem: PerfusionProblem,
+    target: float,
+    capillary: float,
+    system_pressure: float,
+    rtol: float,
+    solve: _Solve,
+    report: _Report,
+) -> tuple[Microcirculation, PerfusionSolution, int]:
     bed = problem.microcirculation
     per_volume = target * M3_S_KG_PER_ML_MIN_G * float(problem.tissue.density)
     above_sink = capillary - float(bed.pressure_sink)
@@ -304,7 +350,15 @@ def _at_rest(problem: PerfusionProblem) -> Float[Array, ""]:
     return jnp.max(initial_state(problem.network, closure).pressure)
 
 
-def _factor(problem, rest, at_rest, target, rtol, solve, report):
+def _factor(
+    problem: PerfusionProblem,
+    rest: Microcirculation,
+    at_rest: float,
+    target: float,
+    rtol: float,
+    solve: _Solve,
+    report: _Report,
+) -> tuple[float, PerfusionSolution, int]:
     """Secant on the flow as a function of the factor, which is smooth, increasing and concave."""
     flow_at = lambda factor: solve(_with_bed(problem, _dilated(rest, factor)))
     low, low_flow = 1.0, at_rest

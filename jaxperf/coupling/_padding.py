@@ -1,5 +1,7 @@
 """Perfusion problems padded to buckets: see `jaxperf._padding`."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import numpy as np
 from jaxtyping import Array
@@ -56,7 +58,9 @@ def _per_entry(x: Array, n: int) -> Array:
     return x if x.ndim == 0 else padded(x, n, 1.0)
 
 
-def _map_terminals(regulation: Autoregulation, function) -> Autoregulation:
+def _map_terminals(
+    regulation: Autoregulation, function: Callable[[Array], Array]
+) -> Autoregulation:
     """A function of the values that a law has for each terminal."""
     each = lambda x: x if x.ndim == 0 else function(x)
     return Autoregulation(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from .._custom_types import as_leaf
 from .._misc import InputError
@@ -34,6 +34,14 @@ def transient_segments(
     - `fixed`: a mask over the segments, or how many of the first segments are fixed (in a network
       from `join_forest` those of the fixed network come first).
     - `min_radius_m`: m; infinite for the fixed vessels alone.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    tree = jp.anatomy.demo_tree(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[2])
+    followed = jp.coupling.transient_segments(tree, 0, min_radius_m=0.7e-3)
+    ```
     """
     index = np.arange(network.n_segments)
     kept = index < fixed if isinstance(fixed, int) else fixed.copy()
@@ -106,7 +114,12 @@ def cut_network(problem: PerfusionProblem, is_transient: Bool[np.ndarray, " s"])
     )
 
 
-def _refuse_gaps(network, is_transient, ends, into):
+def _refuse_gaps(
+    network: VascularNetwork,
+    is_transient: Bool[np.ndarray, " s"],
+    ends: Int[np.ndarray, "s 2"],
+    into: Int[np.ndarray, " n"],
+) -> None:
     cut = np.isin(np.arange(network.n_segments), np.asarray(network.topology.cut))
     loops = np.flatnonzero(cut & ~is_transient)
     if loops.size:
@@ -129,7 +142,7 @@ def _refuse_gaps(network, is_transient, ends, into):
         )
 
 
-def _refuse_lesions(network, is_transient):
+def _refuse_lesions(network: VascularNetwork, is_transient: Bool[np.ndarray, " s"]) -> None:
     below = np.asarray(network.lesion.segment)
     below = below[~is_transient[below]]
     if below.size:
@@ -141,7 +154,12 @@ def _refuse_lesions(network, is_transient):
         )
 
 
-def _refuse_outlets(network, outlet, inside, terminal_top):
+def _refuse_outlets(
+    network: VascularNetwork,
+    outlet: Int[np.ndarray, " b"],
+    inside: Bool[np.ndarray, " n"],
+    terminal_top: Int[np.ndarray, " t"],
+) -> None:
     lost = outlet[~inside[outlet]]
     if lost.size:
         raise InputError(
@@ -160,7 +178,12 @@ def _refuse_outlets(network, outlet, inside, terminal_top):
         )
 
 
-def _refuse_boundary(network, boundary, inside, outlet):
+def _refuse_boundary(
+    network: VascularNetwork,
+    boundary: Boundary,
+    inside: Bool[np.ndarray, " n"],
+    outlet: Int[np.ndarray, " b"],
+) -> None:
     for condition in boundary:
         node = np.asarray(condition.node)
         below = node[~inside[node]]
@@ -222,7 +245,12 @@ def transient_part(
 
 
 @eqx.filter_jit
-def _values_of(network: VascularNetwork, node, segment, flipped):
+def _values_of(
+    network: VascularNetwork,
+    node: Int[np.ndarray | Array, " m"],
+    segment: Int[np.ndarray | Array, " e"],
+    flipped: Bool[np.ndarray | Array, " e"],
+) -> tuple[Float[Array, "m 3"], Float[Array, "e 2"], Float[Array, " e"]]:
     radius = network.radius[segment]
     radius = jnp.where(flipped[:, None], radius[:, ::-1], radius)
     return network.node_position[node], radius, network.length[segment]

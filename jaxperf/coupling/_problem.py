@@ -79,6 +79,18 @@ def perfused_tissue(
 
     **Arguments:** `full_tensor`, whether voxels take permeability tensors in any axes; see
     [`jaxperf.darcy.darcy_mesh`][].
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    mesh, _, lv = jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)
+    tree = jp.anatomy.demo_tree(lv)
+    terminal = np.asarray(tree.terminals)
+    site = jp.anatomy.terminal_sites(tree, terminal, 0.02)
+    regions = jp.geometry.terminal_regions(mesh, *site, len(terminal))
+    tissue = jp.perfused_tissue(mesh, regions, terminal)
+    ```
     """
     if len(terminal_node) != regions.n_terminals:
         raise InputError(
@@ -142,7 +154,7 @@ class Autoregulation(eqx.Module):
     dilation_min: Parameter = eqx.field(default=0.4, converter=float_leaf)
     sharpness: int = eqx.field(static=True, default=8)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         target = self.flow_target
         if not is_traced(target) and not (np.asarray(target) > 0).all():
             bad = int(np.flatnonzero(~(np.asarray(target) > 0))[0])
@@ -178,7 +190,7 @@ class PerfusionProblem(eqx.Module):
     blood: Blood = eqx.field(default_factory=Blood)
     wall: AbstractWall = eqx.field(default_factory=RigidWall)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         check_boundary(self.network, self.boundary)
         terminal, permeability = self.tissue.terminal_node, self.microcirculation.permeability
         if not is_traced(terminal):
@@ -186,7 +198,7 @@ class PerfusionProblem(eqx.Module):
         if not is_traced(permeability):
             check_permeability(self.tissue.mesh, np.asarray(permeability), "permeability")
 
-    def _check_terminals(self, terminal: np.ndarray):
+    def _check_terminals(self, terminal: np.ndarray) -> None:
         held = [b.node for b in self.boundary if isinstance(b.form(), Held)]
         fixed = [n for n in held if not is_traced(n)]
         bad = (terminal < 0) | (terminal >= self.network.n_nodes)

@@ -112,6 +112,21 @@ def solve_perfusion(
 
     **Errors:** [`SolveError`][] naming the vessel where no solution is found, as in
     `solve_steady`; `ValueError` for an `initial` of other sizes.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    mesh, _, lv = jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)
+    tree = jp.anatomy.demo_tree(lv)
+    terminal = np.asarray(tree.terminals)
+    site = jp.anatomy.terminal_sites(tree, terminal, 0.02)
+    regions = jp.geometry.terminal_regions(mesh, *site, len(terminal))
+    inlet = jp.PressureBoundary(tree.roots, np.full(2, 12400.0))
+    bed = jp.Microcirculation(1.7e-6, 8.7e-6, 2e-9, 700.0, 1.0)
+    problem = jp.PerfusionProblem(tree, jp.perfused_tissue(mesh, regions, terminal), (inlet,), bed)
+    mbf = jp.solve_perfusion(problem).mbf  # m³/(s·kg)
+    ```
     """
     start = None if initial is None else _state_of(problem, initial)
     # One jitted function with every argument in its place: a default left out and the same value

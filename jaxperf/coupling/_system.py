@@ -11,6 +11,8 @@ without autoregulation, where a lower bound by the uncoupled tissue operator als
 tissue's preconditioner good for the coupled system.
 """
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -24,6 +26,7 @@ from ..steady import (
     initial_state,
     LinearStep,
     network_scale,
+    NetworkFactor,
     NetworkLaw,
     NetworkState,
     NodeClosure,
@@ -102,7 +105,9 @@ class PerfusionSystem(AbstractSystem):
             self.tissue, self.bed, self.autoregulation, pressure_terminal, pressure_tissue
         )
 
-    def _balance(self, pressure_terminal, pressure_tissue):
+    def _balance(
+        self, pressure_terminal: Float[Array, " t"], pressure_tissue: Float[Array, " c"]
+    ) -> tuple[Float[Array, " t"], Float[Array, " c"]]:
         flow = self.exchange(pressure_terminal, pressure_tissue)
         conducted = self.conduction(pressure_tissue)
         return flow.terminal_flow, flow.source - flow.sink - conducted
@@ -120,7 +125,9 @@ class PerfusionSystem(AbstractSystem):
         node = network.pressure - self._at_terminals(terminal_flow)
         return PerfusionState(NetworkState(node, network.flow), balance)
 
-    def schur(self, x: PerfusionState):
+    def schur(
+        self, x: PerfusionState
+    ) -> tuple[NetworkFactor, Callable[..., tuple[Array, Array]], Callable[[Array], Array]]:
         """The eliminated network, the linearised exchange, and the Schur complement."""
         node = self.tissue.terminal_node
         at = x.network.pressure[node]
@@ -130,7 +137,7 @@ class PerfusionSystem(AbstractSystem):
         factor = self.law.factor(x.network, self.closure, self._at_terminals(conductance))
         no_drop = jnp.zeros_like(x.network.flow)
 
-        def matvec(tissue):
+        def matvec(tissue: Float[Array, " c"]) -> Float[Array, " c"]:
             flow, _ = push(jnp.zeros_like(at), tissue)
             pressure, _ = solve_network(factor, no_drop, self._at_terminals(flow))
             _, balance = push(pressure[node], tissue)
@@ -138,7 +145,9 @@ class PerfusionSystem(AbstractSystem):
 
         return factor, push, matvec
 
-    def linear_solve(self, x: PerfusionState, right: PerfusionState, rtol) -> LinearStep:
+    def linear_solve(
+        self, x: PerfusionState, right: PerfusionState, rtol: Float[Array, ""] | float
+    ) -> LinearStep:
         node = self.tissue.terminal_node
         factor, push, matvec = self.schur(x)
         pressure, _ = solve_network(factor, right.network.flow, right.network.pressure)
@@ -163,7 +172,7 @@ class PerfusionSystem(AbstractSystem):
             return "defect_correction"
         return "conjugate_gradient" if self.is_symmetric else "bicgstab"
 
-    def _preconditioner(self, x: PerfusionState):
+    def _preconditioner(self, x: PerfusionState) -> Callable[[Array], Array]:
         """The tissue solver for conduction and exchange, the network left out.
 
         It changes no solution, so nothing is differentiated through it.

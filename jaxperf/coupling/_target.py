@@ -58,7 +58,9 @@ class TargetSystem(AbstractSystem):
         passing = jnp.sum(system.exchange(terminal, state.tissue).terminal_flow)
         return TargetState(system.residual(state), passing - self.flow)
 
-    def linear_solve(self, x: TargetState, right: TargetState, rtol) -> LinearStep:
+    def linear_solve(
+        self, x: TargetState, right: TargetState, rtol: Float[Array, ""] | float
+    ) -> LinearStep:
         system = self._at(x.factor)
         still = jax.tree.map(jnp.zeros_like, x.perfusion)
         # b and d at once, then c·δx by products

@@ -100,6 +100,14 @@ def darcy_mesh(
 
     **Arguments:** `full_tensor`, whether voxels take tensors in any axes. That costs 26
     neighbours in place of 6; tetrahedra take them anyway.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    mesh = jp.darcy_mesh(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[0])
+    conducting = mesh.transmissibility(2e-9)  # m³/(s·Pa) of every edge
+    ```
     """
     if isinstance(mesh, VoxelMesh) and full_tensor:
         return build_voxel_tensor_mesh(mesh)

@@ -18,7 +18,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from .._custom_types import cast_like, float_leaf, Parameter, ParameterLike
 from .._misc import InputError, is_traced
@@ -86,7 +86,15 @@ class DarcySurface(eqx.Module):
 
 
 def darcy_surface(mesh: VoxelMesh | TetMesh) -> DarcySurface:
-    """The surface of a mesh for [`jaxperf.darcy.darcy_problem`][]; runs on the host."""
+    """The surface of a mesh for [`jaxperf.darcy.darcy_problem`][]; runs on the host.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    surface = jp.darcy.darcy_surface(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[0])
+    ```
+    """
     faces = mesh.boundary_faces()
     reach = np.zeros(faces.area.size)
     if isinstance(mesh, VoxelMesh):
@@ -135,6 +143,18 @@ def darcy_problem(
 
     **Errors:** [`InputError`][] for faces that the surface does not have or that have two
     conditions, and for values that fit neither one face nor all.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    affine = np.diag([5e-3, 5e-3, 5e-3, 1.0])
+    wall = jp.geometry.build_voxel_mesh(np.ones((4, 4, 4), int), affine, frame="LPS")
+    surface = jp.darcy.darcy_surface(wall)
+    top = np.flatnonzero(np.asarray(surface.normal)[:, 2] > 0.5)
+    held = jp.darcy.DirichletFaces(top, 1000.0)
+    problem = jp.darcy.darcy_problem(jp.darcy_mesh(wall), 2e-9, surface, [held])
+    ```
     """
     permeability = permeability_leaf(permeability, mesh)
     _check_faces(conditions, surface.area.shape[0])
@@ -251,7 +271,7 @@ def _on_quarters(
     """What acts on a face, spread evenly over its four quarters."""
     slot = mesh.surface_quarter.reshape(-1)
 
-    def spread(value):
+    def spread(value: Shaped[Array, " f"]) -> Shaped[Array, "v 12"]:
         flat = jnp.zeros(12 * mesh.n_corners, value.dtype)
         return flat.at[slot].set(jnp.repeat(value, 4)).reshape(-1, 12)
 

@@ -22,13 +22,13 @@ class ManufacturedDarcy(eqx.Module):
         return -jnp.trace(jax.jacfwd(flux)(point))
 
 
-def _fvca6_1(x):
+def _fvca6_1(x: Point) -> Float[Array, ""]:
     return 1 + jnp.sin(jnp.pi * x[0]) * jnp.sin(jnp.pi * (x[1] + 0.5)) * jnp.sin(
         jnp.pi * (x[2] + 1 / 3)
     )
 
 
-def _fvca6_2(x):
+def _fvca6_2(x: Point) -> Float[Array, ""]:
     u, v, w = x
     two_pi = 2 * jnp.pi
     return u**3 * v**2 * w + u * jnp.sin(two_pi * u * w) * jnp.sin(two_pi * u * v) * jnp.sin(
@@ -36,7 +36,7 @@ def _fvca6_2(x):
     )
 
 
-def _fvca6_2_permeability(x):
+def _fvca6_2_permeability(x: Point) -> Float[Array, "3 3"]:
     u, v, w = x
     return jnp.array(
         [
@@ -47,12 +47,12 @@ def _fvca6_2_permeability(x):
     )
 
 
-def _fibre_permeability(x):
+def _fibre_permeability(x: Point) -> Float[Array, "3 3"]:
     d = jnp.array([jnp.cos(2 * x[2]), jnp.sin(2 * x[2]), jnp.zeros_like(x[2])])
     return jnp.eye(3, dtype=x.dtype) + 9 * d[:, None] * d[None, :]
 
 
-def _constant(rows):
+def _constant(rows: list[list[float]]) -> Callable[[Array], Array]:
     return lambda x: jnp.array(rows, dtype=x.dtype)
 
 
@@ -124,7 +124,7 @@ def refracted(
     direction = jnp.array([1.0, 1.0, 0.5]) / 1.5
     tensor = jnp.eye(3) + 9 * direction[:, None] * direction[None, :]
 
-    def pressure(x):
+    def pressure(x: Point) -> Float[Array, ""]:
         along = tensor[0] @ jax.grad(on_plane)(x) / tensor[0, 0]
         behind = (slope(x) + along) / jump - along
         return on_plane(x) + (x[0] - 0.5) * jnp.where(x[0] < 0.5, slope(x), behind)

@@ -1,5 +1,6 @@
 """Set-up of the multigrid on the host: aggregates, prolongations, and the plan of the refit."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import equinox as eqx
@@ -268,7 +269,9 @@ def _level(
     return level, made, edge, coarse
 
 
-def _map(found, n_out: int, value: np.ndarray, is_padded: bool) -> tuple[Transfer, np.ndarray]:
+def _map(
+    found: Sequence[np.ndarray], n_out: int, value: np.ndarray, is_padded: bool
+) -> tuple[Transfer, np.ndarray]:
     """The map that a plan describes, and what it makes of these values."""
     source, coefficient, target = found
     made = np.bincount(target, weights=coefficient * value[source], minlength=n_out)
@@ -280,6 +283,12 @@ def _transfer(matrix: _Sparse, n: int, is_padded: bool) -> Transfer:
     return _laid_out(entries.row, entries.col, entries.data, n, is_padded)
 
 
-def _laid_out(row, column, value, n: int, is_padded: bool) -> Transfer:
+def _laid_out(
+    row: Int[np.ndarray, " v"],
+    column: Int[np.ndarray, " v"],
+    value: Float[np.ndarray, " v"],
+    n: int,
+    is_padded: bool,
+) -> Transfer:
     transfer = build_transfer(row, column, value, n)
     return pad_transfer(transfer, n) if is_padded else transfer

@@ -1,6 +1,7 @@
 """Krylov methods, differentiated by the linear system they solve."""
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import equinox as eqx
 import jax
@@ -25,6 +26,14 @@ class KrylovSolution(eqx.Module):
 
 
 Linear = Callable[[Array], Array]
+# The fields of a `KrylovSolution`, in its order.
+_Found: TypeAlias = tuple[
+    Float[Array, " c"], Int[Array, ""], Bool[Array, ""], Bool[Array, ""], Float[Array, ""]
+]
+# A solution, its residual and the number of products.
+_Corrected: TypeAlias = tuple[Float[Array, " c"], Float[Array, " c"], Int[Array, ""]]
+# A solution or a right-hand side, and the report that rides along.
+_Extended: TypeAlias = tuple[Float[Array, " c"], Float[Array, "4"]]
 
 
 class _Conjugate(eqx.Module):
@@ -49,7 +58,13 @@ class _Conjugate(eqx.Module):
         return jnp.sqrt(_ratio(square, jnp.maximum(size, 0.0)))
 
 
-def _conjugate_gradient(matvec: Linear, precondition: Linear, b, rtol, max_steps):
+def _conjugate_gradient(
+    matvec: Linear,
+    precondition: Linear,
+    b: Float[Array, " c"],
+    rtol: Float[Array, ""] | float,
+    max_steps: int,
+) -> _Found:
     """Preconditioned conjugate gradients (Hestenes and Stiefel 1952).
 
     They end at a direction d with dᵀAd ≤ 0, a residual with rᵀMr ≤ 0, or at what is no number. With
@@ -59,10 +74,10 @@ def _conjugate_gradient(matvec: Linear, precondition: Linear, b, rtol, max_steps
     """
     target = (rtol * rtol) * jnp.vdot(b, b)
 
-    def unfinished(at):
+    def unfinished(at: _Conjugate) -> Bool[Array, ""]:
         return (jnp.vdot(at.r, at.r) > target) & (at.k < max_steps) & at.definite
 
-    def step(at):
+    def step(at: _Conjugate) -> _Conjugate:
         # The product acts on a carried array: fused with the update of the direction it would
         # be recomputed for every neighbour. So the first turn moves along no direction and only
         # makes one: a preconditioner written once in the program is compiled once.
@@ -88,7 +103,13 @@ def _conjugate_gradient(matvec: Linear, precondition: Linear, b, rtol, max_steps
     return end.x, jnp.maximum(end.k, 0), converged, end.definite, end.relative_error(b)
 
 
-def _bicgstab(matvec: Linear, precondition: Linear, b, rtol, max_steps):
+def _bicgstab(
+    matvec: Linear,
+    precondition: Linear,
+    b: Float[Array, " c"],
+    rtol: Float[Array, ""] | float,
+    max_steps: int,
+) -> _Found:
     """Right-preconditioned BiCGStab (van der Vorst 1992), for matrices that are not symmetric.
 
     Where the residual has become orthogonal to the shadow residual the method breaks down; it is
@@ -97,11 +118,11 @@ def _bicgstab(matvec: Linear, precondition: Linear, b, rtol, max_steps):
     target = (rtol * rtol) * jnp.vdot(b, b)
     orthogonal = 10 * jnp.finfo(b.dtype).eps
 
-    def unfinished(carry):
+    def unfinished(carry: tuple[Array, ...]) -> Bool[Array, ""]:
         _, r, *_, k = carry
         return (jnp.vdot(r, r) > target) & (k < max_steps)
 
-    def step(carry):
+    def step(carry: tuple[Array, ...]) -> tuple[Array, ...]:
         x, r, shadow, p, v, rho, alpha, omega, k = carry
         rho_new = jnp.vdot(shadow, r)
         length = jnp.sqrt(jnp.vdot(shadow, shadow) * jnp.vdot(r, r))
@@ -126,7 +147,9 @@ def _bicgstab(matvec: Linear, precondition: Linear, b, rtol, max_steps):
     return _without_estimate(out[0], out[-1], jnp.vdot(out[1], out[1]) <= target)
 
 
-def _without_estimate(x, k, converged):
+def _without_estimate(
+    x: Float[Array, " c"], k: Int[Array, ""], converged: Bool[Array, ""]
+) -> _Found:
     return x, k, converged, jnp.asarray(True), jnp.full((), jnp.nan, x.dtype)
 
 
@@ -135,15 +158,21 @@ def _ratio(a: Array, b: Array) -> Array:
     return jnp.where(b == 0, jnp.zeros_like(a), a / jnp.where(b == 0, jnp.ones_like(b), b))
 
 
-def _defect_correction(matvec: Linear, solve: Linear, b, rtol, max_steps):
+def _defect_correction(
+    matvec: Linear,
+    solve: Linear,
+    b: Float[Array, " c"],
+    rtol: Float[Array, ""] | float,
+    max_steps: int,
+) -> _Found:
     """x ← x + solve(b − A x), for solvers that are no linear symmetric preconditioner."""
     target = (rtol * rtol) * jnp.vdot(b, b)
 
-    def unfinished(carry):
+    def unfinished(carry: _Corrected) -> Bool[Array, ""]:
         _, r, k = carry
         return (jnp.vdot(r, r) > target) & (k < max_steps)
 
-    def step(carry):
+    def step(carry: _Corrected) -> _Corrected:
         x, r, k = carry
         x = x + solve(r)
         return x, b - matvec(x), k + 1
@@ -182,10 +211,22 @@ def solve_krylov(
     - `rtol`: on the Euclidean norm of the residual relative to that of `b`.
 
     **Returns:** a [`KrylovSolution`][].
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, numpy as np
+    from jaxperf.darcy import solve_krylov
+    matrix = np.array([[4.0, 1.0], [1.0, 3.0]])
+    solve = lambda b: solve_krylov(
+        lambda x: matrix @ x, lambda r: r, b, method="conjugate_gradient", rtol=1e-12, max_steps=9
+    )
+    found = jax.jit(solve)(jnp.ones(2))
+    ```
     """
     iterate = _METHODS[method]
 
-    def solve(product, right):
+    def solve(product: Callable[[_Extended], _Extended], right: _Extended) -> _Extended:
         b, *_ = right
         # Squares of flows per control volume leave the range of float32: solve for b of size one.
         size = jnp.max(jnp.abs(b), initial=0.0)
@@ -204,7 +245,7 @@ def solve_krylov(
     # the product: transposition wants a tangent in every row or in none.
     none = jnp.broadcast_to(0.0 * right[0], (4,))
 
-    def extended(x):
+    def extended(x: _Extended) -> _Extended:
         product = matvec(x[0])
         return product, x[1] + 0.0 * product[0]
 

@@ -7,14 +7,14 @@ asked otherwise: what is solved, and to which tolerance, is a matter of the oute
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from .._padding import is_real, kept
 from ._assembly import check_permeability, VoxelDarcyMesh
@@ -96,6 +96,17 @@ def multigrid(
     - `rtol`, `max_steps`, `dtype`: see [`jaxperf.darcy.Multigrid`][].
 
     **Returns:** a [`jaxperf.darcy.Multigrid`][].
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    mesh = jp.darcy_mesh(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[0])
+    volume = mesh.graph.volume
+    operator = jp.darcy_operator(mesh.graph, mesh.transmissibility(2e-9), 1e-5 * volume)
+    problem = jp.DarcyProblem(operator, 0.02 * volume)
+    pressure = jp.solve_darcy(problem, jp.darcy.multigrid(mesh)).pressure_tissue
+    ```
     """
     given = np.asarray(permeability, float)
     check_permeability(mesh, given, "multigrid: permeability")
@@ -114,7 +125,7 @@ class _LevelState(eqx.Module):
     # D⁻¹, one over the sum of the sizes of each row's entries
     inverse: Float[Array, " n"]
 
-    def product(self, x):
+    def product(self, x: Float[Array, " n *b"]) -> Float[Array, " n *b"]:
         return _times(self.diagonal, x) + self.level.pattern.rows.product(self.weight, x)
 
 
@@ -129,7 +140,7 @@ class MultigridState(eqx.Module):
     scale: Float[Array, ""]
 
 
-def refit(hierarchy: Hierarchy, operator: DarcyOperator, dtype) -> MultigridState:
+def refit(hierarchy: Hierarchy, operator: DarcyOperator, dtype: type | np.dtype) -> MultigridState:
     """The matrices of all levels for other coefficients, prolongations as they are."""
     got = (operator.graph.n_cells, operator.graph.edge.shape[0])
     if got != (hierarchy.n_cells, hierarchy.n_edges):
@@ -160,7 +171,7 @@ def refit(hierarchy: Hierarchy, operator: DarcyOperator, dtype) -> MultigridStat
     return MultigridState(operator, tuple(levels), coarsest, scale)
 
 
-def _dense_inverse(edge: Array, off: Array, diagonal: Array, dtype) -> Array:
+def _dense_inverse(edge: Array, off: Array, diagonal: Array, dtype: type | np.dtype) -> Array:
     """Of the coarsest matrix, in its own precision but computed in another, the operator's.
 
     Rounding may have taken its definiteness where sinks are weak; what is added to the diagonal
@@ -192,7 +203,12 @@ def fenced(rows: Rows, function: Callable, x: Array) -> Array:
     return jax.lax.platform_dependent(x, cpu=apart, default=lambda x: function(x))
 
 
-def _smooth(state: _LevelState, product, right, x=None):
+def _smooth(
+    state: _LevelState,
+    product: Callable[[Array], Array],
+    right: Float[Array, " n *b"],
+    x: Float[Array, " n *b"] | None = None,
+) -> Float[Array, " n *b"]:
     """Two steps of Chebyshev's iteration for D⁻¹A on its upper spectrum, whose bound is 1.
 
     That is Gershgorin's, whatever the coefficients. A power method of few steps misses the
@@ -220,7 +236,12 @@ def cycle(state: MultigridState, right: Float[Array, " c"]) -> Float[Array, " c"
 
 
 @cycle.def_vmap
-def _cycles(axis_size, batched, state, right):
+def _cycles(
+    axis_size: int,
+    batched: Sequence[PyTree[bool]],
+    state: MultigridState,
+    right: Float[Array, "..."],
+) -> tuple[Float[Array, "..."], bool]:
     """Several at once lie side by side, so that what is read of the matrices serves all of them."""
     of_state, of_right = batched
     if any(jax.tree.leaves(of_state)):
@@ -229,7 +250,7 @@ def _cycles(axis_size, batched, state, right):
     return _cycle(state, right.T).T, of_right
 
 
-def _cycle(state, right):
+def _cycle(state: MultigridState, right: Float[Array, " c *b"]) -> Float[Array, " c *b"]:
     first = state.levels[0].diagonal if state.levels else state.coarsest
     # Scaled to one: flows and conductances of a control volume leave the range of float32.
     size = jnp.max(jnp.abs(right), axis=0, keepdims=right.ndim > 1)
@@ -238,7 +259,9 @@ def _cycle(state, right):
     return found.astype(right.dtype) * (size * state.scale.astype(right.dtype))
 
 
-def _descend(state: MultigridState, depth: int, right):
+def _descend(
+    state: MultigridState, depth: int, right: Float[Array, " c *b"]
+) -> Float[Array, " c *b"]:
     if depth == len(state.levels):
         # the default of accelerators is coarser than float32
         return jnp.matmul(state.coarsest, right, precision=jax.lax.Precision.HIGHEST)

@@ -53,7 +53,15 @@ class DarcyGraph(eqx.Module):
 
 
 def build_darcy_graph(edge: Int[np.ndarray, "e 2"], volume: Float[np.ndarray, " c"]) -> DarcyGraph:
-    """Rows of neighbours from a list of edges; runs on the host."""
+    """Rows of neighbours from a list of edges; runs on the host.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    graph = jp.darcy.build_darcy_graph(np.array([[0, 1], [1, 2]]), np.full(3, 1e-8))
+    ```
+    """
     n_cells, n_edges = len(volume), len(edge)
     owner = np.concatenate([edge[:, 0], edge[:, 1]])
     other = np.concatenate([edge[:, 1], edge[:, 0]])
@@ -107,6 +115,16 @@ def darcy_operator(
 
     Padded edges conduct nothing whatever is given for them, and padded control volumes take the
     largest entry of the diagonal as their sink: the operator stays definite and well scaled.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, jax.numpy as jnp
+    mesh = jp.darcy_mesh(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[0])
+    sink = 1e-5 * mesh.graph.volume
+    operator = jp.darcy_operator(mesh.graph, mesh.transmissibility(2e-9), sink)
+    flow = operator(jnp.ones_like(sink))
+    ```
     """
     real = graph.real
     if real is not None:

@@ -5,6 +5,7 @@ edges join it to itself and conduct nothing; a padded control volume has volume 
 and a sink (see `darcy_operator`), so that its pressure is 0.
 """
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import equinox as eqx
@@ -52,7 +53,7 @@ def pad_rows(rows: Rows, n: int) -> tuple[Rows, tuple[tuple[int, int], ...]]:
     return Rows(column, _pad_place(rows, n, shapes), rows.n_narrow), tuple(shapes)
 
 
-def _lengths(shapes, n_narrow: int) -> list[int]:
+def _lengths(shapes: Sequence[tuple[int, ...]], n_narrow: int) -> list[int]:
     return [shape[1 if block < n_narrow else 0] for block, shape in enumerate(shapes)]
 
 

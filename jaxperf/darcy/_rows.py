@@ -110,7 +110,16 @@ class Transfer(eqx.Module):
 def build_pattern(
     row: Int[np.ndarray, " v"], column: Int[np.ndarray, " v"], entry: Int[np.ndarray, " v"], n: int
 ) -> Pattern:
-    """Lay out the entries of a sparse matrix with n rows; runs on the host."""
+    """Lay out the entries of a sparse matrix with n rows; runs on the host.
+
+    **Example:**
+
+    ```python
+    import numpy as np
+    from jaxperf.darcy import build_pattern
+    pattern = build_pattern(np.array([0, 1]), np.array([1, 0]), np.array([0, 1]), 2)
+    ```
+    """
     rows, entries = _lay_out(row, column, entry, n, int(entry.max(initial=-1)) + 1)
     return Pattern(rows, tuple(as_leaf(e) for e in entries))
 
@@ -127,7 +136,13 @@ def build_transfer(
     return Transfer(rows, tuple(as_leaf(padded[e]) for e in entries))
 
 
-def _lay_out(row, column, entry, n: int, n_values: int):
+def _lay_out(
+    row: Int[np.ndarray, " v"],
+    column: Int[np.ndarray, " v"],
+    entry: Int[np.ndarray, " v"],
+    n: int,
+    n_values: int,
+) -> tuple[Rows, list[Int[np.ndarray, "_ _"]]]:
     """The rows, and for each block the entries, `n_values` where a row is shorter."""
     order, first = by_rows(row, n)
     column, entry = column[order].astype(np.int32), entry[order].astype(np.int32)

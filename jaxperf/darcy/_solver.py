@@ -179,7 +179,7 @@ class DarcyProblem(eqx.Module):
     fixed: Bool[Array, " c"] | None = None
     pressure_fixed: Float[Array, " c"] | None = None
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if (self.fixed is None) != (self.pressure_fixed is None):
             raise ValueError("one of fixed and pressure_fixed is missing; expected both or neither")
 
@@ -241,6 +241,16 @@ def solve_darcy(
     **Returns:** a [`DarcySolution`][].
 
     **Errors:** [`SolveError`][] naming a control volume where no solution is found.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    mesh = jp.darcy_mesh(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[0])
+    volume = mesh.graph.volume
+    operator = jp.darcy_operator(mesh.graph, mesh.transmissibility(2e-9), 1e-5 * volume)
+    pressure = jp.solve_darcy(jp.DarcyProblem(operator, 0.02 * volume)).pressure_tissue
+    ```
     """
     # A default left out and the same value passed would be two programs: see `solve_perfusion`.
     solution = _solve(problem, method, max_steps)

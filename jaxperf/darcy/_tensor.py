@@ -13,6 +13,7 @@ pressures, so an edge for each pair of voxels carries it, T_ij = −A_ij.
 """
 
 import itertools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -101,7 +102,9 @@ class VoxelTensorDarcyMesh(AbstractDarcyMesh):
         """Transmissibility (m³/s/Pa), sink (m³/s/Pa) and source (m³/s) with a surface that is not
         closed: its quarters are eliminated with the others."""
 
-        def corner(arguments):
+        def corner(
+            arguments: tuple[Float[Array, "8 3 3"], QuarterData],
+        ) -> tuple[Float[Array, " 28"], Float[Array, " 8"], Float[Array, " 8"]]:
             matrix, source = _eliminate_with(*arguments)
             surface = arguments[1]
             open_ = jnp.any(surface.known | (surface.exchange != 0))
@@ -166,7 +169,7 @@ def _solve(
     # A quarter without a voxel on either side has an empty row.
     idle = (jnp.diagonal(bare) == 0).astype(local.dtype)
 
-    def product(u):
+    def product(u: Float[Array, "12 k"]) -> Float[Array, "12 k"]:
         if free is None or exchange is None:
             return _collect(local @ _spread(u)) + idle[:, None] * u
         inner = free[:, None] * u
@@ -175,7 +178,7 @@ def _solve(
 
     inverse = _inverse(jax.lax.stop_gradient(product(jnp.eye(12, dtype=local.dtype))))
 
-    def solve(product, b):
+    def solve(product: Callable[[Array], Array], b: Float[Array, "12 k"]) -> Float[Array, "12 k"]:
         u = inverse @ b
         return u + inverse @ (b - product(u))
 
@@ -188,7 +191,9 @@ def _inverse(matrix: Float[Array, "12 12"]) -> Float[Array, "12 12"]:
     A batch of Cholesky factorisations inside a loop stopped XLA for good on a CPU of two cores.
     """
 
-    def exchange(matrix, pivot):
+    def exchange(
+        matrix: Float[Array, "12 12"], pivot: Int[Array, ""]
+    ) -> tuple[Float[Array, "12 12"], None]:
         unit = (jnp.arange(12) == pivot).astype(matrix.dtype)
         column = jax.lax.dynamic_index_in_dim(matrix, pivot, 1, keepdims=False)
         swapped = jnp.where(unit[None, :] == 1, unit[:, None], matrix)

@@ -15,7 +15,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, PyTree
 
 from .._custom_types import cast_like, ScalarLike
 from .._misc import InputError, is_traced
@@ -90,6 +90,18 @@ def darcy_term(
     - `source`: f(t, args) → (c,) m³/s in place of the problem's own.
 
     **Errors:** [`InputError`][] for a storage that is not positive or has another shape.
+
+    **Example:**
+
+    ```python
+    import diffrax, jaxperf as jp
+    mesh = jp.darcy_mesh(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[0])
+    volume = mesh.graph.volume
+    operator = jp.darcy_operator(mesh.graph, mesh.transmissibility(2e-9), 1e-5 * volume)
+    problem = jp.DarcyProblem(operator, 0.02 * volume)
+    term, state = jp.darcy.darcy_term(problem, 1e-5), jp.darcy.darcy_state(problem, 0.0)
+    found = diffrax.diffeqsolve(term, jp.darcy.DarcySDIRK2(), 0.0, 1.0, 0.25, state)
+    ```
     """
     volume = problem.operator.graph.volume
     given = cast_like(storage, problem.source)
@@ -110,7 +122,18 @@ def _refuse(what: str, expected: str) -> None:
 
 
 def darcy_state(problem: DarcyProblem, pressure: ScalarLike) -> DarcyState:
-    """The state to start from: a pressure (Pa, one for all or (c,)), prescribed ones put in."""
+    """The state to start from: a pressure (Pa, one for all or (c,)), prescribed ones put in.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    mesh = jp.darcy_mesh(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[0])
+    volume = mesh.graph.volume
+    operator = jp.darcy_operator(mesh.graph, mesh.transmissibility(2e-9), 1e-5 * volume)
+    state = jp.darcy.darcy_state(jp.DarcyProblem(operator, 0.02 * volume), 2000.0)
+    ```
+    """
     like = problem.source
     full = jnp.broadcast_to(cast_like(pressure, like), like.shape)
     if problem.fixed is not None and problem.pressure_fixed is not None:
@@ -137,16 +160,34 @@ class DarcySDIRK2(diffrax.AbstractSolver):
     term_structure: ClassVar = diffrax.ODETerm
     interpolation_cls: ClassVar = diffrax.LocalLinearInterpolation
 
-    def order(self, terms):
+    def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
         return 2
 
-    def init(self, terms, t0, t1, y0, args):
+    def init(
+        self,
+        terms: diffrax.AbstractTerm,
+        t0: Float[Array, ""],
+        t1: Float[Array, ""],
+        y0: DarcyState,
+        args: PyTree,
+    ) -> None:
         _rate(terms)
 
-    def func(self, terms, t0, y0, args):
+    def func(
+        self, terms: diffrax.AbstractTerm, t0: Float[Array, ""], y0: DarcyState, args: PyTree
+    ) -> DarcyState:
         return terms.vf(t0, y0, args)
 
-    def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
+    def step(
+        self,
+        terms: diffrax.AbstractTerm,
+        t0: Float[Array, ""],
+        t1: Float[Array, ""],
+        y0: DarcyState,
+        args: PyTree,
+        solver_state: None,
+        made_jump: bool | Bool[Array, ""],
+    ) -> tuple[DarcyState, DarcyState, dict[str, DarcyState], None, diffrax.RESULTS]:
         rate = _rate(terms)
         h = jnp.asarray(t1 - t0, y0.pressure.dtype)
         first, first_ok = self._stage(rate, h, t0 + _GAMMA * (t1 - t0), y0, args)
@@ -161,7 +202,9 @@ class DarcySDIRK2(diffrax.AbstractSolver):
         )
         return y1, error, {"y0": y0, "y1": y1}, None, result
 
-    def _stage(self, rate: DarcyRate, h, t, y: DarcyState, args):
+    def _stage(
+        self, rate: DarcyRate, h: Float[Array, ""], t: Float[Array, ""], y: DarcyState, args: PyTree
+    ) -> tuple[DarcyState, Bool[Array, ""]]:
         """γh k of a stage that starts from y, and whether it was solved."""
         operator, fixed = rate.problem.operator, rate.problem.fixed
         source = rate.source_at(t, args)
@@ -175,7 +218,7 @@ class DarcySDIRK2(diffrax.AbstractSolver):
         return DarcyState(found.pressure_tissue, passed), found.result == RESULTS.successful
 
 
-def _rate(terms) -> DarcyRate:
+def _rate(terms: diffrax.AbstractTerm) -> DarcyRate:
     # diffrax wraps the term in the direction of time
     rate = getattr(getattr(terms, "term", terms), "vector_field", None)
     if not isinstance(rate, DarcyRate):

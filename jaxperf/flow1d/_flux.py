@@ -6,7 +6,8 @@ rules are made of ordinary operations, so that derivatives of any order follow f
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
@@ -14,7 +15,11 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Float
 
+from .._custom_types import ScalarLike
 from ..vessel import AbstractElasticWall
+
+# What a rule of differentiation is given beside a value.
+Tangent: TypeAlias = Array | SymbolicZero
 
 
 class Lumen(NamedTuple):
@@ -60,13 +65,13 @@ class WallTable(eqx.Module):
         return Lumen(area, 1.0 / area, stiffness, area / stiffness)
 
 
-def _linear(*terms):
+def _linear(*terms: tuple[Callable[[], Array | float], Tangent]) -> Array | None:
     """The sum of coefficient times tangent; tangents that are zero cost nothing."""
     known = [c() * x for c, x in terms if not isinstance(x, SymbolicZero)]
     return sum(known[1:], start=known[0]) if known else None
 
 
-def _or_zero(tangent, value):
+def _or_zero(tangent: Float[Array, "*k"] | None, value: Float[Array, "*k"]) -> Float[Array, "*k"]:
     return jnp.zeros_like(value) if tangent is None else tangent
 
 
@@ -79,7 +84,9 @@ def cell_pressure(table: WallTable, area: Float[Array, " k"]) -> Float[Array, " 
     return table.unloaded + table.modulus * table.load_of_area(area)
 
 
-def _cell_pressure_jvp(primals, tangents):
+def _cell_pressure_jvp(
+    primals: tuple[WallTable, Array], tangents: tuple[WallTable, Tangent]
+) -> tuple[Array, Array]:
     (table, area), (dot, area_dot) = primals, tangents
     load = table.load_of_area(area)
     value = table.unloaded + table.modulus * load
@@ -98,14 +105,24 @@ cell_pressure.defjvp(_cell_pressure_jvp, symbolic_zeros=True)
 
 
 @jax.custom_jvp
-def momentum_rate(area, flow, flow_gradient, total_gradient, friction, density, alpha):
+def momentum_rate(
+    area: Float[Array, " k"],
+    flow: Float[Array, " k"],
+    flow_gradient: Float[Array, " k"],
+    total_gradient: Float[Array, " k"],
+    friction: Float[Array, " k"],
+    density: Float[Array, ""],
+    alpha: Float[Array, ""],
+) -> Float[Array, " k"]:
     """−∂Q/∂t (m³/s²) from the gradients of flow and of total pressure, for an inertia of 1."""
     drive = total_gradient * area * (1.0 / density)
     # Divided last: XLA keeps the result of a division, and nothing here is computed twice.
     return (drive * area + flow * (alpha * flow_gradient + friction)) / area
 
 
-def _momentum_rate_jvp(primals, tangents):
+def _momentum_rate_jvp(
+    primals: tuple[Array, ...], tangents: tuple[Tangent, ...]
+) -> tuple[Array, Array]:
     area, flow, flow_gradient, total_gradient, friction, density, alpha = primals
     value = momentum_rate(*primals)
     inverse = 1.0 / area
@@ -132,7 +149,7 @@ momentum_rate.defjvp(_momentum_rate_jvp, symbolic_zeros=True)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def van_albada(a: Float[Array, " k"], b: Float[Array, " k"], floor: float):
+def van_albada(a: Float[Array, " k"], b: Float[Array, " k"], floor: float) -> Float[Array, " k"]:
     """A slope from the differences to both neighbours.
 
     (a² + ε) b + (b² + ε) a over a² + b² + 2ε; ε, the square of the floor, makes it smooth and turns
@@ -143,7 +160,9 @@ def van_albada(a: Float[Array, " k"], b: Float[Array, " k"], floor: float):
     return floor * ((a * a + 1.0) * b + (b * b + 1.0) * a) / (a * a + b * b + 2.0)
 
 
-def _van_albada_jvp(floor, primals, tangents):
+def _van_albada_jvp(
+    floor: float, primals: tuple[Array, Array], tangents: tuple[Tangent, Tangent]
+) -> tuple[Array, Array]:
     (a, b), (a_dot, b_dot) = primals, tangents
     value = van_albada(a, b, floor)
     a, b = a * (1.0 / floor), b * (1.0 / floor)
@@ -183,7 +202,7 @@ class _Face(NamedTuple):
     share: Array
 
 
-def _face(table: WallTable, density, pressure) -> _Face:
+def _face(table: WallTable, density: Float[Array, ""], pressure: Float[Array, " f"]) -> _Face:
     """Load, A/A₀ and ρc²/M at the mean pressure, and 1/(Ac).
 
     One root and one division serve the impedance ρc/A, its inverse and the velocity. Relative to
@@ -196,38 +215,53 @@ def _face(table: WallTable, density, pressure) -> _Face:
     return _Face(load, area, stiffness, 1.0 / (table.area * area * speed))
 
 
-def _half_admittance(table: WallTable, density, root, at: _Face):
+def _half_admittance(
+    table: WallTable, density: Float[Array, ""], root: Float[Array, " f"] | None, at: _Face
+) -> Float[Array, " f"]:
     """A/(2ρc)."""
     admittance = at.share * at.area * table.area * at.area * table.area * (1.0 / density)
     return 0.5 * (admittance if root is None else admittance * root)
 
 
-def _half_impedance(table: WallTable, root, at: _Face):
+def _half_impedance(
+    table: WallTable, root: Float[Array, " f"] | None, at: _Face
+) -> Float[Array, " f"]:
     """ρc/(2A)."""
     impedance = at.share * at.stiffness * table.modulus
     return 0.5 * (impedance if root is None else impedance / root)
 
 
-def _head(table: WallTable, alpha, at: _Face, flow):
+def _head(
+    table: WallTable, alpha: ScalarLike, at: _Face, flow: Float[Array, " f"]
+) -> Float[Array, " f"]:
     """αρU²/2."""
     velocity = at.share * flow
     return 0.5 * alpha * at.stiffness * velocity * velocity * table.modulus
 
 
-def _stiffening(table: WallTable, at: _Face):
+def _stiffening(table: WallTable, at: _Face) -> Float[Array, " f"]:
     """d ln(A/c)/dx with x the load: d ln A/dx is 1/stiffness, by what stiffness means."""
     slope = jax.jvp(table.wall.relative_stiffness, (at.load,), (jnp.ones_like(at.load),))[1]
     return (1.0 - 0.5 * slope) / at.stiffness
 
 
 @jax.custom_jvp
-def face_flow(table: WallTable, density, root, pressure: Reconstruction, mean_flow):
+def face_flow(
+    table: WallTable,
+    density: Float[Array, ""],
+    root: Float[Array, " f"] | None,
+    pressure: Reconstruction,
+    mean_flow: Float[Array, " f"],
+) -> Float[Array, " f"]:
     """Flow between two states: the acoustic Riemann problem, √(1/m) its `root` or None."""
     half = _half_admittance(table, density, root, _face(table, density, pressure.mean))
     return mean_flow - half * pressure.jump
 
 
-def _face_flow_jvp(primals, tangents):
+def _face_flow_jvp(
+    primals: tuple[WallTable, Array, Array | None, Reconstruction, Array],
+    tangents: tuple[WallTable, Tangent, Tangent | None, Reconstruction, Tangent],
+) -> tuple[Array, Array]:
     table, density, root, pressure, mean_flow = primals
     dot, density_dot, _, pressure_dot, mean_flow_dot = tangents
     at = _face(table, density, pressure.mean)
@@ -251,7 +285,15 @@ face_flow.defjvp(_face_flow_jvp, symbolic_zeros=True)
 
 
 @jax.custom_jvp
-def face_total(table: WallTable, density, alpha, root, mean_pressure, jump_flow, flow):
+def face_total(
+    table: WallTable,
+    density: Float[Array, ""],
+    alpha: Float[Array, ""],
+    root: Float[Array, " f"] | None,
+    mean_pressure: Float[Array, " f"],
+    jump_flow: Float[Array, " f"],
+    flow: Float[Array, " f"],
+) -> Float[Array, " f"]:
     """Total pressure (over the external one) between two states, Pa; `flow` as `face_flow` says."""
     at = _face(table, density, mean_pressure)
     # The mean from the load: one value fewer that XLA would write down and read again.
@@ -259,7 +301,10 @@ def face_total(table: WallTable, density, alpha, root, mean_pressure, jump_flow,
     return static + _head(table, alpha, at, flow)
 
 
-def _face_total_jvp(primals, tangents):
+def _face_total_jvp(
+    primals: tuple[WallTable, Array, Array, Array | None, Array, Array, Array],
+    tangents: tuple[WallTable, Tangent, Tangent, Tangent | None, Tangent, Tangent, Tangent],
+) -> tuple[Array, Array]:
     table, density, alpha, root, mean_pressure, jump_flow, flow = primals
     dot, density_dot, alpha_dot, _, mean_dot, jump_dot, flow_dot = tangents
     at = _face(table, density, mean_pressure)

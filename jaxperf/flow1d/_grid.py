@@ -131,6 +131,20 @@ def make_grid(
 
     **Errors:** [`InputError`][] for a wall without a wave speed and a `cell_time` that is not
     positive.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    vessel = jp.build_network(
+        np.array([[0, 0, 0], [0.1, 0, 0]]), np.array([[0, 1]]), np.full(2, 2e-3),
+        root=np.array([0]), frame="model",
+    )
+    wave = jp.Waveform(np.array([0.0, 0.3, 0.8]), np.array([[1.1e4, 1.5e4, 1.1e4]]), 0.8)
+    inlet, outlet = jp.PressureWaveform(0, wave), jp.ResistanceOutlet(1, 2e10, 0.0)
+    wall = jp.SqrtAreaWall(jp.OlufsenStiffness(), 12000.0)
+    grid = jp.flow1d.make_grid(vessel, (inlet, outlet), jp.Blood(), wall, cell_time=1e-3)
+    ```
     """
     if not cell_time > 0:
         raise InputError(
@@ -153,7 +167,9 @@ def segment_wave_speed(
 
 
 @eqx.filter_jit
-def _wave_speed(wall: AbstractElasticWall, radius: Float[Array, "s 2"], density: Parameter):
+def _wave_speed(
+    wall: AbstractElasticWall, radius: Float[Array, "s 2"], density: Parameter
+) -> Float[Array, "s 2"]:
     return wall.wave_speed(math.pi * radius**2, radius, density)
 
 
@@ -169,7 +185,11 @@ def elastic(wall: AbstractWall) -> AbstractElasticWall:
     )
 
 
-def _courses(network: VascularNetwork, boundary: tuple[AbstractBoundary, ...], slowness):
+def _courses(
+    network: VascularNetwork,
+    boundary: tuple[AbstractBoundary, ...],
+    slowness: Float[np.ndarray, "s 2"],
+) -> tuple[list[_Course], Int[np.ndarray, " n"]]:
     """The vessels, and the network node of every grid node."""
     node = np.asarray(network.segment_node)
     incoming = np.bincount(node[:, 1], minlength=network.n_nodes)
@@ -245,7 +265,9 @@ class _Filled:
     inertia: float
 
 
-def _fill(network, course: _Course, slowness, cell_time: float) -> _Filled:
+def _fill(
+    network: VascularNetwork, course: _Course, slowness: Float[np.ndarray, "s 2"], cell_time: float
+) -> _Filled:
     """Cells of equal travel time on one course."""
     segment = np.array([p[0] for p in course.pieces])
     span = np.array([p[1:] for p in course.pieces])
@@ -259,7 +281,7 @@ def _fill(network, course: _Course, slowness, cell_time: float) -> _Filled:
     face = np.interp(np.linspace(0.0, time[-1], n + 1), time, edge)
     face[0], face[-1] = 0.0, edge[-1]
 
-    def place(x):
+    def place(x: Float[np.ndarray, " x"]) -> list[tuple[int, float]]:
         k = np.clip(np.searchsorted(edge, x, side="right") - 1, 0, len(segment) - 1)
         inside = np.clip((x - edge[k]) / length[k], 0.0, 1.0)
         at = span[k, 0] + inside * (span[k, 1] - span[k, 0])
@@ -278,7 +300,12 @@ def _fill(network, course: _Course, slowness, cell_time: float) -> _Filled:
     return _Filled(place(face), place(0.5 * (face[1:] + face[:-1])), overlap, inertia)
 
 
-def _assemble(courses, filled, node_network, cell_time: float) -> Grid:
+def _assemble(
+    courses: list[_Course],
+    filled: list[_Filled],
+    node_network: Int[np.ndarray, " n"],
+    cell_time: float,
+) -> Grid:
     """All vessels in one row, every one between two gaps."""
     cell, face, inertia, is_cell = [], [], [], []
     overlap, vessel_slot = [], []
@@ -335,7 +362,9 @@ def _assemble(courses, filled, node_network, cell_time: float) -> Grid:
     )
 
 
-def _parts(proximal, distal, n_nodes: int) -> tuple[int, Int[np.ndarray, " n"]]:
+def _parts(
+    proximal: Int[np.ndarray, " v"], distal: Int[np.ndarray, " v"], n_nodes: int
+) -> tuple[int, Int[np.ndarray, " n"]]:
     """The number of networks that do not touch, and the one that each node lies in."""
     joined = coo_matrix((np.ones(len(distal)), (proximal, distal)), (n_nodes, n_nodes))
     return connected_components(joined, directed=False)
@@ -351,7 +380,9 @@ class _Ends:
     lesion: np.ndarray
 
 
-def _by_node(node, values, n_nodes: int, padding: int) -> Int[np.ndarray, "w n"]:
+def _by_node(
+    node: Int[np.ndarray, " e"], values: Int[np.ndarray, " e"], n_nodes: int, padding: int
+) -> Int[np.ndarray, "w n"]:
     """What belongs to the ends, by node: as many rows as the busiest node has ends."""
     order = np.argsort(node, kind="stable")
     first = np.searchsorted(node[order], np.arange(n_nodes))

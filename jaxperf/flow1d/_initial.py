@@ -30,6 +30,21 @@ def initial_state(problem: Flow1DProblem, network_state: NetworkState | None = N
 
     **Errors:** [`InputError`][] for outlets that drain together without `network_state`;
     [`SolveError`][] where no steady flow is found; under a transformation the state is NaN then.
+
+    **Example:**
+
+    ```python
+    import equinox as eqx, jaxperf as jp, numpy as np
+    vessel = jp.build_network(
+        np.array([[0, 0, 0], [0.1, 0, 0]]), np.array([[0, 1]]), np.full(2, 2e-3),
+        root=np.array([0]), frame="model",
+    )
+    wave = jp.Waveform(np.array([0.0, 0.3, 0.8]), np.array([[1.1e4, 1.5e4, 1.1e4]]), 0.8)
+    inlet, outlet = jp.PressureWaveform(0, wave), jp.ResistanceOutlet(1, 2e10, 0.0)
+    wall = jp.SqrtAreaWall(jp.OlufsenStiffness(), 12000.0)
+    problem = jp.flow1d_problem(vessel, (inlet, outlet), jp.Blood(), wall, cell_time=1e-3)
+    state = eqx.filter_jit(jp.flow1d.initial_state)(problem)
+    ```
     """
     if network_state is not None:
         return _state_of(problem, network_state)

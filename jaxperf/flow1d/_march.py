@@ -1,10 +1,12 @@
 """Through time, interval by interval between the moments that are saved."""
 
+from typing import TypeAlias
+
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._custom_types import cast_like
 from ._controller import CourantLimit
@@ -54,6 +56,11 @@ class Watch(eqx.Module):
     courant: Float[Array, ""]
 
 
+# The state after an interval, its step in time, and whether a controller gave up.
+_Crossed: TypeAlias = tuple[FlowState, Float[Array, ""], Bool[Array, ""]]
+_Carry: TypeAlias = tuple[FlowState, Watch]
+
+
 def run_cycles(
     problem: Flow1DProblem,
     equations: Semidiscretisation,
@@ -62,7 +69,7 @@ def run_cycles(
     y: FlowState,
     n_cycles: int,
     started: Bool[Array, ""] | bool = True,
-):
+) -> tuple[FlowState, dict[str, Float[Array, "k ..."]], Watch]:
     """Run whole cycles from time 0, none where nothing has `started`.
 
     **Returns:** the last state (the last sound one where the run failed), the series of
@@ -71,14 +78,16 @@ def run_cycles(
     n, length = march.samples * n_cycles, march.interval(problem)
     dtype = y.area.dtype
 
-    def cross(equations, y, start):
+    def cross(equations: Semidiscretisation, y: FlowState, start: Float[Array, ""]) -> _Crossed:
         if march.controller is None:
             return _equal_steps(equations, march.method, y, start, length, march.steps(problem))
         controller = CourantLimit(march.controller, equations)
         first = jnp.minimum(length, length * march.samples / problem.n_steps)
         return _controlled_steps(equations, march, controller, y, start, length, first)
 
-    def interval(equations, carry, j):
+    def interval(
+        equations: Semidiscretisation, carry: _Carry, j: Int[Array, ""]
+    ) -> tuple[_Carry, tuple[Float[Array, " _"], ...]]:
         y, watch = carry
         start = j.astype(dtype) * length
         after, step, gave_up = cross(equations, y, start)
@@ -100,7 +109,9 @@ def run_cycles(
     # holds one state for every group of them and for every step of one group. A controller's
     # adjoint keeps checkpoints of its own, which more than one interval at a time would multiply.
     @eqx.filter_checkpoint
-    def some(equations, carry, group):
+    def some(
+        equations: Semidiscretisation, carry: _Carry, group: Int[Array, " g"]
+    ) -> tuple[_Carry, tuple[Float[Array, "g _"], ...]]:
         return jax.lax.scan(lambda c, j: interval(equations, c, j), carry, group)
 
     fault, _ = _inspect(equations, y, jnp.zeros((), dtype))
@@ -117,21 +128,35 @@ def run_cycles(
     return y, dict(zip(names, (time, *series), strict=True)), watch
 
 
+def _term(equations: Semidiscretisation) -> diffrax.ODETerm:
+    """The equations as diffrax wants them, whose times are arrays here."""
+    return diffrax.ODETerm(equations)  # pyright: ignore[reportArgumentType]
+
+
 def _group(n: int, steps: int) -> int:
     """The number of intervals, of n, that holds the fewest states: n/g and g · steps of them."""
     divisors = [g for g in range(1, n + 1) if n % g == 0]
     return min(divisors, key=lambda g: n / g + g * steps)
 
 
-def _equal_steps(equations: Semidiscretisation, solver, y: FlowState, start, length, n: int):
-    term = diffrax.ODETerm(equations)
+def _equal_steps(
+    equations: Semidiscretisation,
+    solver: diffrax.AbstractSolver | None,
+    y: FlowState,
+    start: Float[Array, ""],
+    length: Float[Array, ""],
+    n: int,
+) -> _Crossed:
+    term = _term(equations)
     solver = RelaxedHeun(equations.relaxation) if solver is None else solver
     step = jnp.asarray(length / n, start.dtype)
     state = solver.init(term, start, start + step, y, None)
 
     # Of each step too only its state is kept: what it would save otherwise leaves the cache.
     @eqx.filter_checkpoint
-    def body(carry, i):
+    def body(
+        carry: tuple[FlowState, PyTree], i: Float[Array, ""]
+    ) -> tuple[tuple[FlowState, PyTree], None]:
         y, state = carry
         t = start + i * step
         y, _, _, state, _ = solver.step(term, t, t + step, y, None, state, False)
@@ -141,10 +166,18 @@ def _equal_steps(equations: Semidiscretisation, solver, y: FlowState, start, len
     return jax.lax.scan(body, (y, state), count)[0][0], step, jnp.zeros((), bool)
 
 
-def _controlled_steps(equations, march: March, controller, y: FlowState, start, length, first_step):
+def _controlled_steps(
+    equations: Semidiscretisation,
+    march: March,
+    controller: diffrax.AbstractStepSizeController,
+    y: FlowState,
+    start: Float[Array, ""],
+    length: Float[Array, ""],
+    first_step: Float[Array, ""],
+) -> _Crossed:
     adjoint = diffrax.RecursiveCheckpointAdjoint() if march.adjoint is None else march.adjoint
     found = diffrax.diffeqsolve(
-        diffrax.ODETerm(equations),
+        _term(equations),
         RelaxedHeun(equations.relaxation) if march.method is None else march.method,
         start,
         start + length,
@@ -161,7 +194,9 @@ def _controlled_steps(equations, march: March, controller, y: FlowState, start, 
     return jax.tree.map(lambda x: x[0], found.ys), jnp.zeros_like(start), gave_up
 
 
-def _inspect(equations: Semidiscretisation, y: FlowState, step):
+def _inspect(
+    equations: Semidiscretisation, y: FlowState, step: Float[Array, ""]
+) -> tuple[Int[Array, ""], Float[Array, ""]]:
     """The fault of a state, and the Courant number of a step from it."""
     equations, y = jax.lax.stop_gradient((equations, y))
     leaves = jax.tree.leaves(y)
@@ -176,7 +211,9 @@ def _inspect(equations: Semidiscretisation, y: FlowState, step):
 
 
 @eqx.filter_jit
-def find_fault(problem: Flow1DProblem, march: March, y: FlowState, interval: Int[Array, ""]):
+def find_fault(
+    problem: Flow1DProblem, march: March, y: FlowState, interval: Int[Array, ""]
+) -> tuple[Int[Array, ""], Float[Array, ""], Int[Array, ""]]:
     """Cross the interval in which a run failed again, looking at every step.
 
     **Returns:** the fault, its time (s) and its slot; under a controller or another solver fault 0,
@@ -187,9 +224,11 @@ def find_fault(problem: Flow1DProblem, march: March, y: FlowState, interval: Int
     length, n = march.interval(problem), march.steps(problem)
     start = interval.astype(y.area.dtype) * length
     step = jnp.asarray(length / n, start.dtype)
-    term, solver = diffrax.ODETerm(equations), RelaxedHeun(equations.relaxation)
+    term, solver = _term(equations), RelaxedHeun(equations.relaxation)
 
-    def body(carry):
+    def body(
+        carry: tuple[FlowState, Int[Array, ""], Int[Array, ""]],
+    ) -> tuple[FlowState, Int[Array, ""], Int[Array, ""]]:
         y, i, _ = carry
         t = start + i.astype(step.dtype) * step
         y = solver.step(term, t, t + step, y, None, None, False)[0]

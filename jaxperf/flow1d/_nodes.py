@@ -1,6 +1,6 @@
 """Nodes: mass and pressure where vessels meet, end, or narrow to a lesion."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +63,7 @@ class _Linearised(NamedTuple):
     inverse_slope: Float[Array, "w n"]
 
 
-def _linearise(e: NodeEquations, pressure) -> _Linearised:
+def _linearise(e: NodeEquations, pressure: Float[Array, "w n"]) -> _Linearised:
     flow = end_flow(e, pressure)
     inverse_area = 1.0 / end_area(e, pressure)
     velocity = flow * inverse_area
@@ -74,7 +74,11 @@ def _linearise(e: NodeEquations, pressure) -> _Linearised:
     return _Linearised(flow, total, 1.0 / (1.0 + head - e.sign * loss))
 
 
-def _eliminate(e: NodeEquations, at: _Linearised, source):
+# Pressures of the ends and of the nodes.
+_AtNodes: TypeAlias = tuple[Float[Array, "w n"], Float[Array, " n"]]
+
+
+def _eliminate(e: NodeEquations, at: _Linearised, source: Float[Array, " n"]) -> _AtNodes:
     """Solve  total + δp/inverse_slope = P_n,  Σσ(flow + y δp) + J − G P_n = 0  for δp and P_n."""
     admittance = -e.sign * e.slope * at.inverse_slope
     into = jnp.sum(e.sign * at.flow + admittance * at.total, axis=0) + source
@@ -83,7 +87,7 @@ def _eliminate(e: NodeEquations, at: _Linearised, source):
     return (node[None, :] - at.total) * at.inverse_slope, node
 
 
-def _newton(e: NodeEquations):
+def _newton(e: NodeEquations) -> _AtNodes:
     pressure = e.pressure
     for _ in range(_NEWTON_STEPS):
         step, node = _eliminate(e, _linearise(e, pressure), e.source)
@@ -92,7 +96,7 @@ def _newton(e: NodeEquations):
 
 
 @jax.custom_jvp
-def solve_nodes(equations: NodeEquations) -> tuple[Float[Array, "w n"], Float[Array, " n"]]:
+def solve_nodes(equations: NodeEquations) -> _AtNodes:
     """Static pressure at every end and the pressure of every node (Pa).
 
     Newton's method for all nodes at once. The dynamic pressure and the losses make a node
@@ -104,7 +108,9 @@ def solve_nodes(equations: NodeEquations) -> tuple[Float[Array, "w n"], Float[Ar
 
 
 @solve_nodes.defjvp
-def _solve_nodes_jvp(primals, tangents):
+def _solve_nodes_jvp(
+    primals: tuple[NodeEquations], tangents: tuple[NodeEquations]
+) -> tuple[_AtNodes, _AtNodes]:
     (equations,), (dot,) = primals, tangents
     pressure, node = solve_nodes(equations)
     asked = lambda e: _linearise(e, pressure)

@@ -6,6 +6,7 @@ forms have no state.
 """
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ..network import at_time, Fed, Form, Held, JointDrain, Ladder, Waveform
@@ -101,7 +102,7 @@ def _stacked(columns: list[Array], form: Form) -> Float[Array, "b q"]:
     return jnp.stack(columns, axis=1) if columns else jnp.zeros((*form.node.shape, 0), _dtype(form))
 
 
-def _dtype(form: Form):
+def _dtype(form: Form) -> np.dtype:
     """The floating-point type of the data of a form."""
     if isinstance(form, Ladder):
         return form.resistance[0].dtype

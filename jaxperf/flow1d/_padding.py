@@ -11,7 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Int
 
 from .._custom_types import as_leaf
 from .._misc import is_traced
@@ -100,7 +100,7 @@ def _pad_grid(grid: Grid, network: VascularNetwork) -> Grid:
     node_network[: grid.n_nodes] = np.asarray(grid.node_network)
     node_network[-1] = network.n_nodes - 1
 
-    def at_ends(table, fill: int) -> Array:
+    def at_ends(table: Int[np.ndarray | Array, "w n"], fill: int) -> Array:
         out = np.full((ends, nodes), fill, np.int32)
         out[: table.shape[0], : grid.n_nodes] = np.asarray(table)
         return as_leaf(out)

@@ -1,15 +1,16 @@
 """The periodic state: the fixed point of the map over one cycle."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from equinox.internal import nondifferentiable_backward
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from .._custom_types import ScalarLike
 from .._misc import InputError, is_traced, NoBarePressure
 from .._padding import cut_solution
 from .._results import RESULTS
@@ -17,7 +18,7 @@ from ..network import Held
 from ._flux import cell_pressure
 from ._grid import Grid
 from ._initial import steady_start
-from ._march import March, run_cycles
+from ._march import March, run_cycles, Watch
 from ._outlets import outlet_conductance, outlet_rate, outlet_source
 from ._padding import sanitised_flow
 from ._points import sample_points, Sampling, SavePoints
@@ -104,6 +105,22 @@ def solve_periodic(
     **Errors:** [`SolveError`][] as in `solve_flow1d`; a periodic state that was not reached within
     `max_cycles` has the result `cycles_exhausted`, which raises too. [`InputError`][] for samples,
     cycles or a mode that cannot be used. `RuntimeError` for reverse mode where `mode` is forward.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    vessel = jp.build_network(
+        np.array([[0, 0, 0], [0.1, 0, 0]]), np.array([[0, 1]]), np.full(2, 2e-3),
+        root=np.array([0]), frame="model",
+    )
+    wave = jp.Waveform(np.array([0.0, 0.3, 0.8]), np.array([[1.1e4, 1.5e4, 1.1e4]]), 0.8)
+    inlet, outlet = jp.PressureWaveform(0, wave), jp.ResistanceOutlet(1, 2e10, 0.0)
+    wall = jp.SqrtAreaWall(jp.OlufsenStiffness(), 12000.0)
+    problem = jp.flow1d_problem(vessel, (inlet, outlet), jp.Blood(), wall, cell_time=1e-3)
+    beat = jp.solve_periodic(problem, points=jp.SavePoints([0], [0.5]))
+    print(beat.cycles, beat.pressure_static.max())
+    ```
     """
     if samples < 1 or max_cycles < 1 or mode not in ("reverse", "forward"):
         raise InputError(
@@ -173,6 +190,19 @@ def _cut(solution: PeriodicSolution, problem: Flow1DProblem) -> PeriodicSolution
     return cut_flow(solution, problem)
 
 
+class _Progress(NamedTuple):
+    cycles: Int[Array, ""]
+    change: Float[Array, ""]
+    fault: Int[Array, ""]
+    interval: Int[Array, ""]
+
+
+# The state as one vector, and what has been seen.
+_Carry: TypeAlias = tuple[Float[Array, " y"], _Progress]
+# A tangent, the largest and the last change of it, and the number of cycles.
+_Pushed: TypeAlias = tuple[Float[Array, " y"], Float[Array, ""], Float[Array, ""], Int[Array, ""]]
+
+
 class _Settings(eqx.Module):
     """What the fixed point depends on without being differentiated with respect to it."""
 
@@ -189,14 +219,14 @@ class _Settings(eqx.Module):
         return self._ravelled[0]
 
     @property
-    def start(self):
+    def start(self) -> _Carry:
         """The fixed point before its first cycle, and that nothing has been seen yet."""
         vector, zero = self.vector, jnp.zeros((), jnp.int32)
         limit = _at_least_rounding(self.tolerance, vector)
         return vector, _Progress(zero, jnp.full_like(limit, jnp.inf), zero, zero)
 
     @property
-    def _ravelled(self):
+    def _ravelled(self) -> tuple[Float[Array, " y"], Callable[[Array], PyTree]]:
         y = self.initial
         return ravel_pytree((y.area, y.flow, y.outlet))
 
@@ -204,7 +234,9 @@ class _Settings(eqx.Module):
         area, flow, outlet = self._ravelled[1](vector)
         return FlowState(area, flow, jnp.zeros_like(self.initial.passed), outlet)
 
-    def cycle(self, problem: Flow1DProblem, vector: Float[Array, " y"]):
+    def cycle(
+        self, problem: Flow1DProblem, vector: Float[Array, " y"]
+    ) -> tuple[Float[Array, " y"], Watch]:
         """The state one cycle later, and what was seen on the way."""
         equations = semidiscretise(problem)
         state = self.state_of(vector)
@@ -277,7 +309,11 @@ class _Chord(eqx.Module):
 
 
 def _slow_rate(
-    grid: Grid, equations: Semidiscretisation, y: FlowState, compliance, cycle
+    grid: Grid,
+    equations: Semidiscretisation,
+    y: FlowState,
+    compliance: Float[Array, " r"],
+    cycle: Float[Array, ""],
 ) -> Float[Array, "x x"]:
     """Rates of the pressures of the network's parts, each a reservoir, and of the outlets."""
     outlet, unravel = ravel_pytree(y.outlet)
@@ -290,7 +326,7 @@ def _slow_rate(
         held = held.at[at].set(True) if isinstance(form, Held) else held
     held = held | (drain == 0.0)
 
-    def rate(slow):
+    def rate(slow: Float[Array, " x"]) -> Float[Array, " x"]:
         out, taken = [], jnp.zeros_like(compliance)
         for form, x, at in zip(equations.forms, unravel(slow[n_parts:]), part, strict=True):
             flow = outlet_conductance(form) * slow[at] - outlet_source(form, x, start)
@@ -304,14 +340,7 @@ def _slow_rate(
     return jax.jacfwd(rate)(jnp.zeros(outlet.shape[0] + n_parts, compliance.dtype))
 
 
-class _Progress(NamedTuple):
-    cycles: Int[Array, ""]
-    change: Float[Array, ""]
-    fault: Int[Array, ""]
-    interval: Int[Array, ""]
-
-
-def _iterate(problem: Flow1DProblem, settings: _Settings):
+def _iterate(problem: Flow1DProblem, settings: _Settings) -> _Carry:
     """The fixed point, and what has been seen."""
     return jax.lax.while_loop(*_iteration(problem, settings), settings.start)
 
@@ -325,7 +354,9 @@ def _no_progress() -> InputError:
     )
 
 
-def _follow(problem: Flow1DProblem, settings: _Settings, progress: Callable[[int, int], None]):
+def _follow(
+    problem: Flow1DProblem, settings: _Settings, progress: Callable[[int, int], None]
+) -> _Carry:
     """As `_iterate`, with the host between the cycles."""
     carry, more = _begin(settings), True
     while more:
@@ -356,28 +387,32 @@ _prepared = eqx.filter_jit(_settings)
 
 
 @eqx.filter_jit
-def _begin(settings: _Settings):
+def _begin(settings: _Settings) -> _Carry:
     return settings.start
 
 
 @eqx.filter_jit
-def _one_cycle(problem: Flow1DProblem, settings: _Settings, carry):
+def _one_cycle(
+    problem: Flow1DProblem, settings: _Settings, carry: _Carry
+) -> tuple[_Carry, Bool[Array, ""]]:
     go_on, body = _iteration(sanitised_flow(problem), settings)
     carry = body(carry)
     return carry, go_on(carry)
 
 
-def _iteration(problem: Flow1DProblem, settings: _Settings):
+def _iteration(
+    problem: Flow1DProblem, settings: _Settings
+) -> tuple[Callable[[_Carry], Bool[Array, ""]], Callable[[_Carry], _Carry]]:
     """Of the iteration for the fixed point: whether it goes on, and one cycle."""
     problem = jax.lax.stop_gradient(problem)
     scale, chord = settings.scale(problem), settings.chord(problem)
     limit = _at_least_rounding(settings.tolerance, settings.vector)
 
-    def go_on(carry):
+    def go_on(carry: _Carry) -> Bool[Array, ""]:
         _, seen = carry
         return (seen.change > limit) & (seen.cycles < settings.max_cycles) & (seen.fault == 0)
 
-    def body(carry):
+    def body(carry: _Carry) -> _Carry:
         vector, seen = carry
         after, watch = settings.cycle(problem, vector)
         gap = after - vector
@@ -388,23 +423,31 @@ def _iteration(problem: Flow1DProblem, settings: _Settings):
     return go_on, body
 
 
-def _at_least_rounding(tolerance, like: Array) -> Array:
+def _at_least_rounding(tolerance: ScalarLike, like: Array) -> Array:
     return jnp.maximum(jnp.asarray(tolerance, like.dtype), 100.0 * jnp.finfo(like.dtype).eps)
 
 
 @eqx.filter_custom_vjp
-def _fixed_point_reverse(problem: Flow1DProblem, settings: _Settings):
+def _fixed_point_reverse(problem: Flow1DProblem, settings: _Settings) -> _Carry:
     return _iterate(problem, settings)
 
 
 @_fixed_point_reverse.def_fwd
-def _forward_pass(perturbed, problem, settings):
+def _forward_pass(
+    perturbed: PyTree, problem: Flow1DProblem, settings: _Settings
+) -> tuple[_Carry, Float[Array, " y"]]:
     vector, seen = _iterate(problem, settings)
     return (vector, seen), vector
 
 
 @_fixed_point_reverse.def_bwd
-def _backward_pass(residuals, grad, perturbed, problem, settings):
+def _backward_pass(
+    residuals: Float[Array, " y"],
+    grad: _Carry,
+    perturbed: PyTree,
+    problem: Flow1DProblem,
+    settings: _Settings,
+) -> Flow1DProblem:
     r"""λ = g + (∂Φ/∂y)ᵀλ, then ∂Φ/∂θᵀ λ; the chord's transpose corrects λ after each product."""
     vector, given = residuals, grad[0]
     scale, chord = settings.scale(problem), settings.chord(problem)
@@ -413,14 +456,16 @@ def _backward_pass(residuals, grad, perturbed, problem, settings):
     _, pull = jax.vjp(cycle, parameters, vector)
     size = jnp.max(jnp.abs(given) * scale)
 
-    def body(carry):
+    def body(
+        carry: tuple[Float[Array, " y"], Float[Array, ""], Int[Array, ""]],
+    ) -> tuple[Float[Array, " y"], Float[Array, ""], Int[Array, ""]]:
         adjoint, _, count = carry
         gap = given + pull(adjoint)[1] - adjoint
         step = gap + jax.linear_transpose(chord, gap)(gap)[0]
         return adjoint + step, jnp.max(jnp.abs(gap) * scale), count + 1
 
     limit = _at_least_rounding(_ADJOINT_TOLERANCE, vector) * size
-    start = (given, jnp.full_like(size, jnp.inf), 0)
+    start = (given, jnp.full_like(size, jnp.inf), jnp.zeros((), jnp.int32))
     adjoint, gap, _ = jax.lax.while_loop(
         lambda c: (c[1] > limit) & (c[2] < _ADJOINT_CYCLES), body, start
     )
@@ -429,12 +474,14 @@ def _backward_pass(residuals, grad, perturbed, problem, settings):
 
 
 @eqx.filter_custom_jvp
-def _fixed_point_forward(problem: Flow1DProblem, settings: _Settings):
+def _fixed_point_forward(problem: Flow1DProblem, settings: _Settings) -> _Carry:
     return _iterate(problem, settings)
 
 
 @_fixed_point_forward.def_jvp
-def _forward_tangent(primals, tangents):
+def _forward_tangent(
+    primals: tuple[Flow1DProblem, _Settings], tangents: tuple[Flow1DProblem, _Settings]
+) -> tuple[_Carry, tuple[Float[Array, " y"], _Progress]]:
     problem, settings = primals
     # The function itself, not its iteration: so the rule can be differentiated again.
     vector, seen = _fixed_point_forward(problem, settings)
@@ -450,7 +497,7 @@ def _forward_tangent(primals, tangents):
     cycle = lambda p, v: settings.cycle(eqx.combine(p, rest), v)[0]
     push = lambda tangent: jax.jvp(cycle, (parameters, vector), (dot, tangent))[1]
 
-    def body(carry):
+    def body(carry: _Pushed) -> _Pushed:
         tangent, size, _, count = carry
         gap = push(tangent) - tangent
         step = gap + chord(gap)
@@ -458,7 +505,7 @@ def _forward_tangent(primals, tangents):
         return tangent + step, jnp.maximum(size, change), change, count + 1
 
     zero = jnp.zeros((), vector.dtype)
-    start = (jnp.zeros_like(vector), zero, jnp.full_like(zero, jnp.inf), 0)
+    start = (jnp.zeros_like(vector), zero, jnp.full_like(zero, jnp.inf), jnp.zeros((), jnp.int32))
     limit = _at_least_rounding(_ADJOINT_TOLERANCE, vector)
     tangent, size, gap, _ = jax.lax.while_loop(
         lambda c: (c[2] > limit * c[1]) & (c[3] < _ADJOINT_CYCLES), body, start

@@ -1,19 +1,24 @@
 """Places at which a solution is saved."""
 
+from collections.abc import Callable, Sequence
+from typing import cast
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._misc import InputError, is_traced
 from ..network import VascularNetwork
 from ._grid import Grid
 
 
-def _known_as(dtype):
+def _known_as(
+    dtype: type[np.generic],
+) -> Callable[[ArrayLike | Sequence[float]], np.ndarray | Array]:
     """A converter to NumPy arrays of a type, in which indices and shares are exact."""
-    return lambda x: x if is_traced(x) else np.asarray(x, dtype)
+    return lambda x: cast(Array, x) if is_traced(x) else np.asarray(x, dtype)
 
 
 class SavePoints(eqx.Module):
@@ -32,7 +37,7 @@ class SavePoints(eqx.Module):
     segment: Int[np.ndarray | Array, " m"] = eqx.field(converter=_known_as(np.int64))
     fraction: Float[np.ndarray | Array, " m"] = eqx.field(converter=_known_as(np.float64))
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if self.segment.shape != self.fraction.shape:
             raise ValueError(
                 f"expected one fraction for each segment, got {self.segment.shape} and "

@@ -26,7 +26,7 @@ class ExternalPressure(eqx.Module):
     waveform: Waveform
     share: Float[Array, "b s 2"]
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         rows, shares = self.waveform.value.shape[0], self.share.shape[0]
         if rows != shares:
             raise ValueError(f"expected one share for each of {rows} waveforms, got {shares}")
@@ -72,7 +72,7 @@ class Flow1DProblem(eqx.Module):
         """The longest step in time, s."""
         return (self.period if is_traced(self.period) else float(self.period)) / self.n_steps
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         check_boundary(self.network, self.boundary)
         if not self.boundary:
             raise InputError(
@@ -139,6 +139,20 @@ def flow1d_problem(
     - the others: see [`Flow1DProblem`][].
 
     **Errors:** [`InputError`][] for waveforms of different periods, or none and no `period`.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    vessel = jp.build_network(
+        np.array([[0, 0, 0], [0.1, 0, 0]]), np.array([[0, 1]]), np.full(2, 2e-3),
+        root=np.array([0]), frame="model",
+    )
+    wave = jp.Waveform(np.array([0.0, 0.3, 0.8]), np.array([[1.1e4, 1.5e4, 1.1e4]]), 0.8)
+    inlet, outlet = jp.PressureWaveform(0, wave), jp.ResistanceOutlet(1, 2e10, 0.0)
+    wall = jp.SqrtAreaWall(jp.OlufsenStiffness(), 12000.0)
+    problem = jp.flow1d_problem(vessel, (inlet, outlet), jp.Blood(), wall)
+    ```
     """
     if not 0.0 < cfl <= 0.9:
         raise InputError(
@@ -169,7 +183,9 @@ def flow1d_problem(
     )
 
 
-def _common_period(boundary: Boundary, external: ExternalPressure | None, period) -> float:
+def _common_period(
+    boundary: Boundary, external: ExternalPressure | None, period: float | None
+) -> float:
     """The period of all waveforms."""
     held = [value for c in boundary for value in vars(c).values() if isinstance(value, Waveform)]
     held += [] if external is None else [external.waveform]
@@ -186,7 +202,9 @@ def _common_period(boundary: Boundary, external: ExternalPressure | None, period
     )
 
 
-def _diffusion_time(network: VascularNetwork, grid: Grid, blood: Blood, viscosity) -> float:
+def _diffusion_time(
+    network: VascularNetwork, grid: Grid, blood: Blood, viscosity: Float[np.ndarray, " s"]
+) -> float:
     r"""Shortest time in which wall viscosity spreads flow over a cell, $\Delta x^2/2\nu$.
 
     $\nu=\Gamma/(\rho\sqrt{A_0})$, from $\Gamma\sqrt A/(\rho A_0)$.

@@ -1,12 +1,14 @@
 """Finite volumes: from the state of all cells to its time derivative."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._custom_types import cast_like
 from .._padding import is_real, kept
@@ -100,7 +102,7 @@ class Semidiscretisation(eqx.Module):
     density: Float[Array, ""]
     alpha: Float[Array, ""]
 
-    def __call__(self, t, y: FlowState, args=None) -> FlowState:
+    def __call__(self, t: Float[Array, ""], y: FlowState, args: PyTree = None) -> FlowState:
         flow, total, outflow, into = self._faces(t, y)
         gradient = lambda face: (face[1:] - face[:-1]) * self.inverse_length
         flux = gradient(flow)
@@ -114,7 +116,7 @@ class Semidiscretisation(eqx.Module):
         )
         return FlowState(-flux, -force, outflow, outlet)
 
-    def relaxation(self, y: FlowState, h) -> FlowState:
+    def relaxation(self, y: FlowState, h: Float[Array, ""]) -> FlowState:
         """1/(1 + h d), with d the rate (1/s) at which each entry of the state relaxes by itself.
 
         Flow by friction, outlets by their compartments; area and volume do not.
@@ -154,10 +156,14 @@ class Semidiscretisation(eqx.Module):
         """The largest `cell_rate`."""
         return jnp.max(self.cell_rate(y))
 
-    def _over_inertia(self, force):
+    def _over_inertia(self, force: Float[Array, " k"]) -> Float[Array, " k"]:
         return force if self.inverse_inertia is None else force * self.inverse_inertia
 
-    def _faces(self, t, y: FlowState):
+    def _faces(
+        self, t: Float[Array, ""], y: FlowState
+    ) -> tuple[
+        Float[Array, " f"], Float[Array, " f"], Float[Array, " n"], tuple[Float[Array, " _"], ...]
+    ]:
         """Flow and total pressure at the faces; flow out of nodes, into conditions."""
         pressure = self.cell_pressure(t, y)
         pressure, end_pressure = self._extend(pressure, self._half_steps(pressure, y))
@@ -180,14 +186,14 @@ class Semidiscretisation(eqx.Module):
         face_q, face_p = self._riemann(t, pressure, flow, lambda q: put(q, end_q))
         return face_q, put(face_p, end_p), outflow, into
 
-    def cell_pressure(self, t, y: FlowState) -> Float[Array, " k"]:
+    def cell_pressure(self, t: Float[Array, ""], y: FlowState) -> Float[Array, " k"]:
         """Static pressure in the cells without the viscous part of the wall's, Pa."""
         pressure = cell_pressure(self.cell_wall, y.area)
         if self.around is None:
             return pressure
         return pressure + self.around.waveform(t) @ self.around.cell_share
 
-    def _half_steps(self, pressure, y: FlowState):
+    def _half_steps(self, pressure: Float[Array, " k"], y: FlowState) -> Float[Array, "w n"]:
         """From the middle of the last cell to the end: half the one difference there is.
 
         A vessel of one cell has none; its pressure falls by the friction of half a cell, so that
@@ -198,7 +204,9 @@ class Semidiscretisation(eqx.Module):
         friction = self.end_friction * y.flow[slot] / y.area[slot] ** 2
         return along - self.end_sign * friction
 
-    def _extend(self, value, beyond):
+    def _extend(
+        self, value: Float[Array, " k"], beyond: Float[Array, "w n"]
+    ) -> tuple[Float[Array, " r"], Float[Array, "w n"]]:
         """The row, two slots longer at either end, and the values at the ends of the vessels.
 
         `beyond` leads from the middle of the last cell to the end. The gap behind takes twice as
@@ -210,7 +218,13 @@ class Semidiscretisation(eqx.Module):
         row = row.at[self.end_gap].set(end + 2.0 * beyond, **_PADDED)
         return row, end + beyond
 
-    def _riemann(self, t, pressure_row, flow_row, put_flow):
+    def _riemann(
+        self,
+        t: Float[Array, ""],
+        pressure_row: Float[Array, " r"],
+        flow_row: Float[Array, " r"],
+        put_flow: Callable[[Float[Array, " f"]], Float[Array, " f"]],
+    ) -> tuple[Float[Array, " f"], Float[Array, " f"]]:
         """Flow and total pressure between two states: the acoustic Riemann problem.
 
         The flow at the ends of the vessels is the one that `put_flow` puts there.
@@ -229,7 +243,9 @@ class Semidiscretisation(eqx.Module):
             total = total + self.face_viscosity * stretching / jnp.sqrt(at.area)
         return through, total if around is None else total + around
 
-    def _speeds(self, lumen: Lumen, flow):
+    def _speeds(
+        self, lumen: Lumen, flow: Float[Array, "w n"]
+    ) -> tuple[Float[Array, "w n"], Float[Array, "w n"]]:
         """The characteristic speeds at the ends are a ± d."""
         velocity = flow * lumen.inverse_area
         a = self.alpha * velocity
@@ -238,14 +254,14 @@ class Semidiscretisation(eqx.Module):
             a, excess = a * self.end_inverse_inertia, excess * self.end_inverse_inertia
         return a, jnp.sqrt(a * a + excess)
 
-    def _end_viscous(self, y: FlowState, lumen: Lumen):
+    def _end_viscous(self, y: FlowState, lumen: Lumen) -> Float[Array, "w n"]:
         """Viscous pressure at the ends, from the difference of the last two cells."""
         if self.end_viscosity is None:
             return jnp.zeros_like(lumen.area)
         stretching = self.end_sign * (y.flow[self.end_neighbour] - y.flow[self.end_slot])
         return self.end_viscosity * jnp.sqrt(lumen.inverse_area) * stretching
 
-    def static_pressure(self, t, y: FlowState) -> Float[Array, " k"]:
+    def static_pressure(self, t: Float[Array, ""], y: FlowState) -> Float[Array, " k"]:
         """Static pressure in the cells with the viscous part of the wall's, Pa."""
         elastic = self.cell_pressure(t, y)
         if self.cell_viscosity is None:
@@ -254,7 +270,13 @@ class Semidiscretisation(eqx.Module):
         widening = -(face_flow[1:] - face_flow[:-1]) * self.inverse_length
         return elastic + self.cell_viscosity / jnp.sqrt(y.area) * widening
 
-    def _node_equations(self, t, y: FlowState, pressure, flow) -> NodeEquations:
+    def _node_equations(
+        self,
+        t: Float[Array, ""],
+        y: FlowState,
+        pressure: Float[Array, "w n"],
+        flow: Float[Array, "w n"],
+    ) -> NodeEquations:
         around = 0.0 if self.around is None else _at_ends(self.around, t)
         lumen = self.end_wall.lumen(pressure - around)
         a, d = self._speeds(lumen, flow)
@@ -280,7 +302,23 @@ class Semidiscretisation(eqx.Module):
 
 
 def semidiscretise(problem: Flow1DProblem) -> Semidiscretisation:
-    """Everything the time derivative needs, computed once; differentiable in the problem."""
+    """Everything the time derivative needs, computed once; differentiable in the problem.
+
+    **Example:**
+
+    ```python
+    import equinox as eqx, jaxperf as jp, numpy as np
+    vessel = jp.build_network(
+        np.array([[0, 0, 0], [0.1, 0, 0]]), np.array([[0, 1]]), np.full(2, 2e-3),
+        root=np.array([0]), frame="model",
+    )
+    wave = jp.Waveform(np.array([0.0, 0.3, 0.8]), np.array([[1.1e4, 1.5e4, 1.1e4]]), 0.8)
+    inlet, outlet = jp.PressureWaveform(0, wave), jp.ResistanceOutlet(1, 2e10, 0.0)
+    wall = jp.SqrtAreaWall(jp.OlufsenStiffness(), 12000.0)
+    problem = jp.flow1d_problem(vessel, (inlet, outlet), jp.Blood(), wall, cell_time=1e-3)
+    equations = eqx.filter_jit(jp.flow1d.semidiscretise)(problem)
+    ```
+    """
     network, grid, blood = problem.network, problem.grid, problem.blood
     radius = network.radius
     dtype = radius.dtype
@@ -353,12 +391,12 @@ def semidiscretise(problem: Flow1DProblem) -> Semidiscretisation:
     )
 
 
-def _at_ends(around: Surroundings, t):
+def _at_ends(around: Surroundings, t: Float[Array, ""]) -> Float[Array, "w n"]:
     """External pressure at the ends of the vessels, Pa."""
     return jnp.tensordot(around.waveform(t), around.end_share, axes=1)
 
 
-def _take(values, place):
+def _take(values: Float[Array, "*b f"], place: Int[Array, "w n"]) -> Float[Array, "*b w n"]:
     """Values at these places; those beyond the end, which pad, repeat the last."""
     return values.at[..., place].get(mode="clip")
 
@@ -370,7 +408,9 @@ def _node_of_network(grid: Grid, n_nodes: int) -> Int[Array, " m"]:
     return jnp.full(n_nodes, -1, jnp.int32).at[known].set(number, mode="drop")
 
 
-def _inverse_inertia(grid: Grid, dtype):
+def _inverse_inertia(
+    grid: Grid, dtype: np.dtype
+) -> tuple[Float[Array, " k"] | None, Float[Array, " f"] | None]:
     """1/m at slots and faces; None where no vessel is short, which saves two arrays a step."""
     if grid.inertia is None:
         return None, None
@@ -380,14 +420,18 @@ def _inverse_inertia(grid: Grid, dtype):
     return inverse, jnp.where(jnp.append(grid.is_cell, 0.0) > 0, after, before)
 
 
-def interpolate(values, segment, fraction):
+def interpolate(
+    values: Float[Array, "*b s 2"], segment: Int[Array, " k"], fraction: Float[Array, " k"]
+) -> Float[Array, "*b k"]:
     """Values given at both ends of every segment, linear in between; (..., s, 2) to (..., k)."""
     both = values[..., segment, :]
     fraction = jnp.broadcast_to(fraction, both.shape[:-1])
     return both[..., 0] * (1.0 - fraction) + both[..., 1] * fraction
 
 
-def _table(problem: Flow1DProblem, segment, fraction) -> WallTable:
+def _table(
+    problem: Flow1DProblem, segment: Int[Array, " k"], fraction: Float[Array, " k"]
+) -> WallTable:
     wall = problem.wall
     radius = interpolate(problem.network.radius, segment, fraction)
     stiffness = wall.stiffness
@@ -416,7 +460,9 @@ def _without_load_between(table: WallTable, grid: Grid) -> WallTable:
     return eqx.tree_at(lambda x: x.inverse_modulus, table, inside * table.inverse_modulus)
 
 
-def _viscosity(problem: Flow1DProblem, segment, fraction):
+def _viscosity(
+    problem: Flow1DProblem, segment: Int[Array, " k"], fraction: Float[Array, " k"]
+) -> Float[Array, " k"] | None:
     """Γ/A₀, with which the viscous pressure is (Γ/A₀√A) ∂A/∂t."""
     if problem.wall_viscosity is None:
         return None
@@ -424,7 +470,9 @@ def _viscosity(problem: Flow1DProblem, segment, fraction):
     return problem.wall_viscosity[segment] / (math.pi * radius**2)
 
 
-def _face_viscosity(problem: Flow1DProblem, length):
+def _face_viscosity(
+    problem: Flow1DProblem, length: Float[Array, " k"]
+) -> Float[Array, " f"] | None:
     """Γ/A₀ over the distance of the cells beside each face."""
     grid = problem.grid
     fraction = grid.face_fraction.astype(problem.network.radius.dtype)
@@ -435,7 +483,7 @@ def _face_viscosity(problem: Flow1DProblem, length):
     return viscosity / jnp.where(apart > 0, apart, 1.0)
 
 
-def _pieces(problem: Flow1DProblem):
+def _pieces(problem: Flow1DProblem) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
     r"""Length of every slot (m) and its friction k, exact for the unloaded vessel.
 
     The friction force on a cell is $k\,Q/A$ with
@@ -458,7 +506,7 @@ def _pieces(problem: Flow1DProblem):
     return cell_length, scale * area**2 * cell_loss / safe
 
 
-def _end_losses(problem: Flow1DProblem):
+def _end_losses(problem: Flow1DProblem) -> tuple[Float[Array, "w n"], Float[Array, "w n"]]:
     """Linear and quadratic loss of the lesion at every end; zero where there is none."""
     grid, lesion = problem.grid, problem.network.lesion
     zero = jnp.zeros(grid.end_face.shape, problem.network.radius.dtype)
@@ -466,4 +514,5 @@ def _end_losses(problem: Flow1DProblem):
         return zero, zero
     both = lesion_coefficients(problem.network, problem.blood)
     has = grid.end_lesion >= 0
-    return tuple(jnp.where(has, c[jnp.maximum(grid.end_lesion, 0)], 0.0) for c in both)
+    linear, quadratic = (jnp.where(has, c[jnp.maximum(grid.end_lesion, 0)], 0.0) for c in both)
+    return linear, quadratic

@@ -105,6 +105,21 @@ def solve_flow1d(
     **Errors:** [`SolveError`][] naming vessel and time where a vessel closes, the flow becomes
     faster than its waves, the step is too long for them or the controller gives up, and where
     there is no steady flow to start from.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    vessel = jp.build_network(
+        np.array([[0, 0, 0], [0.1, 0, 0]]), np.array([[0, 1]]), np.full(2, 2e-3),
+        root=np.array([0]), frame="model",
+    )
+    wave = jp.Waveform(np.array([0.0, 0.3, 0.8]), np.array([[1.1e4, 1.5e4, 1.1e4]]), 0.8)
+    inlet, outlet = jp.PressureWaveform(0, wave), jp.ResistanceOutlet(1, 2e10, 0.0)
+    wall = jp.SqrtAreaWall(jp.OlufsenStiffness(), 12000.0)
+    problem = jp.flow1d_problem(vessel, (inlet, outlet), jp.Blood(), wall, cell_time=1e-3)
+    flow = jp.solve_flow1d(problem, points=jp.SavePoints([0], [0.5])).flow
+    ```
     """
     if samples < 1 or n_cycles < 1:
         raise InputError(

@@ -6,7 +6,7 @@ from typing import ClassVar
 import diffrax
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Float, PyTree
 
 from ._semidiscretisation import FlowState
 
@@ -33,16 +33,34 @@ class RelaxedHeun(diffrax.AbstractSolver):
     term_structure: ClassVar = diffrax.ODETerm
     interpolation_cls: ClassVar = diffrax.LocalLinearInterpolation
 
-    def order(self, terms):
+    def order(self, terms: PyTree[diffrax.AbstractTerm]) -> int:
         return 2
 
-    def init(self, terms, t0, t1, y0, args):
+    def init(
+        self,
+        terms: diffrax.AbstractTerm,
+        t0: Float[Array, ""],
+        t1: Float[Array, ""],
+        y0: FlowState,
+        args: PyTree,
+    ) -> None:
         return None
 
-    def func(self, terms, t0, y0, args):
+    def func(
+        self, terms: diffrax.AbstractTerm, t0: Float[Array, ""], y0: FlowState, args: PyTree
+    ) -> FlowState:
         return terms.vf(t0, y0, args)
 
-    def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
+    def step(
+        self,
+        terms: diffrax.AbstractTerm,
+        t0: Float[Array, ""],
+        t1: Float[Array, ""],
+        y0: FlowState,
+        args: PyTree,
+        solver_state: None,
+        made_jump: bool | Bool[Array, ""],
+    ) -> tuple[FlowState, FlowState, dict[str, FlowState], None, diffrax.RESULTS]:
         h = t1 - t0
         step = lambda x: jnp.asarray(h, x.dtype)
         relax = self.relaxation(y0, _GAMMA * step(y0.area))

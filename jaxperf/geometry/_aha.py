@@ -46,6 +46,14 @@ def aha17(point: Float[np.ndarray, "n 3"], frame: LVFrame) -> Int[np.ndarray, " 
 
     **Source:** Cerqueira et al. (2002), Circulation 105:539. The sectors start from the RV
     centroid and not from the insertion points of the right ventricle.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    mesh, frame, _ = jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)
+    segment = jp.geometry.aha17(mesh.centre, frame)
+    ```
     """
     check_finite(point, "the points", "aha17")
     height = frame.height(point) / frame.length

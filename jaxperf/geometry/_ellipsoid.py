@@ -135,8 +135,16 @@ def ellipsoid_ventricle(
     The [`jaxperf.geometry.VoxelMesh`][], the [`jaxperf.geometry.LVFrame`][] and the closed-form
     [`jaxperf.geometry.EllipsoidLV`][], all in the "model" frame.
 
-    **Raises** `InputError` for lengths that are not positive, a base plane beyond the cavity, and
-    voxels too large for the wall.
+    **Errors:** [`InputError`][] for lengths that are not positive, a base plane beyond the cavity,
+    and voxels too large for the wall.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    mesh, frame, lv = jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)
+    print(mesh.n_cells, 1e6 * mesh.volume.sum(), "ml of wall")
+    ```
     """
     lengths = (spacing_mm, *endo_short_mm, endo_long_mm, wall_base_mm, wall_apex_mm)
     if not all(math.isfinite(x) and x > 0.0 for x in lengths):

@@ -91,7 +91,15 @@ def lv_frame_from_points(
 
     An [`jaxperf.geometry.LVFrame`][].
 
-    **Raises** `InputError` for NaN, coinciding points, and an RV point on the long axis.
+    **Errors:** [`InputError`][] for NaN, coinciding points, and an RV point on the long axis.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    apex, base, rv = np.array([0, 0, -0.06]), np.zeros(3), np.array([0.04, 0, 0])
+    frame = jp.geometry.lv_frame_from_points(apex, base, rv, frame="LPS")
+    ```
     """
     points = np.stack([apex, base_centre, rv_centre]).astype(np.float64)
     check_finite(points, "apex, base_centre or rv_centre", where)
@@ -142,7 +150,15 @@ def lv_frame_from_labels(
 
     An [`jaxperf.geometry.LVFrame`][] in the mesh's frame.
 
-    **Raises** `InputError` where a label is missing or the cavity is closed.
+    **Errors:** [`InputError`][] where a label is missing or the cavity is closed.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    mesh, _, _ = jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)
+    frame = jp.geometry.lv_frame_from_labels(mesh, cavity_label=2, rv_label=3)
+    ```
     """
     for label, name in ((cavity_label, "LV cavity"), (rv_label, "RV cavity")):
         if not np.any(mesh.label == label):

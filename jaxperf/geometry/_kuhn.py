@@ -40,10 +40,17 @@ def kuhn_tetrahedra(
 
     A [`jaxperf.geometry.TetMesh`][] with (n+1)³ vertices in grid order and 6 n³ tetrahedra.
 
-    **Raises** `InputError` for fewer than one cube along an axis, and for a `vertex_map` that
+    **Errors:** [`InputError`][] for fewer than one cube along an axis, and for a `vertex_map` that
     flattens a tetrahedron.
 
     **Source:** H. W. Kuhn (1960), Some combinatorial lemmas in topology, IBM J. Res. Dev. 4:518.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    mesh = jp.geometry.kuhn_tetrahedra(4, upper=(0.02, 0.02, 0.02))
+    ```
     """
     shape = (n_cubes, n_cubes, n_cubes) if isinstance(n_cubes, int) else n_cubes
     if min(shape) < 1:
@@ -74,6 +81,14 @@ def tetrahedra_from_voxels(mesh: VoxelMesh) -> TetMesh:
     **Returns:**
 
     A [`jaxperf.geometry.TetMesh`][] in the same frame.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    mesh, _, _ = jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)
+    tets = jp.geometry.tetrahedra_from_voxels(mesh)
+    ```
     """
     vertex, tet = _cut(mesh.cell_ijk)
     point = mesh.position(vertex - 0.5)

@@ -37,6 +37,13 @@ def refine_tetrahedra(mesh: TetMesh) -> TetMesh:
     **Returns:** a [`jaxperf.geometry.TetMesh`][].
 
     **Source:** S. Zhang (1995), Successive subdivisions of tetrahedra, Houston J Math 21:541.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    fine = jp.geometry.refine_tetrahedra(jp.geometry.kuhn_tetrahedra(2))
+    ```
     """
     ends = np.sort(mesh.tet[:, _EDGE], axis=2)
     code, middle = np.unique(ends @ np.array([mesh.n_cells, 1]), return_inverse=True)
@@ -81,6 +88,13 @@ def mesh_quality(
     - `percent`: percentiles, 0 the least and 100 the largest.
 
     **Returns:** a [`jaxperf.geometry.MeshQuality`][].
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    print(jp.geometry.mesh_quality(jp.geometry.kuhn_tetrahedra(2)))
+    ```
     """
     corner = mesh.point[mesh.tet]
     dihedral = _dihedral(corner)

@@ -90,8 +90,18 @@ def terminal_regions(
 
     [`jaxperf.geometry.Regions`][].
 
-    **Raises** `InputError` for NaN, negative radii, terminals without a site or out of range, and
-    fewer than one point per terminal.
+    **Errors:** [`InputError`][] for NaN, negative radii, terminals without a site or out of range,
+    and fewer than one point per terminal.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    mesh, _, lv = jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)
+    tree = jp.anatomy.demo_tree(lv)
+    site, owner, width = jp.anatomy.terminal_sites(tree, np.asarray(tree.terminals), 0.02)
+    regions = jp.geometry.terminal_regions(mesh, site, owner, width, len(tree.terminals))
+    ```
     """
     _check_sites(site_position, site_terminal, site_radius, n_terminals)
     if points_per_terminal < 1:
@@ -141,8 +151,8 @@ def territory_of_cells(
 
     (c,), number of the territory.
 
-    **Raises** `InputError` for a wrong number of terminals, a negative territory or a cell beyond
-    `n_cells`.
+    **Errors:** [`InputError`][] for a wrong number of terminals, a negative territory or a cell
+    beyond `n_cells`.
     """
     if terminal_territory.shape[0] != regions.n_terminals or np.min(terminal_territory) < 0:
         raise InputError(

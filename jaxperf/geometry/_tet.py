@@ -116,8 +116,16 @@ def build_tet_mesh(
 
     A [`jaxperf.geometry.TetMesh`][].
 
-    **Raises** `InputError` for NaN, indices out of range, flat or repeated tetrahedra, unused
+    **Errors:** [`InputError`][] for NaN, indices out of range, flat or repeated tetrahedra, unused
     points, faces shared by more than two tetrahedra, and a mesh in several pieces.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    corner = 0.01 * np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1.0]])
+    mesh = jp.geometry.build_tet_mesh(corner, np.array([[0, 1, 2, 3]]), frame="model")
+    ```
     """
     check_frame(frame, where)
     point, tet = _checked_arrays(point, tet, where)

@@ -60,7 +60,7 @@ def tetrahedra_from_surface(
 
     **Returns:** a [`jaxperf.geometry.TetMesh`][].
 
-    **Raises** `InputError` where tetgen is missing, for a surface with open edges or one that
+    **Errors:** [`InputError`][] where tetgen is missing, for a surface with open edges or one that
     cuts itself, an edge length that is not positive, and a wall in several pieces.
 
     **Source:** H. Si (2015), TetGen, a Delaunay-based quality tetrahedral mesh generator, ACM
@@ -88,7 +88,9 @@ def tetrahedra_from_surface(
     return build_tet_mesh(corner[used][order], tet, frame=frame, where=where)
 
 
-def nearby_order(tet: Int[np.ndarray, "m 4"], n: int):
+def nearby_order(
+    tet: Int[np.ndarray, "m 4"], n: int
+) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, "m 4"]]:
     """Number vertices so that neighbours are near in memory (Cuthill and McKee 1969).
 
     **Returns:** the old number of every vertex, and the tetrahedra in new ones, in their order.

@@ -84,7 +84,15 @@ def transmural_depth(
 
     (c,), in [0, 1].
 
-    **Raises** `InputError` where one of the surfaces is not found.
+    **Errors:** [`InputError`][] where one of the surfaces is not found.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    mesh, frame, _ = jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)
+    depth = jp.geometry.transmural_depth(mesh, frame)
+    ```
     """
     check_same_frame(mesh.frame, frame.frame, "transmural_depth")
     faces = mesh.boundary_faces()
@@ -123,7 +131,7 @@ def depth_between(
 
     (n,), in [0, 1].
 
-    **Raises** `InputError` for NaN and for a surface without points.
+    **Errors:** [`InputError`][] for NaN and for a surface without points.
     """
     for array, name in ((point, "point"), (endocardium, "endocardium"), (epicardium, "epicardium")):
         check_finite(array, name, "depth_between")
@@ -158,6 +166,15 @@ def local_axes(
     **Returns:**
 
     (c, 3, 3); rows circumferential, longitudinal, transmural, right-handed and orthonormal.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    mesh, frame, _ = jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)
+    depth = jp.geometry.transmural_depth(mesh, frame)
+    axes = jp.geometry.local_axes(mesh, frame, depth)
+    ```
     """
     check_same_frame(mesh.frame, frame.frame, "local_axes")
     transmural = _unit(_gradient(mesh.centre, depth), frame.radial(mesh.centre), frame.septal)
@@ -196,6 +213,15 @@ def fibre_direction(
 
     **Source:** Streeter et al. (1969), Circ. Res. 24:339; rule as in Bayer et al. (2012), Ann.
     Biomed. Eng. 40:2243, without the sheet angle.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    mesh, frame, _ = jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)
+    depth = jp.geometry.transmural_depth(mesh, frame)
+    fibre = jp.geometry.fibre_direction(jp.geometry.local_axes(mesh, frame, depth), depth)
+    ```
     """
     alpha = np.radians((1.0 - depth) * endo_deg + depth * epi_deg)[:, None]
     return np.cos(alpha) * axes[:, 0] + np.sin(alpha) * axes[:, 1]

@@ -176,8 +176,16 @@ def build_voxel_mesh(
 
     A [`jaxperf.geometry.VoxelMesh`][]; cells are in the order of the grid (last index fastest).
 
-    **Raises** `InputError` for a label volume that is not three-dimensional and integer, an affine
-    with NaN, zero spacing or shear, a wall without voxels or in several pieces.
+    **Errors:** [`InputError`][] for a label volume that is not three-dimensional and integer, an
+    affine with NaN, zero spacing or shear, a wall without voxels or in several pieces.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    affine = np.diag([5e-3, 5e-3, 5e-3, 1.0])  # m
+    mesh = jp.geometry.build_voxel_mesh(np.ones((4, 4, 4), int), affine, frame="LPS")
+    ```
     """
     check_frame(frame, where)
     label = _checked_label(label, where)

@@ -91,6 +91,16 @@ def join_forest(network: VascularNetwork, forest: Forest) -> VascularNetwork:
 
     **Errors:** [`InputError`][] where the forest was grown in another frame or below a network
     with fewer nodes.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    mesh, frame, lv = jp.geometry.ellipsoid_ventricle(spacing_mm=2.5)
+    tree, depth = jp.anatomy.demo_tree(lv), jp.geometry.transmural_depth(mesh, frame)
+    problem = jp.growth.GrowthProblem(tree, mesh, depth, n_terminals=60, root_spacing=30e-3)
+    grown = jp.growth.join_forest(tree, jp.growth.grow_forest(problem))
+    ```
     """
     if forest.frame != network.frame or forest.root_node.max() >= network.n_nodes:
         raise InputError(
@@ -206,6 +216,16 @@ def save_forest(path: str | os.PathLike, forest: Forest) -> None:
     """Write a forest to a `.npz` file: one array per field of [`Forest`][], SI units.
 
     `format` is the number of the layout, `territory_name`, `frame` and `settings` are text.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    mesh, frame, lv = jp.geometry.ellipsoid_ventricle(spacing_mm=2.5)
+    tree, depth = jp.anatomy.demo_tree(lv), jp.geometry.transmural_depth(mesh, frame)
+    problem = jp.growth.GrowthProblem(tree, mesh, depth, n_terminals=60, root_spacing=30e-3)
+    jp.growth.save_forest("forest.npz", jp.growth.grow_forest(problem))
+    ```
     """
     save_arrays(
         path,
@@ -221,6 +241,17 @@ def load_forest(path: str | os.PathLike) -> Forest:
     """Read a forest that [`save_forest`][] wrote.
 
     **Errors:** [`InputError`][] for a file that is missing, no forest, or of another layout.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    mesh, frame, lv = jp.geometry.ellipsoid_ventricle(spacing_mm=2.5)
+    tree, depth = jp.anatomy.demo_tree(lv), jp.geometry.transmural_depth(mesh, frame)
+    problem = jp.growth.GrowthProblem(tree, mesh, depth, n_terminals=60, root_spacing=30e-3)
+    jp.growth.save_forest("forest.npz", jp.growth.grow_forest(problem))
+    forest = jp.growth.load_forest("forest.npz")
+    ```
     """
     path = Path(path)
     if not path.is_file():

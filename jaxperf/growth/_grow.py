@@ -56,6 +56,16 @@ def grow_forest(
 
     **Source:** C. Jaquet et al. (2019), IEEE Trans. Biomed. Eng. 66:946; W. Schreiner,
     P. F. Buxbaum (1993), IEEE Trans. Biomed. Eng. 40:482.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    mesh, frame, lv = jp.geometry.ellipsoid_ventricle(spacing_mm=2.5)
+    tree, depth = jp.anatomy.demo_tree(lv), jp.geometry.transmural_depth(mesh, frame)
+    problem = jp.growth.GrowthProblem(tree, mesh, depth, n_terminals=60, root_spacing=30e-3)
+    forest = jp.growth.grow_forest(problem)
+    ```
     """
     mark = fingerprint(problem)
     begin = time.perf_counter()

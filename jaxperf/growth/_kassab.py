@@ -64,6 +64,13 @@ def kassab_table(tree: str) -> KassabTable:
     **Errors:** `InputError` for another name.
 
     **Source:** Kassab et al. (1993), Am. J. Physiol. 265:H350, tables 1-3 and 5-9.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    print(jp.growth.kassab_table("LAD"))
+    ```
     """
     if tree not in KASSAB_TREES:
         raise InputError(

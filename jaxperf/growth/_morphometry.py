@@ -4,7 +4,7 @@ from typing import Any
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from .._misc import InputError
 from ._kassab import kassab_order, kassab_table, KASSAB_TREES, KassabTable
@@ -125,6 +125,14 @@ def morphometry(
     forest, for a first order below 1 or given beside ranges, and for a tolerance outside 0 to 1.
 
     **Source:** Kassab et al. (1993), Am. J. Physiol. 265:H350.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    parent, radius = np.array([-1, 0, 0, 1, 1]), 1e-4 * np.array([4.0, 3.0, 2.0, 1.5, 1.5])
+    found = jp.growth.morphometry(parent, radius, np.full(5, 1e-3))
+    ```
     """
     _check_settings(first_order, tolerance, ranges)
     segments = merge_chains(parent, radius, length)
@@ -190,7 +198,11 @@ def _of_segments(segments: Segments, rank: Int[np.ndarray, " s"], n: int) -> dic
 
 
 def _of_elements(
-    segments: Segments, rank: Int[np.ndarray, " s"], n: int, element, begins
+    segments: Segments,
+    rank: Int[np.ndarray, " s"],
+    n: int,
+    element: Int[np.ndarray, " s"],
+    begins: Bool[np.ndarray, " s"],
 ) -> dict[str, np.ndarray]:
     # elements are numbered by their first segments, so that these line up with them
     first = np.flatnonzero(begins)

@@ -33,7 +33,7 @@ class BranchingLaw(eqx.Module):
     radius_small: float = eqx.field(static=True, default=5e-5)
     radius_large: float = eqx.field(static=True, default=5e-4)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         for exponent in (self.exponent_small, self.exponent_large):
             if not _LEAST <= exponent <= _LARGEST:
                 raise InputError(

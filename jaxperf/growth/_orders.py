@@ -51,7 +51,9 @@ def merge_chains(
     )
 
 
-def _check(parent, radius, length) -> None:
+def _check(
+    parent: Int[np.ndarray, " m"], radius: Float[np.ndarray, " m"], length: Float[np.ndarray, " m"]
+) -> None:
     def refuse(what: str, expected: str) -> None:
         raise InputError(
             what,

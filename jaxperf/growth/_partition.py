@@ -78,7 +78,9 @@ def divide_wall(
     together = np.bincount(group, target, n_groups)
     volume = number.size * float(np.prod(wall.spacing))
 
-    def ascend(offset, wanted, by_tree, rounds):
+    def ascend(
+        offset: Float[np.ndarray, " r"], wanted: Float[np.ndarray, " r"], by_tree: bool, rounds: int
+    ) -> tuple[Float[np.ndarray, " r"], Int[np.ndarray, " v"], Float[np.ndarray, " r"]]:
         """The best of some rounds: offsets, owners and shares."""
         best, least = None, np.inf
         size, group_size = np.cbrt(wanted * volume), np.cbrt(together * volume)

@@ -26,7 +26,7 @@ _BENDS = 1000
 class NoWay(InputError):
     """A tree finds no place; `tree` is its number."""
 
-    def __init__(self, tree: int, diameter: float, what: str):
+    def __init__(self, tree: int, diameter: float, what: str) -> None:
         super().__init__(
             f"tree {tree}, {1e3 * diameter:.2f} mm wide, {what}",
             where="growth",

@@ -49,7 +49,7 @@ class GrowthProblem(eqx.Module):
     terminal_radius: float | None = eqx.field(static=True, default=None)
     seed: int = eqx.field(static=True, default=0)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         refuse_lesions(self.network)
         outlets = np.asarray(self.network.terminals)
         for bad, what, expected in (

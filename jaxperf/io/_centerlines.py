@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -54,6 +55,16 @@ def read_centerlines(
     **Errors:** [`InputError`][] naming the file and the line: no radius array, other cells than
     lines, a line that starts more than two radii away from every other, a line that lies on
     others altogether, and lines that run side by side in one lumen.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np, pyvista as pv
+    line = pv.PolyData(np.array([[0.0, 0, 0], [10, 0, 0], [30, 5, 0]]), lines=[3, 0, 1, 2])
+    line["MaximumInscribedSphereRadius"] = np.array([2.0, 1.8, 1.5])
+    line.save("lines.vtp")
+    tree = jp.io.read_centerlines("lines.vtp", units="mm", frame="LPS")
+    ```
     """
     where = str(path)
     unit = length_unit(units, where)
@@ -74,7 +85,7 @@ def read_centerlines(
     return tree_network(builder.tree(), frame=frame, branch_name=branch_name, where=where)
 
 
-def _lines(data, where: str) -> list[Int[np.ndarray, " p"]]:
+def _lines(data: Any, where: str) -> list[Int[np.ndarray, " p"]]:
     """The point indices of each line, without immediate repetitions."""
     if data.n_lines == 0 or data.n_lines != data.n_cells:
         raise InputError(
@@ -100,7 +111,7 @@ def _lines(data, where: str) -> list[Int[np.ndarray, " p"]]:
     return lines
 
 
-def _radius(data, name: str, where: str) -> Float[np.ndarray, " p"]:
+def _radius(data: Any, name: str, where: str) -> Float[np.ndarray, " p"]:
     if name not in data.point_data:
         present = ", ".join(data.point_data.keys()) or "none"
         raise InputError(
@@ -120,7 +131,12 @@ def _radius(data, name: str, where: str) -> Float[np.ndarray, " p"]:
     return radius
 
 
-def _check_points(position, radius, used, where):
+def _check_points(
+    position: Float[np.ndarray, "p 3"],
+    radius: Float[np.ndarray, " p"],
+    used: Int[np.ndarray, " k"],
+    where: str,
+) -> None:
     for i in used[~np.isfinite(position[used]).all(1)]:
         raise InputError(
             f"the position of point {i} is {position[i]}",
@@ -137,7 +153,13 @@ def _check_points(position, radius, used, where):
         )
 
 
-def _order(lines, position, radius, n_roots, where) -> list[tuple[int, bool]]:
+def _order(
+    lines: list[Int[np.ndarray, " _"]],
+    position: Float[np.ndarray, "p 3"],
+    radius: Float[np.ndarray, " p"],
+    n_roots: int,
+    where: str,
+) -> list[tuple[int, bool]]:
     """The lines so that each comes after the one it leaves, and whether it starts a tree.
 
     Lines that start at one point are a family. The families that start farthest from all other
@@ -209,7 +231,13 @@ def _nearest(
 class _Builder:
     """The tree as it grows line by line."""
 
-    def __init__(self, position, radius, tolerance, where):
+    def __init__(
+        self,
+        position: Float[np.ndarray, "p 3"],
+        radius: Float[np.ndarray, " p"],
+        tolerance: float,
+        where: str,
+    ) -> None:
         self.source, self.source_radius = position, radius
         self.tolerance, self.where = tolerance, where
         self.position: list[np.ndarray] = []
@@ -244,7 +272,13 @@ class _Builder:
         at = self._foot(segment[index[k]], share[k], self.tolerance * local[k])
         self._append(line, points[shared:], at)
 
-    def _shared(self, line, points, distance, local) -> int:
+    def _shared(
+        self,
+        line: int,
+        points: Int[np.ndarray, " p"],
+        distance: Float[np.ndarray, " p"],
+        local: Float[np.ndarray, " p"],
+    ) -> int:
         """The number of leading points that lie on the tree, of the given distance and radius."""
         distance = distance / local
         apart = np.flatnonzero(distance > _SAME_LUMEN)
@@ -268,7 +302,7 @@ class _Builder:
             )
         return shared
 
-    def _foot(self, segment, share, near) -> int:
+    def _foot(self, segment: Int[np.ndarray, "2"], share: float, near: float) -> int:
         """The point of the tree on a segment; a new one unless an end is near."""
         first, second = (int(i) for i in segment)
         a, b = self.position[first], self.position[second]
@@ -282,7 +316,7 @@ class _Builder:
         self.parent[second] = len(self.position) - 1
         return self.parent[second]
 
-    def _append(self, line, points, parent):
+    def _append(self, line: int, points: Int[np.ndarray, " p"], parent: int) -> None:
         for p in points.tolist():
             self.position.append(self.source[p])
             self.radius.append(float(self.source_radius[p]))

@@ -43,7 +43,7 @@ def check_plausible(
     extent = float((position.max(0) - position.min(0)).max())
     low, high = float(radius.min()), float(radius.max())
 
-    def fits(unit):
+    def fits(unit: float) -> bool:
         return (
             low * unit >= RADIUS_RANGE[0]
             and high * unit <= RADIUS_RANGE[1]
@@ -69,6 +69,13 @@ def to_frame(points: Float[np.ndarray, "*b 3"], source: str, target: str) -> np.
 
     **Errors:** [`InputError`][] for an unknown frame, and between `model` and a patient frame,
     for which no rule exists.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    point = jp.io.to_frame(np.array([[0.01, 0.02, 0.03]]), "RAS", "LPS")
+    ```
     """
     check_frame(source, "source frame")
     check_frame(target, "target frame")

@@ -45,6 +45,16 @@ def read_voxel_labels(
 
     **Errors:** [`InputError`][] naming the file: absent, truncated, no NIfTI, a unit that is
     unknown or contradicts `units`, a bad affine, and labels that are absent.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    affine = np.diag([5e-3, 5e-3, 5e-3, 1.0])
+    mesh = jp.geometry.build_voxel_mesh(np.ones((4, 4, 4), int), affine, frame="RAS")
+    jp.io.write_nifti("wall.nii", mesh, np.ones(mesh.n_cells))
+    wall = jp.io.read_voxel_labels("wall.nii", label=1)
+    ```
     """
     where = str(path)
     check_frame(frame, where)
@@ -161,6 +171,15 @@ def write_nifti(
     - `description`: text of the header; NIfTI keeps its first 79 characters.
 
     **Errors:** [`InputError`][] for a mesh in model coordinates, which belongs to no patient.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    affine = np.diag([5e-3, 5e-3, 5e-3, 1.0])
+    mesh = jp.geometry.build_voxel_mesh(np.ones((4, 4, 4), int), affine, frame="RAS")
+    jp.io.write_nifti("mbf_ml_min_g.nii.gz", mesh, np.ones(mesh.n_cells))
+    ```
     """
     import nibabel
 

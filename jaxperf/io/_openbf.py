@@ -92,6 +92,24 @@ def read_openbf(path: str | os.PathLike) -> OpenBFCase:
     impedance in time, counts the resistance of a two-element windkessel twice in version 2, and
     there shrinks the taper by the length of a cell in m and does not see keys written with
     spaces; what its documentation and the file say is kept.
+
+    **Example:**
+
+    ```python
+    from pathlib import Path
+    import jaxperf as jp
+    Path("beat.dat").write_text("\n".join(["0 0", "0.2 4e-4", "0.5 0", "0.8 0"]))
+    Path("case.yaml").write_text('''
+    project_name: one vessel
+    inlet_file: beat.dat
+    blood: {rho: 1060, mu: 4e-3}
+    solver: {Ccfl: 0.9, cycles: 20, convergence_tolerance: 2.0}
+    network:
+      - {label: aorta, sn: 1, tn: 2, L: 0.1, E: 4e5, R0: 0.01, h0: 1e-3,
+         outlet: wk3, R1: 2e8, R2: 1.8e9, Cc: 2e-10}
+    ''')
+    case = jp.io.read_openbf("case.yaml")
+    ```
     """
     where = str(path)
     file = read_openbf_file(path)

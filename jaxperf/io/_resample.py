@@ -34,6 +34,14 @@ def sample_on_grid(
     lie at multiples of the spacing.
 
     **Errors:** [`InputError`][] for a mesh in model coordinates.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    box = jp.geometry.kuhn_tetrahedra(2, upper=(0.02, 0.02, 0.02), frame="RAS")
+    height, affine = jp.io.sample_on_grid(box, box.point[:, 2], spacing_mm=5.0)
+    ```
     """
     spacing = spacing_mm * M_PER_MM
     point = to_frame(mesh.point, mesh.frame, "RAS")

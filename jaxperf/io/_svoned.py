@@ -2,12 +2,12 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 from .._misc import check_frame, InputError
 from ..network import (
@@ -104,6 +104,28 @@ def read_svoned(
 
     **Source:** svOneDSolver, *Input File Guide*; the order of a CORONARY table's parameters and
     of a RESISTANCE table's is that of `cvOneDSubdomain.cxx`.
+
+    **Example:**
+
+    ```python
+    from pathlib import Path
+    import jaxperf as jp
+    Path("case.in").write_text('''
+    MODEL one_vessel
+    NODE 0 0 0 0
+    NODE 1 5 0 0
+    SEGMENT lad_0 0 5.0 20 0 1 0.1 0.06 0.0 WALL NONE 0.0 0 0 RESISTANCE OUT
+    DATATABLE IN LIST
+    0.0 100000
+    ENDDATATABLE
+    DATATABLE OUT LIST
+    0.0 1.0e5
+    ENDDATATABLE
+    SOLVEROPTIONS 0.005 10 400 2 IN PRESSURE_WAVE 1.0e-5 1 1
+    MATERIAL WALL OLUFSEN 1.06 0.04 0 2.0 2e7 -22.53 8.65e5
+    ''')
+    case = jp.io.read_svoned("case.in")
+    ```
     """
     where = str(path)
     check_frame(frame, where)
@@ -137,7 +159,7 @@ def read_svoned(
     )
 
 
-def _known(card: Card, i: int, names, what: str) -> str:
+def _known(card: Card, i: int, names: Collection[str], what: str) -> str:
     if card.field[i] not in names:
         raise InputError(
             f"the {what} {card.field[i]} is not defined",
@@ -191,7 +213,9 @@ def _parents(cards: Cards, index: dict[int, int]) -> Int[np.ndarray, " s"]:
     return parent
 
 
-def _joined(lists, joint: Card, i: int, index: dict[int, int], what: str) -> list[int]:
+def _joined(
+    lists: Mapping[str, Card], joint: Card, i: int, index: dict[int, int], what: str
+) -> list[int]:
     card = lists[_known(joint, i, list(lists), what)]
     numbers = [card.whole(k, "segment number") for k in range(2, len(card.field))]
     if len(numbers) != card.whole(1, "number of segments"):
@@ -213,7 +237,12 @@ def _joined(lists, joint: Card, i: int, index: dict[int, int], what: str) -> lis
 
 
 def _network(
-    cards, segments, parent, frame, branch_name, where
+    cards: Cards,
+    segments: list[Card],
+    parent: Int[np.ndarray, " s"],
+    frame: str,
+    branch_name: Mapping[str, str],
+    where: str,
 ) -> tuple[VascularNetwork, Float[np.ndarray, " s"]]:
     inlets = np.flatnonzero(parent < 0)
     if len(inlets) != 1:
@@ -255,7 +284,7 @@ def _network(
     return network, offset
 
 
-def _node_positions(cards, segments, i) -> Float[np.ndarray, "s 3"]:
+def _node_positions(cards: Cards, segments: list[Card], i: int) -> Float[np.ndarray, "s 3"]:
     rows = []
     for card in segments:
         number = card.whole(i, "node number")
@@ -303,7 +332,7 @@ def _material(card: Card) -> SvOneDMaterial:
     )
 
 
-def _table(entries, unit: float, card: Card) -> Float[np.ndarray, "m 2"]:
+def _table(entries: list[tuple[float, float]], unit: float, card: Card) -> Float[np.ndarray, "m 2"]:
     """Times (s) and values in SI of a table over one cycle; its last time is the period."""
     table = np.array(entries, np.float64) * np.array([1.0, unit])
     if table[0, 0] < 0 or (np.diff(table[:, 0]) <= 0).any():
@@ -352,8 +381,10 @@ def _from_zero(table: Float[np.ndarray, "_ 2"]) -> Float[np.ndarray, "_ 2"]:
     return table if table[0, 0] == 0.0 else np.concatenate([[[0.0, table[-1, 1]]], table])
 
 
-def _outlets(cards, segments, network, where) -> list[AbstractBoundary]:
-    distal = np.asarray(network.segment_node)[:, 1]
+def _outlets(
+    cards: Cards, segments: list[Card], network: VascularNetwork, where: str
+) -> list[AbstractBoundary]:
+    distal = np.asarray(network.segment_node)[:, 1].tolist()
     resistance, coronary, pim = [], [], []
     for i, card in enumerate(segments):
         if card.field[14] == "NOBOUND":
@@ -389,7 +420,7 @@ def _outlets(cards, segments, network, where) -> list[AbstractBoundary]:
     return boundary
 
 
-def _columns(rows):
+def _columns(rows: list[tuple[float, ...]]) -> list[Array]:
     node, *values = zip(*rows, strict=True)
     return [jnp.asarray(np.array(node, np.int32)), *(jnp.asarray(np.array(v)) for v in values)]
 

@@ -174,7 +174,9 @@ def _begin_table(card: Card) -> tuple[str, str]:
     return card.field[0], card.where
 
 
-def _end_table(cards, table, values, where):
+def _end_table(
+    cards: Cards, table: tuple[str, str] | None, values: list[float], where: str
+) -> None:
     name = table[0] if table else "?"
     if table is None or len(values) % 2 or not values or name in cards.table:
         raise InputError(

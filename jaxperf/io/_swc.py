@@ -1,7 +1,8 @@
 """SWC: one centreline point per line, with the point before it."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import TypeAlias
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from ._frames import check_plausible, length_unit
 from ._tree import PointTree, tree_network
 
 _EXPECTED = "an SWC file: lines of id, type, x, y, z, radius, parent"
+# The columns of a line.
+_Row: TypeAlias = tuple[int, int, float, float, float, float, int]
 
 
 def read_swc(
@@ -48,6 +51,15 @@ def read_swc(
     where the size is not that of a coronary tree.
 
     **Source:** Cannon et al. (1998), J. Neurosci. Methods 84:49.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    rows = [[1, 1, 0, 0, 0, 2.0, -1], [2, 3, 10, 0, 0, 1.8, 1], [3, 3, 30, 5, 0, 1.5, 2]]
+    np.savetxt("tree.swc", rows, fmt="%g")
+    tree = jp.io.read_swc("tree.swc", units="mm", frame="LPS", branch_name={3: "LAD"})
+    ```
     """
     where = str(path)
     unit = length_unit(units, where)
@@ -72,14 +84,14 @@ def read_swc(
     return tree_network(tree, frame=frame, branch_name=branch_name, where=where)
 
 
-def _numbered(lines):
+def _numbered(lines: list[str]) -> Iterator[tuple[int, int]]:
     for i, line in enumerate(lines, 1):
         words = line.split("#")[0].split()
         if words:
             yield i, int(words[0])
 
 
-def _row(words: list[str], where: str) -> tuple[int, int, float, float, float, float, int]:
+def _row(words: list[str], where: str) -> _Row:
     if len(words) != 7:
         raise InputError(
             f"the line has {len(words)} columns",
@@ -114,7 +126,7 @@ def _row(words: list[str], where: str) -> tuple[int, int, float, float, float, f
     return key, kind, x, y, z, radius, parent
 
 
-def _index(rows, lines, where) -> dict[int, int]:
+def _index(rows: list[_Row], lines: list[str], where: str) -> dict[int, int]:
     """The position in the file of every row id."""
     index: dict[int, int] = {}
     for i, ((number, key), _) in enumerate(zip(_numbered(lines), rows, strict=True)):
@@ -129,7 +141,7 @@ def _index(rows, lines, where) -> dict[int, int]:
     return index
 
 
-def _parent(row, index, at) -> int:
+def _parent(row: _Row, index: Mapping[int, int], at: Mapping[int, str]) -> int:
     key, parent = row[0], row[6]
     if parent == -1:
         return -1

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,16 @@ class TetFile:
 
 
 def read_tets(path: str | os.PathLike, *, units: str, frame: str) -> TetMesh:
-    """Read a tetrahedral mesh; [`read_tets_with_data`][] without the arrays."""
+    """Read a tetrahedral mesh; [`read_tets_with_data`][] without the arrays.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    jp.io.write_perfusion("box.vtu", jp.geometry.kuhn_tetrahedra(2, upper=(0.02, 0.02, 0.02)))
+    mesh = jp.io.read_tets("box.vtu", units="mm", frame="model")
+    ```
+    """
     return read_tets_with_data(path, units=units, frame=frame).mesh
 
 
@@ -42,6 +52,15 @@ def read_tets_with_data(path: str | os.PathLike, *, units: str, frame: str) -> T
 
     **Errors:** [`InputError`][] naming the file: other cells than tetrahedra, a size that is not
     that of a heart, and what [`jaxperf.geometry.build_tet_mesh`][] refuses.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    box = jp.geometry.kuhn_tetrahedra(2, upper=(0.02, 0.02, 0.02))
+    jp.io.write_perfusion("box.vtu", box, height_m=box.point[:, 2])
+    height = jp.io.read_tets_with_data("box.vtu", units="mm", frame="model").point_data["height_m"]
+    ```
     """
     where = str(path)
     unit = length_unit(units, where)
@@ -63,7 +82,7 @@ def read_tets_with_data(path: str | os.PathLike, *, units: str, frame: str) -> T
     return TetFile(mesh, _arrays(data.point_data), _arrays(data.cell_data))
 
 
-def _arrays(data) -> dict[str, np.ndarray]:
+def _arrays(data: Any) -> dict[str, np.ndarray]:
     return {name: np.array(data[name]) for name in data.keys()}  # noqa: SIM118
 
 

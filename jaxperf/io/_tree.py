@@ -115,7 +115,9 @@ def _merge_coincident(tree: PointTree, order: list[int]) -> Int[np.ndarray, " p"
     return node
 
 
-def _refuse_lone_roots(tree, node, kept, where):
+def _refuse_lone_roots(
+    tree: PointTree, node: Int[np.ndarray, " p"], kept: Int[np.ndarray, " k"], where: str
+) -> None:
     lone = np.setdiff1d(np.flatnonzero(tree.parent < 0), kept)
     if len(lone):
         raise InputError(
@@ -127,7 +129,13 @@ def _refuse_lone_roots(tree, node, kept, where):
 
 
 def _name_branches(
-    tree, node, proximal, distal, chord, branch_name, where
+    tree: PointTree,
+    node: Int[np.ndarray, " p"],
+    proximal: Int[np.ndarray, " s"],
+    distal: Int[np.ndarray, " s"],
+    chord: Float[np.ndarray, " s"],
+    branch_name: Mapping[int | str, str] | None,
+    where: str,
 ) -> tuple[Int[np.ndarray, " s"], tuple[str, ...]]:
     """The branch of each segment, and the branches' names."""
     roots = np.flatnonzero(tree.parent < 0)
@@ -162,7 +170,14 @@ def _name_branches(
     return branch, tuple(names)
 
 
-def _named_ends(tree, node, segment_of, courses, wanted, where) -> dict[int, tuple[str, bool]]:
+def _named_ends(
+    tree: PointTree,
+    node: Int[np.ndarray, " p"],
+    segment_of: Mapping[int, int],
+    courses: list[list[int]],
+    wanted: Mapping[int | str, str],
+    where: str,
+) -> dict[int, tuple[str, bool]]:
     """Where each branch that the caller names ends, its name, and whether the key was automatic."""
     ends: dict[int, tuple[str, bool]] = {}
     last = {f"branch {i}": course[-1] for i, course in enumerate(courses)}
@@ -187,7 +202,9 @@ def _named_ends(tree, node, segment_of, courses, wanted, where) -> dict[int, tup
     return ends
 
 
-def _claims(ends, courses, parent: Mapping[int, int]) -> dict[int, int]:
+def _claims(
+    ends: Mapping[int, tuple[str, bool]], courses: list[list[int]], parent: Mapping[int, int]
+) -> dict[int, int]:
     """The end of the named branch to which each point belongs, as far as names decide.
 
     A branch named by the id of its end claims its whole way up to a root or to an earlier claim,
@@ -207,7 +224,14 @@ def _claims(ends, courses, parent: Mapping[int, int]) -> dict[int, int]:
     return claim
 
 
-def _courses(roots, proximal, distal, chord, radius, claim) -> list[list[int]]:
+def _courses(
+    roots: Int[np.ndarray, " r"],
+    proximal: Int[np.ndarray, " s"],
+    distal: Int[np.ndarray, " s"],
+    chord: Float[np.ndarray, " s"],
+    radius: Float[np.ndarray, " p"],
+    claim: Mapping[int, int],
+) -> list[list[int]]:
     """The tree as unbranched courses, each the list of its points without the first.
 
     A claimed course goes on to the end that claims it. Elsewhere it goes on at a junction into
@@ -248,7 +272,9 @@ def _courses(roots, proximal, distal, chord, radius, claim) -> list[list[int]]:
     return courses
 
 
-def _reach(roots, child, step) -> dict[int, float]:
+def _reach(
+    roots: list[int], child: Mapping[int, list[int]], step: Mapping[int, float]
+) -> dict[int, float]:
     """The longest way from the start of each point's segment down to a tip."""
     order = list(roots)
     for p in order:

@@ -24,6 +24,17 @@ def read_waveform(path: str | os.PathLike, column: str) -> Float[np.ndarray, "2 
     **Returns:** times (s) and values, (2, m).
 
     **Errors:** [`InputError`][] naming the file and the line.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    time = np.linspace(0.0, 0.8, 17)
+    pressure = 100.0 - 20.0 * np.cos(2.0 * np.pi * time / 0.8)
+    beat = [{"time_s": t, "pressure_mmHg": p} for t, p in zip(time, pressure)]
+    jp.io.write_csv("beat.csv", beat)
+    time, pressure = jp.io.read_waveform("beat.csv", "pressure_mmHg")
+    ```
     """
     where = str(path)
     rows = read_table(path, ("time_s", column)).rows

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from .._misc import InputError
 from ..geometry import TetMesh, VoxelMesh
@@ -33,6 +34,14 @@ def write_tree(path: str | os.PathLike, network: VascularNetwork, **arrays: Any)
     segments.
 
     **Errors:** [`InputError`][] naming an array that fits neither.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    tree = jp.anatomy.demo_tree(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[2])
+    jp.io.write_tree("tree.vtp", tree, length_mm=1e3 * tree.length)
+    ```
     """
     import pyvista
 
@@ -54,7 +63,14 @@ def write_tree(path: str | os.PathLike, network: VascularNetwork, **arrays: Any)
     save_vtk(path, ".vtp", data, network.frame)
 
 
-def _add_tree_array(data, name, values, network, segment, where):
+def _add_tree_array(
+    data: Any,
+    name: str,
+    values: np.ndarray,
+    network: VascularNetwork,
+    segment: Int[np.ndarray, "s 2"],
+    where: str,
+) -> None:
     n, s = network.n_nodes, network.n_segments
     if values.shape == (s, 2):
         add_array(data, name, values.ravel(), "point")
@@ -82,6 +98,14 @@ def write_perfusion(path: str | os.PathLike, mesh: VoxelMesh | TetMesh, **arrays
     tetrahedra.
 
     **Errors:** [`InputError`][] naming an array that fits neither.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    mesh, frame, _ = jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)
+    jp.io.write_perfusion("wall.vtu", mesh, segment=jp.geometry.aha17(mesh.centre, frame))
+    ```
     """
     import pyvista
 
@@ -124,6 +148,13 @@ def write_csv(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> Non
     """Write rows as CSV (RFC 4180, UTF-8); the first row's keys are the header.
 
     **Errors:** [`InputError`][] where there are no rows, or a row has other keys.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    jp.io.write_csv("flow.csv", [{"branch": "LAD", "flow_ml_min": 52.0}])
+    ```
     """
     header = list(rows[0]) if rows else []
     for i, row in enumerate(rows):
@@ -145,7 +176,15 @@ def write_csv(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> Non
 
 
 def write_json(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
-    """Write JSON: the text of `json_text`."""
+    """Write JSON: the text of `json_text`.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    jp.io.write_json("flow.json", {"LAD": {"flow_ml_min": 52.0}})
+    ```
+    """
     with replacing(path) as temporary:
         temporary.write_text(json_text(content) + "\n", encoding="utf-8")
 

@@ -348,7 +348,7 @@ def _write(
     write_csv(folder / "waveforms.csv", series.rows())
 
 
-def _figure(case: Foreign, series: Series):
+def _figure(case: Foreign, series: Series) -> Any:
     """Pressure and flow at the inlet and at the outlets that carry most."""
     network = case.problem.network
     node = np.asarray(network.segment_node)

@@ -97,7 +97,7 @@ def _needs_growth(case: Case) -> None:
         )
 
 
-def _target(case: Case, out, data: Path, overwrite: bool) -> Path:
+def _target(case: Case, out: str | os.PathLike | None, data: Path, overwrite: bool) -> Path:
     _needs_growth(case)
     path = forest_path(case, data) if out is None else Path(out)
     if path is None:

@@ -68,7 +68,7 @@ class AbstractBoundary(eqx.Module):
     kind: eqx.AbstractClassVar[str]
     node: eqx.AbstractVar[Int[Array, " b"]]
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         given = {name: value for name, value in vars(self).items() if value is not None}
         unknown = [name for name in given if quantity(name) not in FILL]
         if unknown:
@@ -82,7 +82,7 @@ class AbstractBoundary(eqx.Module):
         """The condition as a solver takes it: [`Held`][], [`Fed`][] or [`Ladder`][]."""
 
 
-def _entries(value) -> tuple[int, ...]:
+def _entries(value: Array | np.ndarray | Waveform) -> tuple[int, ...]:
     """How many nodes a field speaks of: a waveform has its knots, a matrix its columns besides."""
     shape = np.shape(value.value)[:-1] if isinstance(value, Waveform) else np.shape(value)
     return shape[:1] if len(shape) == 2 and shape[0] == shape[1] else shape
@@ -311,7 +311,9 @@ def check_boundary(network: VascularNetwork, boundary: tuple[AbstractBoundary, .
         )
 
 
-def _check_field(kind: str, name: str, value, n_nodes: int) -> None:
+def _check_field(
+    kind: str, name: str, value: Array | np.ndarray | Waveform | None, n_nodes: int
+) -> None:
     what = quantity(name)
     if value is None or what not in ("node", "resistance", "compliance"):
         return

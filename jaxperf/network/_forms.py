@@ -71,7 +71,7 @@ class Ladder(eqx.Module):
     sink: Float[Array, " b"] | JointDrain
     pressure_outer: tuple[Waveform | None, ...]
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         n, found = len(self.compliance), (len(self.resistance), len(self.pressure_outer))
         expected = (n if self.is_joint else n + 1, n)
         if found != expected:

@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._custom_types import as_leaf, ScalarLike
 from .._misc import InputError, is_traced
@@ -24,7 +25,12 @@ class Narrowing:
     diameter_reduction: float
 
 
-def _split_at(raw, course, start, at):
+def _split_at(
+    raw: dict[str, np.ndarray],
+    course: Int[np.ndarray, " k"],
+    start: Float[np.ndarray, " k"],
+    at: float,
+) -> tuple[Int[np.ndarray, " m"], Float[np.ndarray, " m"]]:
     """Insert a node at arc length `at` of a course unless one lies there already."""
     length = raw["length"][course]
     k = int(np.clip(np.searchsorted(start, at, side="right") - 1, 0, len(course) - 1))
@@ -75,6 +81,14 @@ def declare_lesion(
     leaves them, give way to it.
 
     **Errors:** [`InputError`][] naming the branch.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    tree = jp.anatomy.demo_tree(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[2])
+    tree = jp.declare_lesion(tree, branch="LAD", start_mm=12, end_mm=22, diameter_reduction=0.6)
+    ```
     """
     where = f"lesion on {branch}"
     course, start = branch_course(network, branch)
@@ -127,7 +141,14 @@ def declare_lesion(
     )
 
 
-def _other_lesions(network, course, start, a, b, where) -> Lesions:
+def _other_lesions(
+    network: VascularNetwork,
+    course: Int[np.ndarray, " k"],
+    start: Float[np.ndarray, " k"],
+    a: float,
+    b: float,
+    where: str,
+) -> Lesions:
     """The lesions beside an interval; those of no reduction on it go, any other is refused."""
     end = start + np.asarray(network.length)[course]
     inside = np.minimum(end, b) - np.maximum(start, a) > 1e-9
@@ -155,7 +176,9 @@ def _other_lesions(network, course, start, a, b, where) -> Lesions:
     )
 
 
-def _refuse_junctions(raw, inside, where):
+def _refuse_junctions(
+    raw: dict[str, np.ndarray], inside: Int[np.ndarray, " k"], where: str
+) -> None:
     degree = np.bincount(raw["segment_node"].ravel(), minlength=len(raw["node_position"]))
     inner = raw["segment_node"][inside[:-1], 1]
     if (degree[inner] > 2).any():
@@ -169,10 +192,15 @@ def _refuse_junctions(raw, inside, where):
         )
 
 
-def _append(lesion, raw, inside, reduction):
+def _append(
+    lesion: Lesions,
+    raw: dict[str, np.ndarray],
+    inside: Int[np.ndarray, " k"],
+    reduction: ScalarLike,
+) -> Lesions:
     length = raw["length"][inside]
 
-    def add(old, new):
+    def add(old: Array | np.ndarray, new: ArrayLike) -> Array:
         # The reduction may be traced, of this lesion or of one declared before.
         array = jnp if is_traced(old) or is_traced(new) else np
         return as_leaf(array.concatenate([old, array.asarray(new, old.dtype).reshape(-1)]))
@@ -190,6 +218,15 @@ def without_lesions(network: VascularNetwork) -> VascularNetwork:
     """The same network with every diameter reduction at zero: the lesion-free heart.
 
     Shapes do not change, so a compiled solve serves both.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    tree = jp.anatomy.demo_tree(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[2])
+    tree = jp.declare_lesion(tree, branch="LAD", start_mm=12, end_mm=22, diameter_reduction=0.6)
+    healthy = jp.without_lesions(tree)
+    ```
     """
     given = network.lesion.diameter_reduction
     reduction = as_leaf(np.zeros(given.shape, given.dtype))
@@ -203,6 +240,15 @@ def undeclared_narrowings(network: VascularNetwork, threshold: float = 0.3) -> l
     largest one downstream on the branch: a taper, which only falls, is no narrowing, and an ostium
     is held against the vessel it leaves. Neighbouring places are one finding. Segments of declared
     lesions are left out. Disease that reaches to the end of a branch looks like taper.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    tree = jp.anatomy.demo_tree(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[2])
+    for found in jp.network.undeclared_narrowings(tree):
+        print(found.branch, found.arc_mm, found.diameter_reduction)
+    ```
     """
     node = np.asarray(network.segment_node)
     into = np.full(network.n_nodes, -1, np.int64)
@@ -232,7 +278,9 @@ def undeclared_narrowings(network: VascularNetwork, threshold: float = 0.3) -> l
     return found
 
 
-def _runs(name, arc_mm, reduction, threshold) -> list[Narrowing]:
+def _runs(
+    name: str, arc_mm: Float[np.ndarray, " k"], reduction: Float[np.ndarray, " k"], threshold: float
+) -> list[Narrowing]:
     over = np.concatenate([[False], reduction > threshold, [False]])
     edge = np.flatnonzero(over[1:] != over[:-1])
     runs = []

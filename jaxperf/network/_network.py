@@ -152,6 +152,14 @@ def branch_course(
 
     **Errors:** [`InputError`][] for an unknown branch, and for one that is no single course
     (several ends), where an arc length means nothing.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    tree = jp.anatomy.demo_tree(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[2])
+    segment, start = jp.network.branch_course(tree, "LAD")
+    ```
     """
     if branch not in network.branch_name:
         raise InputError(
@@ -179,7 +187,9 @@ def branch_course(
     return course, np.concatenate([[0.0], np.cumsum(length)[:-1]])
 
 
-def _refuse(values, bad, what, where, expected, fix):
+def _refuse(
+    values: np.ndarray, bad: np.ndarray | np.bool, what: str, where: str, expected: str, fix: str
+) -> None:
     if np.any(bad):
         i = int(np.flatnonzero(bad)[0])
         raise InputError(
@@ -187,7 +197,13 @@ def _refuse(values, bad, what, where, expected, fix):
         )
 
 
-def _check_arrays(node_position, segment_node, radius, length, where):
+def _check_arrays(
+    node_position: Float[np.ndarray, "n 3"],
+    segment_node: Int[np.ndarray, "s 2"],
+    radius: Float[np.ndarray, "s 2"],
+    length: Float[np.ndarray, " s"],
+    where: str,
+) -> None:
     n_nodes = len(node_position)
     if n_nodes < 2 or len(segment_node) < 1:
         raise InputError(
@@ -249,6 +265,17 @@ def build_network(
 
     **Errors:** [`InputError`][] for non-finite or non-positive values, indices out of range,
     pieces without a root, and loops and joined roots unless allowed.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    node = 1e-3 * np.array([[0, 0, 0], [10, 0, 0], [60, 20, 0]])
+    radius = 1e-3 * np.array([2.2, 2.0, 1.5])
+    tree = jp.build_network(
+        node, np.array([[0, 1], [1, 2]]), radius, root=np.array([0]), frame="model"
+    )
+    ```
     """
     node_position = np.asarray(node_position, np.float64)
     segment_node = np.asarray(segment_node, np.int64).reshape(-1, 2)

@@ -59,6 +59,14 @@ def vessel_territories(
     territory.
 
     **Errors:** [`InputError`][] for a node that the network does not have.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    tree = jp.anatomy.demo_tree(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[2])
+    names, territory = jp.network.vessel_territories(tree, np.asarray(tree.terminals))
+    ```
     """
     if node.size and (node.min() < 0 or node.max() >= network.n_nodes):
         raise InputError(

@@ -2,7 +2,7 @@
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
@@ -69,7 +69,9 @@ def orient(
     return directed, cut, depth[:-1]
 
 
-def _first_tree_segment(directed, in_tree):
+def _first_tree_segment(
+    directed: Int[np.ndarray, "s 2"], in_tree: Bool[np.ndarray, " s"]
+) -> Int[np.ndarray, " k"]:
     candidate = np.flatnonzero(in_tree)
     _, first = np.unique(directed[candidate, 1], return_index=True)
     return candidate[first]
@@ -106,7 +108,9 @@ def elimination_order(
     return sweep
 
 
-def _height(tree_segment, depth):
+def _height(
+    tree_segment: Int[np.ndarray, "k 2"], depth: Int[np.ndarray, " n"]
+) -> Int[np.ndarray, " n"]:
     """Longest way down from each node: a segment is ready once its child's segments are done."""
     height = np.zeros(len(depth), np.int64)
     for parent, child in tree_segment[np.argsort(-depth[tree_segment[:, 1]], kind="stable")]:

@@ -31,7 +31,7 @@ class Waveform(eqx.Module):
     value: Float[Array, "b m"] = eqx.field(converter=float_leaf)
     period: Parameter = eqx.field(converter=float_leaf)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if is_traced(self.time) or is_traced(self.period):
             return
         time, period = np.asarray(self.time), float(np.asarray(self.period))

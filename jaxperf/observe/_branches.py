@@ -59,7 +59,7 @@ def _summary(
     branch = network.branch
     filled = jax.ops.segment_sum(jnp.ones_like(network.length), branch, n_branches) > 0.0
 
-    def known(values):
+    def known(values: Float[Array, " b"]) -> Float[Array, " b"]:
         return jnp.where(filled, values, jnp.nan)
 
     radius = network.radius

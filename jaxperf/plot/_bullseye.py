@@ -75,7 +75,14 @@ def _colour(scale: Any, value: float) -> tuple[float, ...]:
     return scale.to_rgba(value) if np.isfinite(value) else (0.85, 0.85, 0.85, 1.0)
 
 
-def _number(axes, place, segment, values, colour, number_format) -> None:
+def _number(
+    axes: Any,
+    place: tuple[float, float],
+    segment: int,
+    values: Float[np.ndarray, "17"],
+    colour: tuple[float, ...],
+    number_format: str,
+) -> None:
     """The value, with the segment's number small above it, in ink that contrasts."""
     x, y = place
     luminance = 0.2126 * colour[0] + 0.7152 * colour[1] + 0.0722 * colour[2]

@@ -89,7 +89,7 @@ def _spread(rows: _Rows, sd: str | None) -> Float[np.ndarray, " o"] | None:
     return None if sd is None else np.nan_to_num(_column(rows, sd))
 
 
-def _draw_published(axes, i, name, rows, mean, sd) -> None:
+def _draw_published(axes: Any, i: int, name: str, rows: _Rows, mean: str, sd: str | None) -> None:
     marker, colour = _PUBLISHED[i % len(_PUBLISHED)]
     axes.errorbar(
         _column(rows, "order"),
@@ -105,7 +105,9 @@ def _draw_published(axes, i, name, rows, mean, sd) -> None:
     )
 
 
-def _draw_forest(axes, i, name, rows, mean, sd, shift) -> None:
+def _draw_forest(
+    axes: Any, i: int, name: str, rows: _Rows, mean: str, sd: str | None, shift: float
+) -> None:
     colour = _COLOURS[i % len(_COLOURS)]
     order, value = _column(rows, "order") + shift, _column(rows, mean)
     clear = _column(rows, "clear_of_truncation") > 0.0

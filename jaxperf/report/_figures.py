@@ -1,6 +1,7 @@
 """The figures of a run folder."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -160,7 +161,7 @@ def _right_heart(results: Results) -> list[Surface]:
     return [smooth_surface(shape.corner / M_PER_MM, shape.normal, grey, opacity=_PALE)]
 
 
-def _scene(results: Results, note: str):
+def _scene(results: Results, note: str) -> Any:
     prepared = results.prepared
     network, mesh = prepared.tree, prepared.heart.mesh
     mbf = results.mbf["hyperemia"]

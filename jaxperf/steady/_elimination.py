@@ -99,6 +99,20 @@ def factor_network(
     - `fixed`: (n,) whether the pressure of the node is prescribed.
 
     **Returns:** a [`NetworkFactor`][] for [`solve_network`][].
+
+    **Example:**
+
+    ```python
+    import equinox as eqx, jax.numpy as jnp, jaxperf as jp, numpy as np
+    from jaxperf.steady import factor_network, SegmentLinearisation, solve_network
+    node, radius = np.array([[0, 0, 0], [0.01, 0, 0]]), np.full(2, 1e-3)
+    tree = jp.build_network(node, np.array([[0, 1]]), radius, root=np.array([0]), frame="model")
+    law = SegmentLinearisation(jnp.ones(1), -jnp.ones(1), jnp.full(1, -1e9))
+    out, fixed = jnp.array([0.0, 1e-10]), jnp.array([True, False])
+    factor = eqx.filter_jit(factor_network)(tree, law, out, fixed)
+    right = jnp.zeros(1), jnp.array([1e4, 0.0])
+    pressure, flow = eqx.filter_jit(solve_network)(factor, *right)
+    ```
     """
     rows = _rows(network)
     dtype = law.flow.dtype
@@ -107,7 +121,9 @@ def factor_network(
     free = _with_padding(jnp.where(fixed, 0.0, 1.0).astype(dtype))
     held = _with_padding(jnp.where(fixed, 1.0, 0.0).astype(dtype))
 
-    def up(accumulated, row):
+    def up(
+        accumulated: Float[Array, " m"], row: tuple[Array, ...]
+    ) -> tuple[Float[Array, " m"], tuple[Float[Array, " w"], ...]]:
         parent, child, f_p, f_c, f_q = row
         # (G, 1) at a free child, (1, 0) at one of prescribed pressure: G without its limit.
         g = jnp.where(held[child] > 0, 1.0, accumulated[child]).astype(dtype)
@@ -160,13 +176,15 @@ def _close_loops(factor: NetworkFactor) -> NetworkFactor:
     return eqx.tree_at(lambda f: (f.cut_pressure, f.cut_matrix), factor, (response, matrix))
 
 
-def _solve_tree(factor, b_segment, b_node):
+def _solve_tree(
+    factor: NetworkFactor, b_segment: Float[Array, " s"], b_node: Float[Array, " n"]
+) -> tuple[Float[Array, " n"], Float[Array, " s"]]:
     rows = factor.rows
     free = _with_padding(jnp.where(factor.fixed, 0.0, 1.0).astype(b_node.dtype))
     start = _with_padding(jnp.where(factor.fixed, -b_node, b_node))
     z_node, z_given = _in_rows(factor.z_node, rows), _in_rows(factor.z_segment * b_segment, rows)
 
-    def up(norton, row):
+    def up(norton: Float[Array, " m"], row: tuple[Array, ...]) -> tuple[Float[Array, " m"], None]:
         parent, child, z, given, open_parent = row
         return norton.at[parent].add(open_parent * (z * norton[child] + given)), None
 
@@ -177,7 +195,9 @@ def _solve_tree(factor, b_segment, b_node):
     child = factor.segment_node[:, 1]
     given = factor.p_segment * b_segment + factor.p_node * norton[child]
 
-    def down(pressure, row):
+    def down(
+        pressure: Float[Array, " m"], row: tuple[Array, ...]
+    ) -> tuple[Float[Array, " m"], None]:
         parent, child, p, given = row
         return pressure.at[child].add(p * pressure[parent] + given), None
 
@@ -203,6 +223,20 @@ def solve_network(
     **Arguments:** `b_segment` (s,) Pa; `b_node` (n,) m³/s, or Pa at a prescribed pressure.
 
     **Returns:** (δP (n,) Pa, δQ (s,) m³/s).
+
+    **Example:**
+
+    ```python
+    import equinox as eqx, jax.numpy as jnp, jaxperf as jp, numpy as np
+    from jaxperf.steady import factor_network, SegmentLinearisation, solve_network
+    node, radius = np.array([[0, 0, 0], [0.01, 0, 0]]), np.full(2, 1e-3)
+    tree = jp.build_network(node, np.array([[0, 1]]), radius, root=np.array([0]), frame="model")
+    law = SegmentLinearisation(jnp.ones(1), -jnp.ones(1), jnp.full(1, -1e9))
+    out, fixed = jnp.array([0.0, 1e-10]), jnp.array([True, False])
+    factor = eqx.filter_jit(factor_network)(tree, law, out, fixed)
+    right = jnp.zeros(1), jnp.array([1e4, 0.0])
+    pressure, flow = eqx.filter_jit(solve_network)(factor, *right)
+    ```
     """
     tree_segment = b_segment.at[factor.cut].set(0.0, unique_indices=True)
     pressure, flow = _solve_tree(factor, tree_segment, b_node)

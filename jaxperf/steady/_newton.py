@@ -15,7 +15,7 @@ from abc import abstractmethod
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._misc import by_precision
 from .._results import RESULTS
@@ -120,17 +120,19 @@ def _moved(x: PyTree, step: PyTree, length: Array) -> PyTree:
     return jax.tree.map(lambda a, b: a - length * b, x, step)
 
 
-def _backtrack(system, state: _State, step: PyTree, scale: PyTree, merit: Array) -> _Trial:
+def _backtrack(
+    system: AbstractSystem, state: _State, step: PyTree, scale: PyTree, merit: Array
+) -> _Trial:
     """Halve the step until the residual falls below `merit`; the loop starts at twice the full
     step, so that the residual is compiled once."""
     one = jnp.ones((), state.merit.dtype)
 
-    def rejected(trial: _Trial):
+    def rejected(trial: _Trial) -> Bool[Array, ""]:
         # written so that a NaN merit is rejected
         falls = trial.merit <= (1 - 1e-4 * trial.length) * merit
         return (trial.tries == 0) | (~falls & (trial.tries < _LARGEST_TRIES))
 
-    def halved(trial: _Trial):
+    def halved(trial: _Trial) -> _Trial:
         length = 0.5 * trial.length
         x = _moved(state.x, step, length)
         residual = system.residual(x)
@@ -171,7 +173,7 @@ def _newton(system: AbstractSystem, x0: PyTree, max_steps: int, tolerance: float
     unknown = jnp.full((), jnp.inf, jax.tree.leaves(x0)[0].dtype)
     state = _State(x0, system.residual(x0), unknown, zero, zero, RESULTS.successful)
 
-    def unfinished(state: _State):
+    def unfinished(state: _State) -> Bool[Array, ""]:
         go = ~(state.merit <= tolerance) & (state.steps < max_steps)
         return go & (state.result == RESULTS.successful)
 
@@ -187,17 +189,23 @@ def _newton(system: AbstractSystem, x0: PyTree, max_steps: int, tolerance: float
     return Root(state.x, result, state.steps, state.linear_iterations, state.merit)
 
 
-def _is_none(leaf):
+def _is_none(leaf: object) -> bool:
     return leaf is None
 
 
 @eqx.filter_custom_jvp
-def _implicit_root(system, x0, *, max_steps, tolerance):
+def _implicit_root(system: AbstractSystem, x0: PyTree, *, max_steps: int, tolerance: float) -> Root:
     return _newton(system, x0, max_steps, tolerance)
 
 
 @_implicit_root.def_jvp
-def _implicit_root_jvp(primals, tangents, *, max_steps, tolerance):
+def _implicit_root_jvp(
+    primals: tuple[AbstractSystem, PyTree],
+    tangents: tuple[AbstractSystem, PyTree],
+    *,
+    max_steps: int,
+    tolerance: float,
+) -> tuple[Root, Root]:
     system, x0 = primals
     system_dot, _ = tangents
     root = _implicit_root(system, x0, max_steps=max_steps, tolerance=tolerance)
@@ -222,10 +230,12 @@ def _implicit_root_jvp(primals, tangents, *, max_steps, tolerance):
     return root, root_dot
 
 
-def _unrolled_root(system, x0, steps, tolerance):
+def _unrolled_root(system: AbstractSystem, x0: PyTree, steps: int, tolerance: float) -> Root:
     rtol = _default_rtol(x0)
 
-    def step(carry, _):
+    def step(
+        carry: tuple[PyTree, Int[Array, ""]], _: None
+    ) -> tuple[tuple[PyTree, Int[Array, ""]], None]:
         x, iterations = carry
         linear = system.linear_solve(x, system.residual(x), rtol)
         moved = _moved(x, linear.value, jnp.ones((), jax.tree.leaves(x)[0].dtype))

@@ -27,7 +27,7 @@ class SteadyProblem(eqx.Module):
     blood: Blood = eqx.field(default_factory=Blood)
     wall: AbstractWall = eqx.field(default_factory=RigidWall)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         check_boundary(self.network, self.boundary)
 
 
@@ -76,6 +76,17 @@ def solve_steady(
     **Returns:** a [`SteadySolution`][].
 
     **Errors:** [`SolveError`][] naming the vessel where no solution is found.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    tree = jp.anatomy.demo_tree(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[2])
+    inlet = jp.PressureBoundary(tree.roots, np.full(2, 12400.0))
+    n = len(tree.terminals)
+    outlet = jp.ResistanceOutlet(tree.terminals, np.full(n, 5e10), np.full(n, 2e3))
+    flow = jp.solve_steady(jp.SteadyProblem(tree, (inlet, outlet))).flow
+    ```
     """
     # A default left out and the same value passed would be two programs: see `solve_perfusion`.
     solution = _solve(problem, method, adjoint, max_steps)

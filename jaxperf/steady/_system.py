@@ -137,7 +137,9 @@ class NetworkLaw(eqx.Module):
         flow = jnp.broadcast_to(state.flow[:, None], pressure.shape)
         return self._area(pressure, flow)
 
-    def _area(self, pressure, flow):
+    def _area(
+        self, pressure: Float[Array, "s 2"], flow: Float[Array, "s 2"]
+    ) -> Float[Array, "s 2"]:
         return self.wall.area_from_total(
             pressure, flow, self.network.radius, self.blood.density, self.blood.alpha
         )
@@ -245,7 +247,9 @@ class SteadySystem(AbstractSystem):
     def residual(self, x: NetworkState) -> NetworkState:
         return self.law.residual(x, self.closure)
 
-    def linear_solve(self, x: NetworkState, right: NetworkState, rtol) -> LinearStep:
+    def linear_solve(
+        self, x: NetworkState, right: NetworkState, rtol: Float[Array, ""] | float
+    ) -> LinearStep:
         factor = self.law.factor(x, self.closure, jnp.zeros_like(x.pressure))
         pressure, flow = solve_network(factor, right.flow, right.pressure)
         return LinearStep(

@@ -115,7 +115,9 @@ def heartbeat_of_case(case: Case, data: Path) -> Heartbeat:
     )
 
 
-def _waveform(time, pressure_mmHg, period) -> Waveform:
+def _waveform(
+    time: Float[np.ndarray, " k"], pressure_mmHg: Float[np.ndarray, " k"], period: float
+) -> Waveform:
     return Waveform(time, pressure_mmHg[None] * PA_PER_MMHG, period)
 
 
@@ -209,7 +211,9 @@ def lv_pressure(
     )
 
 
-def _about_mean(time, pressure, mean: float, where: Path):
+def _about_mean(
+    time: Float[np.ndarray, " k"], pressure: Float[np.ndarray, " k"], mean: float, where: Path
+) -> Float[np.ndarray, " k"]:
     """A beat from a file, shifted to the mean that the steady solves take."""
     found = float(np.trapezoid(pressure, time) / time[-1])
     if abs(found - mean) > _MEAN_MISS:
@@ -222,7 +226,9 @@ def _about_mean(time, pressure, mean: float, where: Path):
     return pressure + (mean - found)
 
 
-def _measured(time, aortic, period: float, where: Path) -> Heartbeat:
+def _measured(
+    time: Float[np.ndarray, " k"], aortic: Float[np.ndarray, " k"], period: float, where: Path
+) -> Heartbeat:
     """A heart beat whose left ventricular pressure comes from a file too."""
     knot, lv = read_waveform(where, "pressure_mmHg")
     if abs(knot[-1] - period) > 1e-6 * period:

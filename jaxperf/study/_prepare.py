@@ -179,7 +179,15 @@ def prepare_case(case: Case, data: str | os.PathLike, progress: Progress) -> Pre
         )
 
 
-def _perfusion(case, network, heart, regions, terminal, closed, depth) -> PerfusionProblem:
+def _perfusion(
+    case: Case,
+    network: VascularNetwork,
+    heart: Heart,
+    regions: Regions,
+    terminal: Int[np.ndarray, " t"],
+    closed: Int[np.ndarray, " o"],
+    depth: Float[np.ndarray, " c"],
+) -> PerfusionProblem:
     bed = case.microcirculation
     permeability = _permeability(case, heart, depth)
     tissue = perfused_tissue(

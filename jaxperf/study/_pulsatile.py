@@ -162,7 +162,11 @@ def rigid_bed(
 
 
 @eqx.filter_jit
-def _calibres(problem: PerfusionProblem, pressure_static, followed) -> Float[Array, "s 2"]:
+def _calibres(
+    problem: PerfusionProblem,
+    pressure_static: Float[Array, "s 2"],
+    followed: Bool[np.ndarray | Array, " s"],
+) -> Float[Array, "s 2"]:
     """The radius at rest of the vessels followed, that under pressure of the others, m."""
     reference = problem.network.radius
     area = problem.wall.area(pressure_static, reference)

@@ -58,6 +58,13 @@ def resistance_integral(
     - `length`: m.
 
     **Returns:** m⁻³.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, jax.numpy as jnp
+    integral = jp.vessel.resistance_integral(jnp.array(2e-3), jnp.array(1e-3), jnp.array(0.05))
+    ```
     """
     # Written with powers of 1/(ra rb): six powers of a 5 µm radius would leave float32.
     inverse = 1.0 / (radius_a * radius_b)

@@ -7,7 +7,7 @@ from typing import ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from .._custom_types import cast_like, float_leaf, Parameter, ScalarLike
 
@@ -315,6 +315,13 @@ def rigid_limit_wall(
     - `wave_speed`: c, m/s; 30 is three times a stiff artery's.
     - `density`: of the blood, kg/m³.
     - `pressure_reference`: p_d, Pa.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    wall = jp.vessel.rigid_limit_wall(wave_speed=20.0, density=1060.0)
+    ```
     """
     return SqrtAreaWall(ConstantStiffness(1.5 * density * wave_speed**2), pressure_reference)
 
@@ -367,7 +374,7 @@ def _subsonic_load(
     The derivative is that of the solved equation; the shape of the wall has no parameters.
     """
 
-    def step(_, load):
+    def step(_: int | Int[Array, ""], load: Float[Array, "*s"]) -> Float[Array, "*s"]:
         area = wall.relative_area(load)
         share = head / area**2
         return load - (load + share - total) / (1.0 - 2.0 * share / wall.relative_stiffness(load))
@@ -376,7 +383,10 @@ def _subsonic_load(
 
 
 @_subsonic_load.defjvp
-def _subsonic_load_jvp(primals, tangents):
+def _subsonic_load_jvp(
+    primals: tuple[AbstractElasticWall, Array, Array],
+    tangents: tuple[AbstractElasticWall, Array, Array],
+) -> tuple[Array, Array]:
     wall, total, head = primals
     _, total_dot, head_dot = tangents
     load = _subsonic_load(wall, total, head)

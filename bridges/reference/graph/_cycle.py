@@ -297,7 +297,9 @@ def solve_flux(
 class _Operator:
     """A with its cycle, as `Solve` takes it: rows of (1, n)."""
 
-    def __init__(self, problem: FluxProblem, cycle: FluxCycle, rtol: float | None, max_steps: int):
+    def __init__(
+        self, problem: FluxProblem, cycle: FluxCycle, rtol: float | None, max_steps: int
+    ) -> None:
         self.edge, self.cycle, self.max_steps, self.iterations = problem.edge, cycle, max_steps, 0
         self.transmissibility, self.sink = problem.transmissibility, problem.sink
         default = 1e-12 if self.sink.dtype == torch.float64 else 1e-5

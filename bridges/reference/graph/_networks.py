@@ -51,7 +51,7 @@ def at_ends(edge: torch.Tensor, value: torch.Tensor, n: int) -> torch.Tensor:
 class _FluxRound(MessagePassing):
     """One round: h_ij += f(h_ij, v_j, v_i) for j → i, and then v_i += g(v_i, mean_j h_ij)."""
 
-    def __init__(self, hidden: int):
+    def __init__(self, hidden: int) -> None:
         super().__init__(aggr="mean")
         self.edge_mlp = _mlp(3 * hidden, hidden, hidden)
         self.node_mlp = _mlp(2 * hidden, hidden, hidden)
@@ -77,7 +77,7 @@ class _AntisymmetricRound(MessagePassing):
     """One round: m_ij = f(h_ij, v_i + v_j, (v_i − v_j)²) (v_j − v_i), odd in its ends, and then
     v_i += g(v_i, mean_j m_ij). Edges keep what the encoder gave them."""
 
-    def __init__(self, hidden: int):
+    def __init__(self, hidden: int) -> None:
         super().__init__(aggr="mean")
         self.edge_mlp = _mlp(3 * hidden, hidden, hidden)
         self.node_mlp = _mlp(2 * hidden, hidden, hidden)
@@ -123,7 +123,7 @@ class FluxNetwork(torch.nn.Module):
     **Arguments:** `hidden`, width of all layers; `n_messages`, rounds of message passing.
     """
 
-    def __init__(self, hidden: int = 16, n_messages: int = 2):
+    def __init__(self, hidden: int = 16, n_messages: int = 2) -> None:
         super().__init__()
         self.node_encoder, self.edge_encoder = _mlp(5, hidden, hidden), _mlp(5, hidden, hidden)
         self.rounds = torch.nn.ModuleList(_FluxRound(hidden) for _ in range(n_messages))
@@ -225,7 +225,7 @@ class FiniteVolumeNetwork(torch.nn.Module):
     **Arguments:** `hidden`, width of all layers; `n_messages`, rounds of message passing.
     """
 
-    def __init__(self, hidden: int = 32, n_messages: int = 8):
+    def __init__(self, hidden: int = 32, n_messages: int = 8) -> None:
         super().__init__()
         self.node_encoder, self.edge_encoder = _mlp(3, hidden, hidden), _mlp(1, hidden, hidden)
         self.rounds = torch.nn.ModuleList(_AntisymmetricRound(hidden) for _ in range(n_messages))
