@@ -5,7 +5,7 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import equinox as eqx
 import jax
@@ -26,7 +26,7 @@ class Checkpoint:
     **Errors:** [`InputError`][] for such a folder.
     """
 
-    def __init__(self, folder: str | Path | None, asked: PyTree):
+    def __init__(self, folder: str | Path | None, asked: PyTree) -> None:
         self.folder = None if folder is None else Path(folder)
         if self.folder is None:
             return
@@ -74,7 +74,7 @@ class Checkpoint:
             (self.folder / f"{name}.npz").unlink(missing_ok=True)
 
 
-def _write(path: Path, fill) -> None:
+def _write(path: Path, fill: Callable[[BinaryIO], None]) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:

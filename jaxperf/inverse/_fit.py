@@ -167,7 +167,9 @@ def fit(
     return _conclude(problem, walks, throw)
 
 
-def _begins(problem: InverseProblem, starts, key) -> list[Array]:
+def _begins(
+    problem: InverseProblem, starts: int | Float[Array, "k p"], key: PRNGKeyArray
+) -> list[Array]:
     if isinstance(starts, int):
         if starts < 1:
             raise InputError(
@@ -238,7 +240,7 @@ class _Walker(NamedTuple):
     def _like(self, begin: Array) -> tuple[AbstractWalk, Mode]:
         """The layout of a walk and of a mode."""
 
-        def layout(begin):
+        def layout(begin: Array) -> tuple[AbstractWalk, Mode]:
             warm = start(self.problem, begin)
             walk = self.method.begin(self.problem, begin, warm, self.tolerance, self.chunk)
             return walk, _mode(self.problem, begin, warm, self.chunk)

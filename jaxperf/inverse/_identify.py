@@ -14,6 +14,7 @@ from .._progress import Progress
 from ._fit import Fit, fit
 from ._method import LevenbergMarquardt
 from ._noise import GaussianNoise
+from ._parameter import Parameter
 from ._posterior import covariance_factor, GaussianPosterior, Quantity
 from ._problem import InverseProblem, Measurement
 
@@ -249,7 +250,9 @@ def profile(
     return Profile(np.asarray(grid), objective, seen)
 
 
-def _find(problem: InverseProblem, name: str, index: int, grid):
+def _find(
+    problem: InverseProblem, name: str, index: int, grid: Float[np.ndarray, " g"]
+) -> Parameter:
     names = [parameter.name for parameter in problem.parameters]
     if name not in names:
         raise InputError(

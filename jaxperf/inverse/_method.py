@@ -253,7 +253,7 @@ def _descend(
 ) -> GradientWalk:
     """The next update, and whether the walk is over."""
 
-    def objective(xi):
+    def objective(xi: Float[Array, " p"]) -> Float[Array, ""]:
         value = -problem.log_density(xi, walk.warm)
         return jnp.where(jnp.isfinite(value), value, jnp.finfo(xi.dtype).max)
 

@@ -23,7 +23,9 @@ class _Scatter(eqx.Module):
     factor: Float[Array, "..."]
     inverse: Float[Array, "..."]
 
-    def __init__(self, sd: ParameterLike | None, covariance: ParameterLike | None, where: str):
+    def __init__(
+        self, sd: ParameterLike | None, covariance: ParameterLike | None, where: str
+    ) -> None:
         if (sd is None) == (covariance is None):
             raise InputError(
                 "both or none of sd and covariance are given",
@@ -118,7 +120,9 @@ class GaussianNoise(AbstractNoise):
 
     scatter: _Scatter
 
-    def __init__(self, *, sd: ParameterLike | None = None, covariance: ParameterLike | None = None):
+    def __init__(
+        self, *, sd: ParameterLike | None = None, covariance: ParameterLike | None = None
+    ) -> None:
         self.scatter = _Scatter(sd, covariance, "GaussianNoise")
 
     def at(
@@ -147,7 +151,9 @@ class LogNormalNoise(AbstractNoise):
 
     scatter: _Scatter
 
-    def __init__(self, *, sd: ParameterLike | None = None, covariance: ParameterLike | None = None):
+    def __init__(
+        self, *, sd: ParameterLike | None = None, covariance: ParameterLike | None = None
+    ) -> None:
         self.scatter = _Scatter(sd, covariance, "LogNormalNoise")
 
     def at(

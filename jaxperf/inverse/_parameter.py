@@ -46,13 +46,13 @@ class Parameter(eqx.Module):
         transform: AbstractTransform = Identity(),
         shape: Shape | None = None,
         labels: tuple[str, ...] = (),
-    ):
+    ) -> None:
         if shape is None:
             shape = (len(labels),) if labels and not prior.shape else prior.shape
         self.name, self.prior, self.transform = name, prior, transform
         self.shape, self.labels = tuple(shape), tuple(labels)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         where = f"parameter {self.name!r}"
         fixed = isinstance(self.prior.shape, tuple) and len(self.prior.shape) > 0
         if fixed and self.shape != self.prior.shape:

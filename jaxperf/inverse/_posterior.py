@@ -182,7 +182,7 @@ def _along(
     drawn: Float[Array, "n p"],
     shift: Float[Array, "n p"],
 ) -> Array:
-    def one(pair):
+    def one(pair: tuple[Array, Array]) -> Array:
         xi, step = pair
         moved = lambda x, column: x + jnp.tensordot(step.astype(column.dtype), column, axes=1)
         _, output = eqx.combine(jax.tree.map(moved, at.floats, columns), at.rest)

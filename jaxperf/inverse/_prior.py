@@ -70,7 +70,7 @@ class Normal(AbstractPrior):
     median: Leaf = eqx.field(converter=float_leaf)
     sd: Leaf = eqx.field(converter=float_leaf)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         check_spread(self.sd, "Normal")
 
     @property
@@ -102,7 +102,7 @@ class SmoothField(AbstractPrior):
 
     def __init__(
         self, median: ParameterLike, sd: ParameterLike, correlation: Float[np.ndarray, "n n"]
-    ):
+    ) -> None:
         matrix = np.asarray(correlation)
         if not np.allclose(matrix, matrix.T, rtol=1e-6, atol=1e-8):
             raise _no_covariance("SmoothField", "it is not symmetric")
@@ -113,7 +113,7 @@ class SmoothField(AbstractPrior):
         self.median, self.sd = float_leaf(median), float_leaf(sd)
         self.factor = as_leaf(vector[:, kept][:, ::-1] * np.sqrt(value[kept][::-1])[None])
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         check_spread(self.sd, "SmoothField")
 
     @property
@@ -184,7 +184,7 @@ class Hierarchy(AbstractPrior):
         group: Int[np.ndarray, " n"],
         sd_group: Spread,
         sd_within: Spread,
-    ):
+    ) -> None:
         found = np.unique(group)
         if not np.array_equal(found, np.arange(len(found))):
             raise InputError(
@@ -196,7 +196,7 @@ class Hierarchy(AbstractPrior):
         self.median, self.group = float_leaf(median), as_leaf(group)
         self.sd_group, self.sd_within, self.n_groups = sd_group, sd_within, len(found)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         for spread in (self.sd_group, self.sd_within):
             check_spread(np.asarray(spread), "Hierarchy")
 

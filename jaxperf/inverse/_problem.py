@@ -67,7 +67,7 @@ class Measurement(eqx.Module):
         value: Float[np.ndarray, " n"] | Float[Array, " n"],
         noise: AbstractNoise,
         labels: Sequence[str] = (),
-    ):
+    ) -> None:
         where = f"measurement {name!r}"
         host = np.asarray(value)
         labels = tuple(labels) or tuple(str(i) for i in range(len(host)))
@@ -159,11 +159,11 @@ class InverseProblem(eqx.Module):
         model: Callable[[dict[str, Array], PyTree], tuple[PyTree, PyTree]],
         parameters: Sequence[Parameter],
         measurements: Sequence[Measurement],
-    ):
+    ) -> None:
         self.model = model
         self.parameters, self.measurements = tuple(parameters), tuple(measurements)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         for kind, things in (("parameter", self.parameters), ("measurement", self.measurements)):
             names = [thing.name for thing in things]
             twice = {name for name in names if names.count(name) > 1}

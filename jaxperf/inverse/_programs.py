@@ -56,7 +56,7 @@ def gradient_at(
 ) -> tuple[Float[Array, ""], Float[Array, " p"], PyTree]:
     """Objective (nats), its gradient, and where the next solve may start."""
 
-    def objective(xi):
+    def objective(xi: Float[Array, " p"]) -> tuple[Float[Array, ""], PyTree]:
         residual, after = problem.residual(xi, warm)
         return 0.5 * (jnp.sum(residual**2) + jnp.sum(xi**2)), after
 
@@ -69,7 +69,7 @@ def linearise(problem: InverseProblem, xi: Float[Array, " p"], warm: PyTree) -> 
     """Solve once, and keep the derivative as a linear map."""
     static = None
 
-    def run(xi):
+    def run(xi: Float[Array, " p"]) -> tuple[PyTree, PyTree]:
         nonlocal static
         output, after = problem.solve(xi, warm)
         floats, rest = eqx.partition((problem.values(xi), output), eqx.is_inexact_array)
@@ -110,6 +110,8 @@ def tangents(at: Linearised, chunk: int | None) -> PyTree:
     return _mapped(at.push, at.xi.shape[0], chunk, at.xi)
 
 
-def _mapped(function: Callable[[Array], PyTree], size: int, chunk: int | None, like: Array):
+def _mapped(
+    function: Callable[[Array], PyTree], size: int, chunk: int | None, like: Array
+) -> PyTree:
     units = jnp.eye(size, dtype=like.dtype)
     return jax.lax.map(function, units, batch_size=min(chunk or size, size))

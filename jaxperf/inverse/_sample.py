@@ -56,7 +56,7 @@ class NUTS(AbstractSampler):
     doublings: int = eqx.field(static=True, default=8)
     every: int = eqx.field(static=True, default=25)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         lowest = {"chains": 1, "draws": 4, "warmup": 10, "doublings": 1, "every": 1}
         for name, least in lowest.items():
             if getattr(self, name) < least:
@@ -194,7 +194,7 @@ def _transitions(
     metric, begin = jnp.ones_like(chain.kernel.position), chain.done
     like = lambda new, old: jax.tree.map(lambda a, b: jnp.asarray(a, b.dtype), new, old)
 
-    def one(carry):
+    def one(carry: PyTree) -> PyTree:
         chain, drawn = carry
         warming = chain.done < warmup
         size = jnp.where(warming, jnp.exp(chain.tuned.log_step_size), final(chain.tuned))
@@ -245,7 +245,7 @@ class TemperedSMC(AbstractSampler):
     batch: int = eqx.field(static=True, default=32)
     freedom: float = eqx.field(static=True, default=5.0)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if self.particles < 25 or not 0.0 < self.ess < 1.0 or self.moves < 1 or self.batch < 1:
             raise InputError(
                 f"particles, ess, moves and batch are {self.particles}, {self.ess}, {self.moves} "
@@ -349,13 +349,13 @@ def _move(
     key = jax.random.fold_in(jax.random.fold_in(key, cloud.stages), cloud.moved)
     places = (cloud.moved + jnp.arange(batch)) % n
 
-    def tempered(xi):
+    def tempered(xi: Float[Array, " p"]) -> Float[Array, ""]:
         return (1.0 - temper) * about.log_density(xi) + temper * problem.log_density(xi, warm)
 
     kernel = blackjax.nuts.build_kernel()
     metric = jnp.ones(cloud.xi.shape[1:], float)
 
-    def one(pair):
+    def one(pair: tuple[Array, Array]) -> PyTree:
         key, xi = pair
         density = _whitened(tempered, xi, cloud.factor)
         begin = blackjax.nuts.init(jnp.zeros_like(metric), density)

@@ -87,7 +87,7 @@ class Interval(AbstractTransform):
     low: float = eqx.field(static=True)
     high: float = eqx.field(static=True)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise InputError(
                 f"the bounds are {self.low} and {self.high}",

@@ -21,7 +21,7 @@ _LARGEST_FFR = 1.02
 
 
 def read_segments(path: str | os.PathLike) -> dict[str, Float[np.ndarray, "17"]]:
-    """Read the blood flow of the AHA segments from a CSV table.
+    r"""Read the blood flow of the AHA segments from a CSV table.
 
     The first line names the columns: `segment`, from 1 to 17, and one for each state, such as
     `mbf_rest_ml_min_g` or `mbf_hyperemia_ml_min_100g`. Segments without a line, empty fields and
@@ -33,9 +33,13 @@ def read_segments(path: str | os.PathLike) -> dict[str, Float[np.ndarray, "17"]]
     columns, a segment that does not exist or stands twice, a value that is no number, negative or
     above 10 ml/min/g, and a table without any value.
 
+    **Example:**
+
     ```python
-    measured = read_segments("pet.csv")
-    rest = measured["rest"]
+    from pathlib import Path
+    from jaxperf.io import read_segments
+    Path("pet.csv").write_text("segment,mbf_rest_ml_min_g\\n1,0.9\\n2,1.1\\n")
+    rest = read_segments("pet.csv")["rest"]  # (17,) m³/(s·kg), NaN for the other 15
     ```
     """
     where = str(path)
@@ -131,7 +135,7 @@ class FFRReading:
 
 
 def read_ffr(path: str | os.PathLike, network: VascularNetwork) -> tuple[FFRReading, ...]:
-    """Read what a pressure wire measured from a CSV table.
+    r"""Read what a pressure wire measured from a CSV table.
 
     The first line names the columns: `branch`, `at_mm` (from the proximal end of the branch along
     its course), `ffr` (distal over aortic pressure), and `state` where it is not hyperemia.
@@ -144,9 +148,15 @@ def read_ffr(path: str | os.PathLike, network: VascularNetwork) -> tuple[FFRRead
     have or that divides, a distance beyond its length, a ratio at or below 0 or above 1.02, a place
     that stands twice in one state, no line at all.
 
+    **Example:**
+
     ```python
-    for reading in read_ffr("ffr.csv", network):
-        wire = pressure_wire(network, reading.branch, reading.at_mm)
+    from pathlib import Path
+    import jaxperf as jp
+    tree = jp.anatomy.demo_tree(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[2])
+    Path("ffr.csv").write_text("branch,at_mm,ffr\\nLAD,30,0.78\\n")
+    (reading,) = jp.io.read_ffr("ffr.csv", tree)
+    wire = jp.observe.pressure_wire(tree, reading.branch, reading.at_mm)
     ```
     """
     table = read_table(path, ("branch", "at_mm", "ffr"))

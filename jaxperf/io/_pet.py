@@ -95,8 +95,14 @@ def read_pet(
     not stated or contradicts the header, negative or no values, a median that no heart has (the
     sentence names the units that would fit), a map that does not cover the wall.
 
+    **Example:**
+
     ```python
-    image = read_pet("mbf_stress.nii.gz", units="ml/min/100g", mesh=mesh)
+    import numpy as np, jaxperf as jp
+    mesh, _, _ = jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)
+    wall = jp.io.mesh_in_frame(jp.study.voxels_in_patient(mesh), "LPS")
+    jp.io.write_nifti("mbf.nii.gz", wall, np.ones(wall.n_cells), description="MBF ml/min/g")
+    image = jp.io.read_pet("mbf.nii.gz", mesh=wall)
     ```
     """
     where = str(path)

@@ -38,7 +38,7 @@ class PETNoise(eqx.Module):
     shared: Parameter = eqx.field(default=0.07, converter=float_leaf)
     floor_ml_min_g: Parameter = eqx.field(default=0.05, converter=float_leaf)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         for name in ("segment", "scan", "shared", "floor_ml_min_g"):
             value = getattr(self, name)
             if is_traced(value):

@@ -316,7 +316,7 @@ def _blurred(
     total = csr_array(shape)
     entries: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
-    def rows_of(block):
+    def rows_of(block: Int[np.ndarray, " n"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The part of a block in its rows, over the control volumes within reach."""
         block = block[np.argsort(row[block], kind="stable")]
         near, kernel = _kernel(mesh, point[block], apart[block], sigma, reach)

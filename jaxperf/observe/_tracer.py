@@ -105,7 +105,7 @@ class Rubidium82(AbstractTracer):
     a: Parameter = eqx.field(default=0.77, converter=float_leaf)
     b: Parameter = eqx.field(default=0.63, converter=float_leaf)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if is_traced(self.a) or is_traced(self.b):
             return
         a, b = float(self.a), float(self.b)
@@ -136,7 +136,7 @@ class Ammonia13N(AbstractTracer):
 
     model: str = eqx.field(static=True, default="one_tissue")
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if self.model not in ("one_tissue", "retention"):
             raise InputError(
                 f"the model is {self.model!r}",
@@ -185,7 +185,7 @@ def _solve(uptake: Array, a: Array, b: Array) -> Array:
     approaches for large flows, $(1 - a)F + ab$, start there.
     """
 
-    def step(_, flow):
+    def step(_: Any, flow: Array) -> Array:
         return flow - (_uptake(flow, a, b) - uptake) / _slope(flow, a, b)
 
     return jax.lax.fori_loop(0, _STEPS, step, jnp.maximum(uptake, (uptake - a * b) / (1.0 - a)))

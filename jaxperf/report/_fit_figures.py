@@ -1,6 +1,7 @@
 """The figures of a fit."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def write_fit_figures(folder: Path, said: FitSummary) -> None:
         save_figure(folder / "ffr.png", _ffr(said, note))
 
 
-def _parameters(said: FitSummary, note: str):
+def _parameters(said: FitSummary, note: str) -> Any:
     groups = []
     for name in dict.fromkeys(row.parameter for row in said.parameters):
         rows = [
@@ -61,7 +62,7 @@ def _parameters(said: FitSummary, note: str):
     return interval_figure(groups, title=title, note=note)
 
 
-def _ffr(said: FitSummary, note: str):
+def _ffr(said: FitSummary, note: str) -> Any:
     rows = [
         IntervalRow(
             f"{x.branch} {x.start_mm:g}–{x.end_mm:g} mm", _triple(x.opened.ffr), _triple(x.ffr)

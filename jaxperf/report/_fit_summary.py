@@ -94,7 +94,7 @@ class _Quantities:
     camera and the wires would report.
     """
 
-    def __init__(self, found: HeartFit, level: float):
+    def __init__(self, found: HeartFit, level: float) -> None:
         self.states = tuple(found.fit.problem.model.problems)
         parts = _parts(found, self.states)
         vector = lambda values, seen: jnp.concatenate([f(seen) for _, f in parts.values()])

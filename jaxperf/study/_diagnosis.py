@@ -145,7 +145,8 @@ def diagnose(
         found.append(_diagnosis(name, obstructed[:, g], failing[:, g], evidence))
     diffuse = failing.all(axis=1).mean()
     words = f"Microvascular dysfunction of all territories has a probability of {diffuse:.2f}."
-    patient = _diagnosis("patient", obstructed.any(axis=1), failing.any(axis=1), words)
+    anywhere = lambda flag: np.asarray(flag.any(axis=1))
+    patient = _diagnosis("patient", anywhere(obstructed), anywhere(failing), words)
     return (*found, patient)
 
 

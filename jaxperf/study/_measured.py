@@ -31,11 +31,11 @@ from ..observe import (
 from ..units import M3_S_KG_PER_ML_MIN_G
 from ._prepare import Prepared
 
-_TRACER: dict[str | None, type[AbstractTracer]] = {
-    None: Water15O,
-    "water": Water15O,
-    "rubidium": Rubidium82,
-    "ammonia": Ammonia13N,
+_TRACER: dict[str | None, AbstractTracer] = {
+    None: Water15O(),
+    "water": Water15O(),
+    "rubidium": Rubidium82(),
+    "ammonia": Ammonia13N(),
 }
 
 
@@ -185,7 +185,7 @@ def pet_camera(prepared: Prepared, fwhm_mm: float, n_cells: int) -> PETOperator:
 def _pet(
     prepared: Prepared, said: Pet, mbf: Mapping[str, Float[np.ndarray, "17"]], n_cells: int
 ) -> Measurement:
-    tracer = _TRACER[said.tracer]()
+    tracer = _TRACER[said.tracer]
     noise = PETNoise(**said.noise.model_dump())
     states = tuple(mbf)
     floor = as_leaf(said.noise.floor_ml_min_g, float)

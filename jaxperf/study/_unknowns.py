@@ -178,7 +178,7 @@ def severity(prepared: Prepared, said: Severity, states: dict[str, State]) -> Un
     median = np.clip(declared, 0.02, _MOST_SEVERE - 0.02)
     # the sd is that of the reduction; on the logistic line it is larger towards the ends
     sd = said.sd * _MOST_SEVERE / (median * (_MOST_SEVERE - median))
-    prior, transform = Normal(as_leaf(median), as_leaf(sd)), Interval(0.0, _MOST_SEVERE)
+    prior, transform = Normal(as_leaf(median), as_leaf(sd)), Interval(low=0.0, high=_MOST_SEVERE)
     parameter = Parameter("severity", prior, transform, labels=lesion_names(prepared))
     return Unknown(parameter, LesionChange(_present(states), "diameter_reduction", scales=False))
 
