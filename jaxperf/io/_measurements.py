@@ -38,7 +38,7 @@ def read_segments(path: str | os.PathLike) -> dict[str, Float[np.ndarray, "17"]]
     ```python
     from pathlib import Path
     from jaxperf.io import read_segments
-    Path("pet.csv").write_text("segment,mbf_rest_ml_min_g\\n1,0.9\\n2,1.1\\n")
+    Path("pet.csv").write_text("segment,mbf_rest_ml_min_g\n1,0.9\n2,1.1\n")
     rest = read_segments("pet.csv")["rest"]  # (17,) m³/(s·kg), NaN for the other 15
     ```
     """
@@ -154,7 +154,7 @@ def read_ffr(path: str | os.PathLike, network: VascularNetwork) -> tuple[FFRRead
     from pathlib import Path
     import jaxperf as jp
     tree = jp.anatomy.demo_tree(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[2])
-    Path("ffr.csv").write_text("branch,at_mm,ffr\\nLAD,30,0.78\\n")
+    Path("ffr.csv").write_text("branch,at_mm,ffr\nLAD,30,0.78\n")
     (reading,) = jp.io.read_ffr("ffr.csv", tree)
     wire = jp.observe.pressure_wire(tree, reading.branch, reading.at_mm)
     ```
