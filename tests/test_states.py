@@ -14,7 +14,7 @@ from jaxperf._progress import Progress
 from jaxperf.casefile import Case
 from jaxperf.jobs import demo_case, run_case
 from jaxperf.observe import observe
-from jaxperf.report import Summary, summary_schema
+from jaxperf.report import fit_summary_schema, Summary, summary_schema
 from jaxperf.report._schema import TerritoryFlow
 from jaxperf.study import collect, prepare_case, solve_case
 
@@ -127,8 +127,9 @@ def test_impossible_states_are_refused(states, said):
 
 
 def test_the_published_schema_of_the_summary_is_current():
-    published = json.loads((REPOSITORY / "docs" / "summary.schema.json").read_text())
-    assert published == summary_schema()
+    for name, schema in (("summary", summary_schema()), ("fit_summary", fit_summary_schema())):
+        published = json.loads((REPOSITORY / "docs" / f"{name}.schema.json").read_text())
+        assert published == schema
 
 
 def test_what_does_not_exist_is_null_in_the_file_and_nan_in_python():
