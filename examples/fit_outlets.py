@@ -15,10 +15,7 @@ names = {"branch": np.arange(3), "branch_name": ("LM", "LAD", "LCx")}
 tree = jp.build_network(node, edge, radius, root=np.array([0]), frame="model", **names)
 tree = jp.declare_lesion(tree, branch="LAD", start_mm=15, end_mm=25, diameter_reduction=0.6)
 outlets = np.array([tree.outlet("LAD"), tree.outlet("LCx")])
-ends = (
-    jp.PressureBoundary(0, 12400.0),
-    jp.ResistanceOutlet(outlets, np.full(2, 4e9), np.full(2, 2e3)),
-)
+bed = jp.ResistanceOutlet(outlets, np.full(2, 4e9), np.full(2, 2e3))
 problem = jp.SteadyProblem(tree, (jp.PressureBoundary(0, 12400.0), bed))
 
 
