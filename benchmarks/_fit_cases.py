@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxperf._progress import Progress
-from jaxperf.casefile import Case, Demand, FitSection, Reserve
+from jaxperf.casefile import Case, Demand, FitSection, Reserve, Wire
 from jaxperf.jobs import demo_case
-from jaxperf.study import Measured, prepare_case, Prepared, solve_case, Solved, Wire
+from jaxperf.study import Measured, prepare_case, Prepared, solve_case, Solved
 
 # Behind the lesion of the demonstration.
-WIRE = Wire("LAD", 30.0, 0.8, 0.02, "hyperemia")
+WIRE = Wire(branch="LAD", at_mm=30.0, ratio=0.8)
 STATES = ("rest", "hyperemia")
 
 

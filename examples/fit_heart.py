@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxperf import enable_compilation_cache
 from jaxperf._progress import Progress
-from jaxperf.casefile import Case, FitSection
+from jaxperf.casefile import Case, FitSection, Wire
 from jaxperf.jobs import demo_case
 from jaxperf.study import (
     fit_heart,
@@ -16,7 +16,6 @@ from jaxperf.study import (
     solve_case,
     synthetic_measurement,
     synthetic_truth,
-    Wire,
 )
 
 jax.config.update("jax_enable_x64", True)
@@ -27,7 +26,7 @@ solved = solve_case(heart, Progress())
 asked = FitSection.model_validate(
     {"demand": {"by": "territory"}, "reserve": {"by": "territory"}, "starts": 2}
 )
-wire = Wire("LAD", at_mm=30.0, ratio=0.8, sd=0.02, state="hyperemia")
+wire = Wire(branch="LAD", at_mm=30.0, ratio=0.8, sd=0.02, state="hyperemia")
 truth = synthetic_truth(heart, solved, asked, wires=[wire], key=jax.random.key(16))
 measured = synthetic_measurement(truth, [wire], jax.random.key(1))
 

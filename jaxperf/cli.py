@@ -386,6 +386,8 @@ def fit(
     def work(progress: Progress) -> FitSummary:
         given = {"out": out, "overwrite": overwrite, "progress": progress}
         if demo:
+            if case_file is not None or pet or ffr is not None:
+                raise typer.BadParameter("it takes no case and no files", param_hint="--demo")
             return jobs.demo_fit(**given)
         if case_file is None:
             raise typer.BadParameter("give a case file, or --demo", param_hint="CASE")

@@ -1,6 +1,7 @@
 """Fitting a heart: its unknowns, what was measured, the posterior, the diagnosis, the command."""
 
 import csv
+import dataclasses
 import json
 
 import equinox as eqx
@@ -14,7 +15,8 @@ from typer.testing import CliRunner
 
 from jaxperf import InputError
 from jaxperf._progress import Progress
-from jaxperf.casefile import Case, FitSection
+from jaxperf.casefile import Case, FitSection, Severity, Wire
+from jaxperf.casefile._schema import AutoregulationSection
 from jaxperf.cli import app, BAD_INPUT
 from jaxperf.inverse import fit, laplace
 from jaxperf.inverse._programs import jacobian, linearise
@@ -27,18 +29,18 @@ from jaxperf.study import (
     OPENED,
     prepare_case,
     read_measured,
+    severity,
     solve_case,
     synthetic_measurement,
     synthetic_truth,
     territory_quantities,
-    Wire,
 )
 
-WIRE = Wire("LAD", 30.0, 0.8, 0.02, "hyperemia")
+WIRE = Wire(branch="LAD", at_mm=30.0, ratio=0.8)
 BY_TERRITORY = {"demand": {"by": "territory"}, "reserve": {"by": "territory"}, "starts": 1}
 # So little that the prior plays no part.
 NOISE = {"segment": 0.01, "scan": 0.0, "shared": 0.0}
-SHARP = {"pet": {"segments": "given", "noise": NOISE}}
+SHARP = {"pet": {"noise": NOISE}}
 
 
 def section(**changes) -> FitSection:
@@ -136,16 +138,71 @@ def test_a_stent_is_the_heart_without_its_lesion(heart, found):
     (ffr,) = quantities.ffr(seen)
     opened = seen.pressure_ratio[OPENED][quantities.lesion_segment[0], 1]
     assert float(ffr) < float(opened) < 1.0
-    (fed,) = quantities.lesion_territory
+    (fed,) = np.flatnonzero(quantities.fed[0])
     assert prepared.territory_name[fed] == "LAD"
     gain = quantities.flow(seen, OPENED) / quantities.flow(seen, "hyperemia")
     assert int(np.argmax(gain)) == fed and float(gain[fed]) > 1.01
 
 
+TWO = [
+    {"branch": "LAD", "start_mm": 12, "end_mm": 22, "diameter_reduction": 0.6},
+    {"branch": "LCx", "start_mm": 10, "end_mm": 20, "diameter_reduction": 0.4},
+]
+
+
+def test_two_lesions_of_a_padded_heart_and_states_that_were_not_measured():
+    """Values reach their own lesion, opened ones stay open, reserve reaches predicted stress."""
+    prepared = prepare_case(case_with(lesions=TWO), ".", Progress())
+    solved = solve_case(prepared, Progress())
+    blank = Measured({"rest": np.ones(17)}, ())
+    _, wider = heart_problem(prepared, solved, section(extent={}), blank)
+    model = wider.model
+    assert set(model.problems) == {
+        "rest", "hyperemia", OPENED, "without_lesion_1", "without_lesion_2"
+    }  # fmt: skip
+    values = {name: np.asarray(x) for name, x in wider.values(jnp.zeros(wider.size)).items()}
+    values |= {"severity": np.array([0.7, 0.5]), "extent": np.array([2.0, 1.0])}
+    values["reserve"] = np.full(3, 0.5)
+
+    def changed(state):
+        problem = model.problems[state]
+        for unknown in model.unknowns:
+            problem = unknown.change(problem, state, jnp.asarray(values[unknown.name]))
+        return problem
+
+    reduction = lambda state: np.asarray(changed(state).network.lesion.diameter_reduction)
+    assert reduction("hyperemia")[:2].tolist() == [0.7, 0.5] and not reduction("rest")[2:].any()
+    assert reduction("without_lesion_1")[:2].tolist() == [0.0, 0.5]
+    assert not reduction(OPENED).any()
+    length = np.asarray(changed("hyperemia").network.lesion.length)[:2]
+    np.testing.assert_allclose(length, [0.02, 0.01])
+    dilation = np.asarray(solved.states["hyperemia"].microcirculation.dilation)
+    for state in ("hyperemia", OPENED):
+        np.testing.assert_allclose(changed(state).microcirculation.dilation, 0.5 * dilation)
+    assert np.asarray(changed("rest").microcirculation.dilation).max() == 1.0
+
+
+def test_the_prior_of_a_lesion_is_as_wide_as_it_says():
+    for declared in (0.2, 0.5, 0.6, 0.8):
+        case = case_with(lesions=[{**TWO[0], "diameter_reduction": declared}])
+        prepared = prepare_case(case, ".", Progress())
+        parameter = severity(prepared, Severity(), {}).parameter
+        low, middle, high = (float(parameter.value(jnp.full(1, z))[0]) for z in (-1.0, 0.0, 1.0))
+        assert middle == pytest.approx(declared) and 0.5 * (high - low) == pytest.approx(0.1)
+
+
+def test_demand_without_autoregulation_is_refused(heart):
+    prepared, solved = heart
+    case = prepared.case.model_copy(update={"autoregulation": AutoregulationSection(enabled=False)})
+    blank = Measured({"rest": np.ones(17)}, ())
+    with pytest.raises(InputError, match="Write demand: null"):
+        heart_problem(dataclasses.replace(prepared, case=case), solved, section(), blank)
+
+
 def test_labels_follow_their_definitions():
     ffr = np.array([[0.79], [0.81], [0.80], [0.9]])
     reserve = np.array([[3.0, 1.9], [2.0, 2.0], [1.0, 3.0], [3.0, 3.0]])
-    obstructed, failing = labels_of(ffr, reserve, np.array([0]))
+    obstructed, failing = labels_of(ffr, reserve, np.array([[True, False]]))
     assert obstructed.tolist() == [[True, False], [False, False], [True, False], [False, False]]
     assert failing.tolist() == [[False, True], [False, False], [True, False], [False, False]]
 
@@ -163,8 +220,19 @@ def test_measurements_that_cannot_be_used(heart, tmp_path, changes, says):
         read_measured(heart[0], section(**changes), tmp_path)
 
 
+def test_a_heart_that_was_not_solved_is_no_healthy_one():
+    with pytest.raises(InputError, match="no number for its FFR"):
+        labels_of(np.array([[np.nan]]), np.ones((1, 1)), np.ones((1, 1), bool))
+
+
+def test_a_lesion_of_several_territories_obstructs_all_of_them():
+    ffr, reserve = np.array([[0.7, 0.9]]), np.full((1, 3), 3.0)
+    fed = np.array([[True, True, False], [False, False, True]])
+    assert labels_of(ffr, reserve, fed)[0].tolist() == [[True, True, False]]
+
+
 def test_a_wire_in_a_vessel_that_is_not_there(heart):
-    lost = Measured({}, (Wire("RIMA", 3.0, 0.8, 0.02, "hyperemia"),))
+    lost = Measured({}, (Wire(branch="RIMA", at_mm=3.0, ratio=0.8),))
     with pytest.raises(InputError, match="RIMA"):
         heart_problem(*heart, section(), lost)
 
@@ -240,8 +308,10 @@ def test_a_fit_that_was_stopped_goes_on(heart, truth, tmp_path, monkeypatch):
         patch.setattr("jaxperf.study._fit.laplace", stop)
         with pytest.raises(KeyboardInterrupt):
             fit_case(case, out=tmp_path / "out", measured=measured)
-    assert (tmp_path / "out.partial" / "modes").is_dir() and not (tmp_path / "out").exists()
-    gone_on = fit_case(case, out=tmp_path / "out", measured=measured)
+    assert list((tmp_path / "out.partial").glob("*/modes")) and not (tmp_path / "out").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr("jaxperf.inverse._method.LevenbergMarquardt.advance", stop)
+        gone_on = fit_case(case, out=tmp_path / "out", measured=measured)
     assert gone_on.parameters == whole.parameters and gone_on.cost == whole.cost
     assert not (tmp_path / "out.partial").exists()
 

@@ -107,7 +107,7 @@ class Pet(Section):
 
     @model_validator(mode="after")
     def _one(self) -> "Pet":
-        if (self.segments is None) == (not self.maps):
+        if self.segments is not None and self.maps:
             raise ValueError("give segments or maps, and not both")
         return self
 
@@ -154,6 +154,12 @@ class FitSection(Section):
         default=400, description="Draws of `mixture` and `nuts`."
     )
     check_draws: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="Solves that check the Gaussian; 0 for no check."
+        default=0, description="Solves that check the Gaussian, 25 or more; 0 for no check."
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="Of starts and draws.")
+
+    @model_validator(mode="after")
+    def _enough(self) -> "FitSection":
+        if 0 < self.check_draws < 25:
+            raise ValueError("check_draws must be 0 or at least 25")
+        return self

@@ -562,7 +562,7 @@ class Case(Section):
 
 
 def _state_is_possible(name: str, state: StateSection, n_lesions: int) -> None:
-    if name in ("rest", "hyperemia", "cfr"):
+    if name in ("rest", "hyperemia", "cfr") or name.startswith("without_lesion"):
         raise ValueError(f"states.{name}: the name is taken; choose another")
     if state.without_lesions != "all" and any(i > n_lesions for i in state.without_lesions):
         raise ValueError(

@@ -14,7 +14,9 @@ from ..network import VascularNetwork
 from ._centerlines import read_centerlines
 from ._files import readable_file
 from ._images import read_voxel_labels, write_nifti
+from ._measurements import read_ffr, read_segments
 from ._openbf import read_openbf
+from ._pet import read_pet
 from ._svoned import read_svoned
 from ._swc import read_swc
 from ._tets import read_tets
@@ -34,7 +36,7 @@ class Format:
 
     - `name`: as a case file names it.
     - `holds`: what is in it: `tree`, `1-D case`, `labels`, `tetrahedra`,
-      `waveform`, `tissue`, `map`, `table`, `summary`.
+      `waveform`, `scan`, `scan of segments`, `pressure wires`, `tissue`, `map`, `table`, `summary`.
     - `suffix`: of its files.
     - `units`, `frame`: where they come from, in words.
     - `use`: the function. A reader of a tree takes the path and `units`, `frame`, `branch_name`,
@@ -112,6 +114,9 @@ READERS: tuple[Format, ...] = (
     Format("labels", "labels", (".nii", ".nii.gz"), "header", "RAS", read_voxel_labels),
     Format("tetrahedra", "tetrahedra", (".vtu",), "stated", "stated", read_tets),
     Format("waveform", "waveform", (".csv",), "in the columns", "none", read_waveform),
+    Format("PET map", "scan", (".nii", ".nii.gz"), "header, or stated", "RAS", read_pet),
+    Format("segments", "scan of segments", (".csv",), "in the columns", "none", read_segments),
+    Format("FFR", "pressure wires", (".csv",), "in the columns", "none", read_ffr),
 )
 
 WRITERS: tuple[Format, ...] = (

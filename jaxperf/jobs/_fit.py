@@ -14,7 +14,7 @@ import yaml
 from .._misc import InputError
 from .._progress import Progress
 from .._versions import versions
-from ..casefile import Case, Demand, FitSection, Pet, Reserve
+from ..casefile import Case, Demand, FitSection, Pet, Reserve, Wire
 from ..geometry import AHA17_NAME
 from ..io import write_csv, write_json
 from ..report import fit_summary, FitSummary, fitted_segment_rows, parameter_rows
@@ -29,7 +29,6 @@ from ..study import (
     solve_case,
     synthetic_measurement,
     synthetic_truth,
-    Wire,
 )
 from ._folder import run_folder
 from ._starter import demo_case
@@ -71,7 +70,13 @@ def fit_case(
         )
     progress = progress or Progress()
     ahead = tuple(s for s in _STAGES if s != "forest" or case.growth is not None)
-    ending = ("fit", "posterior", "write", *(("figures",) if case.output.figures else ()))
+    ending = (
+        "fit",
+        "posterior",
+        "predict",
+        "write",
+        *(("figures",) if case.output.figures else ()),
+    )
     progress.stages = (*ahead, "rest", "hyperemia", *case.states, *ending)
     seconds: dict[str, float] = {}
     partial = Path(out).absolute().with_name(f"{Path(out).name}.partial")
@@ -109,7 +114,11 @@ def fit_case(
 
 
 def _write(folder: Path, case: Case, found: HeartFit, said: FitSummary, data: Path) -> None:
-    text = yaml.safe_dump(case.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(
+        _with_tables(case, found.measured).model_dump(mode="json"),
+        sort_keys=False,
+        allow_unicode=True,
+    )
     (folder / "config.yaml").write_text(text, encoding="utf-8")
     write_json(folder / "versions.json", {**versions(), "data": os.fspath(data)})
     write_json(folder / "summary.json", said.model_dump())
@@ -128,6 +137,16 @@ def _write(folder: Path, case: Case, found: HeartFit, said: FitSummary, data: Pa
     )
 
 
+def _with_tables(case: Case, measured: Measured) -> Case:
+    """The case with what was fitted: a scan without a file is the table of the run folder."""
+    said = case.fit or FitSection()
+    update: dict[str, Any] = {"wires": measured.wires, "wires_file": None}
+    pet = said.pet or Pet()
+    if measured.mbf_ml_min_g and pet.segments is None and not pet.maps:
+        update["pet"] = pet.model_copy(update={"segments": "measured.csv"})
+    return case.model_copy(update={"fit": said.model_copy(update=update)})
+
+
 def with_measurements(case: Case, pet: Sequence[str], ffr: str | os.PathLike | None) -> Case:
     """A case with measurements that a command names, in place of its own of that kind.
 
@@ -138,9 +157,10 @@ def with_measurements(case: Case, pet: Sequence[str], ffr: str | os.PathLike | N
     """
     said = case.fit or FitSection()
     update: dict[str, Any] = {}
-    maps = dict(text.split("=", 1) for text in pet if "=" in text)
-    tables = [text for text in pet if "=" not in text]
-    if len(tables) + bool(maps) > 1:
+    pairs = [text.split("=", 1) for text in pet if "=" in text and not Path(text).is_file()]
+    maps = dict(pairs)
+    tables = [text for text in pet if "=" not in text or Path(text).is_file()]
+    if len(tables) + bool(maps) > 1 or len(maps) < len(pairs):
         raise InputError(
             f"--pet names {', '.join(pet)}",
             where="--pet",
@@ -180,7 +200,7 @@ def demo_fit(
     progress = progress or Progress()
     quiet = Progress()
     said = FitSection(demand=Demand(by="hierarchy"), reserve=Reserve(by="hierarchy"), starts=3)
-    place = Wire("LAD", 30.0, 0.8, 0.02, "hyperemia")
+    place = Wire(branch="LAD", at_mm=30.0, ratio=0.8)
     progress.say("  making a synthetic scan and a wire from another forest and mesh")
     other = demo_case(4.0)
     assert other.growth is not None

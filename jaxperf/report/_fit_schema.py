@@ -49,7 +49,7 @@ class OpenedLesion(Part):
     """What opening a lesion, alone, is expected to do, at hyperemia."""
 
     ffr: Estimate = Field(description="Where the lesion ended.")
-    mbf_ratio: Estimate = Field(description="Flow of its territory after over before.")
+    mbf_ratio: Estimate = Field(description="Flow of all that it feeds, after over before.")
 
 
 class FittedLesion(Part):

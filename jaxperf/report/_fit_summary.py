@@ -17,6 +17,7 @@ from ..inverse import (
     InverseProblem,
     Log,
     Measurement,
+    SampledPosterior,
     shrinkage,
 )
 from ..observe import Observations, pressure_wire
@@ -38,6 +39,9 @@ from ._fit_schema import (
 )
 from ._summary import anatomy_labels
 
+# Limits of Vehtari et al.: Pareto smoothed importance sampling (2024), and R-hat (2021).
+_RELIABLE_K = 0.7
+_CONVERGED_RHAT = 1.01
 # Draws that give the quantiles of a parameter: their error is 2 % of an sd.
 _DRAWS = 4000
 
@@ -52,6 +56,7 @@ def fit_summary(
     case, problem = found.prepared.case, found.fit.problem
     quantities = _Quantities(found, level)
     warnings = [f"{text} was not measured." for text in problem.left_out]
+    warnings += _doubts(found)
     if found.misfit.testable and found.misfit.p_value < 0.01:
         warnings.append(found.misfit.words)
     if found.check is not None and not found.check.ok:
@@ -84,6 +89,34 @@ def fit_summary(
         warnings=warnings,
         seed=seed,
     )
+
+
+def _doubts(found: HeartFit) -> list[str]:
+    """What a reader must know before intervals are believed."""
+    fitted, posterior, said = found.fit, found.posterior, []
+    if len(fitted.modes) > 1 and isinstance(posterior, GaussianPosterior):
+        said.append(
+            f"The posterior has {len(fitted.modes)} modes, and the intervals are those about the "
+            "most probable one alone. Take posterior: mixture or nuts."
+        )
+    if fitted.failed:
+        said.append(f"{len(fitted.failed)} of {len(fitted.starts)} starts found no mode.")
+    if found.drawn.failed:
+        said.append(f"{found.drawn.failed} draws could not be solved and are left out.")
+    if isinstance(posterior, SampledPosterior):
+        if np.isfinite(posterior.pareto_k) and posterior.pareto_k > _RELIABLE_K:
+            said.append(
+                f"Pareto k of the importance weights is {posterior.pareto_k:.2f}; above "
+                f"{_RELIABLE_K:g} the samples cannot be relied on."
+            )
+        if posterior.chains > 1 and posterior.rhat().max() > _CONVERGED_RHAT:
+            said.append(
+                f"R-hat reaches {posterior.rhat().max():.3f}; above {_CONVERGED_RHAT:g} the chains "
+                "have not mixed. Raise draws."
+            )
+    if found.prepared.case.flow == "pulsatile":
+        said.append("Fits are of steady flow; the heart beat of the case plays no part.")
+    return said
 
 
 class _Quantities:
@@ -139,11 +172,11 @@ def _parts(
 
 
 def _opened(quantities: TerritoryQuantities, seen: Observations, i: int, state: str) -> Array:
-    """FFR where a lesion ended, and flow of its territory after over before, with it opened."""
-    territory = quantities.lesion_territory[i]
-    ratio = quantities.flow(seen, state) / quantities.flow(seen, "hyperemia")
+    """FFR where a lesion ended, and flow of all that it feeds after over before, with it opened."""
+    fed = quantities.fed_weight[i]
+    ratio = (fed @ seen.mbf[state]) / (fed @ seen.mbf["hyperemia"])
     at = seen.pressure_ratio[state][quantities.lesion_segment[i], 1]
-    return jnp.stack([at, ratio[territory]])
+    return jnp.stack([at, ratio])
 
 
 def _entries(found: HeartFit, level: float) -> list[FittedEntry]:
@@ -298,7 +331,9 @@ def _quality(found: HeartFit) -> FitQuality:
 
 
 def _cost(found: HeartFit) -> FitCost:
-    history = min((w.history for w in found.fit.starts), key=lambda rows: rows[-1, 1])
+    # a start that could not begin has no misfit
+    ends = [(w.history[-1, 1], i) for i, w in enumerate(found.fit.starts)]
+    history = found.fit.starts[min(end for end in ends if np.isfinite(end[0]))[1]].history
     return FitCost(
         solves=found.fit.solves,
         columns=found.fit.columns,

@@ -45,7 +45,6 @@ if TYPE_CHECKING:
         Measured as Measured,
         pet_camera as pet_camera,
         read_measured as read_measured,
-        Wire as Wire,
     )
     from ._observed import collect as collect, lesion_end as lesion_end, Results as Results
     from ._places import (
@@ -79,6 +78,7 @@ if TYPE_CHECKING:
         AbstractChange as AbstractChange,
         heart_unknowns as heart_unknowns,
         lesion_names as lesion_names,
+        severity as severity,
         Unknown as Unknown,
     )
 else:

@@ -8,12 +8,14 @@ A patient carries a label where a territory does.
 
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .._custom_types import as_leaf
-from ..inverse import AbstractPosterior
+from .._misc import InputError
+from ..inverse import AbstractPosterior, FitError, GaussianPosterior
 from ..observe import Observations
 from ._observed import lesion_end
 from ._prepare import Prepared
@@ -31,13 +33,14 @@ class TerritoryQuantities:
     """Quantities of the territories g as functions for a posterior.
 
     **Attributes:** `weight` (g, c), shares in the volume of a territory, of the problem that is
-    solved; `lesion_segment` (l,), whose distal ends lie behind the lesions; `lesion_territory`
-    (l,).
+    solved; `lesion_segment` (l,), whose distal ends lie behind the lesions; `fed` (l, g), whether a
+    lesion feeds a territory; `fed_weight` (l, c), shares in the volume of all that it feeds.
     """
 
     weight: Float[Array, "g c"]
     lesion_segment: Int[np.ndarray, " l"]
-    lesion_territory: Int[np.ndarray, " l"]
+    fed: Bool[np.ndarray, "l g"]
+    fed_weight: Float[Array, "l c"]
 
     def flow(self, seen: Observations, state: str) -> Float[Array, " g"]:
         """Mean blood flow, m³/(s·kg)."""
@@ -77,15 +80,18 @@ def territory_quantities(prepared: Prepared, n_cells: int) -> TerritoryQuantitie
         inside = np.where(prepared.territory == i, volume, 0.0)
         weight[i, : len(volume)] = inside / inside.sum()
     ends = [lesion_end(prepared, i) for i in range(len(prepared.case.lesions))]
+    fed = np.array([_territories_below(prepared, end) for end in ends], np.bool_)
+    fed = fed.reshape(len(ends), len(names))
+    total = np.bincount(prepared.territory, volume, len(names))
+    share = np.where(fed, total[None], 0.0)
+    share = share / np.maximum(share.sum(axis=1, keepdims=True), 1e-300)
     return TerritoryQuantities(
-        as_leaf(weight),
-        np.array(ends, np.int64),
-        np.array([_territory_below(prepared, end) for end in ends], np.int64),
+        as_leaf(weight), np.array(ends, np.int64), fed, as_leaf(share @ weight)
     )
 
 
-def _territory_below(prepared: Prepared, segment: int) -> int:
-    """The territory that most of the tissue below a segment belongs to."""
+def _territories_below(prepared: Prepared, segment: int) -> Bool[np.ndarray, " g"]:
+    """The territories that hold at least 5 % of the tissue below a segment."""
     network = prepared.network
     ends = np.asarray(network.segment_node)
     below = np.zeros(network.n_nodes, np.bool_)
@@ -96,37 +102,66 @@ def _territory_below(prepared: Prepared, segment: int) -> int:
     node = np.asarray(prepared.problem.tissue.terminal_node)
     volume = np.asarray(prepared.problem.tissue.terminal_volume)
     fed = np.where(below[node], volume, 0.0)
-    shares = np.bincount(prepared.terminal_territory, fed, len(prepared.territory_name))
-    return int(shares.argmax())
+    share = np.bincount(prepared.terminal_territory, fed, len(prepared.territory_name))
+    return share > 0.05 * share.sum()
 
 
 def labels_of(
-    ffr: Float[np.ndarray, "n l"],
-    reserve: Float[np.ndarray, "n g"],
-    territory: Int[np.ndarray, " l"],
+    ffr: Float[np.ndarray, "n l"], reserve: Float[np.ndarray, "n g"], fed: Bool[np.ndarray, "l g"]
 ) -> tuple[Bool[np.ndarray, "n g"], Bool[np.ndarray, "n g"]]:
-    """Whether each territory is obstructed and whether its microvessels fail, for n hearts."""
-    obstructed = np.zeros(reserve.shape, np.bool_)
-    for i, g in enumerate(territory):
-        obstructed[:, g] |= ffr[:, i] <= FFR_ISCHAEMIC
+    """Whether each territory is obstructed and whether its microvessels fail, for n hearts.
+
+    **Errors:** [`InputError`][] for numbers that are not finite: they are no healthy heart.
+    """
+    if not (np.isfinite(ffr).all() and np.isfinite(reserve).all()):
+        raise InputError(
+            "a heart has no number for its FFR or flow reserve",
+            where="labels_of",
+            expected="finite numbers",
+            fix="Leave hearts that could not be solved out",
+        )
+    narrowed = ffr <= FFR_ISCHAEMIC
+    obstructed = (narrowed[:, :, None] & fed[None]).any(axis=1)
     return obstructed, reserve < CFR_REDUCED
 
 
 @dataclass(frozen=True)
 class Drawn:
     """Draws of what labels are made of: `ffr` (n, l) behind the lesions and `reserve` (n, g) of the
-    territories with every lesion opened."""
+    territories with every lesion opened; `failed`, draws more that could not be solved."""
 
     ffr: Float[np.ndarray, "n l"]
     reserve: Float[np.ndarray, "n g"]
+    failed: int
 
 
-def draw(posterior: AbstractPosterior, quantities: TerritoryQuantities) -> Drawn:
-    """Draws from a posterior whose model has the states rest, hyperemia and `OPENED`."""
+def draw(posterior: AbstractPosterior, quantities: TerritoryQuantities, n: int = 4000) -> Drawn:
+    """Draws from a posterior whose model has the states rest, hyperemia and `OPENED`.
+
+    A linearised posterior gives n of them, linear in the logarithm as its intervals are; a sampled
+    one all it has.
+
+    **Errors:** [`jaxperf.inverse.FitError`][] where no draw could be solved.
+    """
     n_lesions = len(quantities.lesion_segment)
-    both = lambda values, seen: jnp.concatenate([quantities.ffr(seen), quantities.reserve(seen)])
-    drawn = posterior.predict(both)
-    return Drawn(drawn[:, :n_lesions], drawn[:, n_lesions:])
+    both = lambda values, seen: jnp.log(
+        jnp.concatenate([quantities.ffr(seen), quantities.reserve(seen)])
+    )
+    if isinstance(posterior, GaussianPosterior):
+        value, slope = posterior.jacobian(both)
+        shift = posterior.sample(jax.random.key(0), n) - posterior.mode.xi[None]
+        drawn = np.exp(value[None] + np.asarray(shift) @ slope.T)
+    else:
+        drawn = np.exp(posterior.predict(both))
+    solved = np.isfinite(drawn).all(axis=1)
+    if not solved.any():
+        raise FitError(
+            "The fitted heart cannot be solved with its lesions opened, or at rest or hyperemia, "
+            "so nothing can be said of its FFR and flow reserve. Look for a prior that reaches values "
+            "the model cannot solve."
+        )
+    drawn = drawn[solved]
+    return Drawn(drawn[:, :n_lesions], drawn[:, n_lesions:], int((~solved).sum()))
 
 
 def diagnose(
@@ -137,11 +172,10 @@ def diagnose(
     **Returns:** a [`Diagnosis`][] for each territory, and one for the patient, which comes last.
     """
     ffr, reserve = drawn.ffr, drawn.reserve
-    obstructed, failing = labels_of(ffr, reserve, quantities.lesion_territory)
+    obstructed, failing = labels_of(ffr, reserve, quantities.fed)
     found = []
     for g, name in enumerate(prepared.territory_name):
-        behind = ffr[:, quantities.lesion_territory == g]
-        evidence = _evidence(behind, reserve[:, g])
+        evidence = _evidence(ffr[:, quantities.fed[:, g]], reserve[:, g])
         found.append(_diagnosis(name, obstructed[:, g], failing[:, g], evidence))
     diffuse = failing.all(axis=1).mean()
     words = f"Microvascular dysfunction of all territories has a probability of {diffuse:.2f}."

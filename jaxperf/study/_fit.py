@@ -1,6 +1,7 @@
 """Fitting a heart: its unknowns to what was measured, and what follows with which certainty."""
 
 import dataclasses
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from ..inverse import (
     mixture,
     NUTS,
     sample_posterior,
+    TemperedSMC,
 )
 from ._diagnosis import (
     diagnose,
@@ -86,7 +88,8 @@ def heart_problem(
         all_states.setdefault(name, solved.states[name])
     opened = opened_states(prepared, solved)
     all_states |= opened
-    pressure_of = {name: _measured_like(prepared, name, measured.states) for name in all_states}
+    kind = {name: _kind(prepared, name) for name in all_states}
+    pressure_of = {name: _measured_like(name, kind, measured.states) for name in all_states}
     # Registered solvers know the real mesh only.
     is_padded = prepared.case.darcy.solver in BUILT_IN_SOLVERS
     base = pad_problem(prepared.problem) if is_padded else prepared.problem
@@ -96,7 +99,7 @@ def heart_problem(
         prepared,
         said,
         all_states,
-        measured=measured.states,
+        kind=kind,
         like=pressure_of,
         n_terminals=n_terminals,
     )
@@ -132,13 +135,20 @@ def opened_states(prepared: Prepared, solved: Solved) -> dict[str, State]:
     return {name: states[name] for name in sections}
 
 
-def _measured_like(prepared: Prepared, name: str, measured: tuple[str, ...]) -> str:
-    """The measured state whose aortic pressure a state has."""
+def _kind(prepared: Prepared, name: str) -> str:
+    """Rest or hyperemia, whichever a state is like."""
+    section = prepared.case.states.get(name)
+    if section is not None:
+        return section.like
+    return "rest" if name == "rest" else "hyperemia"
+
+
+def _measured_like(name: str, kind: dict[str, str], measured: tuple[str, ...]) -> str:
+    """The measured state whose deviation of the aortic pressure a state shares."""
     if name in measured:
         return name
-    section = prepared.case.states.get(name)
-    like = section.like if section is not None else ("rest" if name == "rest" else "hyperemia")
-    return like if like in measured else measured[0]
+    alike = [other for other in measured if kind[other] == kind[name]]
+    return (alike or list(measured))[0]
 
 
 @speaking()
@@ -168,6 +178,7 @@ def fit_heart(
     key = jax.random.key(said.seed)
     of_start, of_draws, of_check = jax.random.split(key, 3)
     problem, wider = heart_problem(prepared, solved, said, measured)
+    kept = None if folder is None else Path(folder) / _question(prepared, said, measured)
     found = fit(
         problem,
         starts=said.starts,
@@ -175,7 +186,7 @@ def fit_heart(
         tolerance=said.tolerance,
         chunk=_CHUNK,
         key=of_start,
-        folder=None if folder is None else Path(folder) / "modes",
+        folder=None if kept is None else kept / "modes",
         progress=progress,
     )
     widened = _widened(found, wider)
@@ -183,8 +194,8 @@ def fit_heart(
     if said.check_draws:
         check = check_laplace(found, key=of_check, n=said.check_draws, progress=progress)
     quantities = territory_quantities(prepared, wider.model.segment.shape[0])
-    with progress.stage("posterior"):
-        posterior = _posterior(found, widened, said, of_draws, folder, progress)
+    posterior = _posterior(found, widened, said, of_draws, kept, progress)
+    with progress.stage("predict"):
         drawn = draw(posterior, quantities)
     return HeartFit(
         prepared,
@@ -212,21 +223,35 @@ def _widened(found: Fit, wider: InverseProblem) -> Fit:
     return Fit(wider, tuple(modes), found.starts)
 
 
+def _question(prepared: Prepared, said: FitSection, measured: Measured) -> str:
+    """A name for what is asked: of another case or other measurements nothing is gone on from."""
+    total = hashlib.sha256(prepared.case.model_dump_json().encode())
+    total.update(said.model_dump_json().encode())
+    for state, value in measured.mbf_ml_min_g.items():
+        total.update(state.encode() + np.ascontiguousarray(value, np.float64).tobytes())
+    for wire in measured.wires:
+        total.update(wire.model_dump_json().encode())
+    return total.hexdigest()[:16]
+
+
 def _posterior(
     found: Fit,
     wider: Fit,
     said: FitSection,
     key: PRNGKeyArray,
-    folder: str | os.PathLike | None,
+    kept: Path | None,
     progress: Progress,
 ) -> AbstractPosterior:
     if said.posterior == "laplace":
-        return laplace(wider, chunk=_CHUNK)
+        with progress.stage("posterior"):
+            return laplace(wider, chunk=_CHUNK)
     if said.posterior == "mixture":
         drawn = mixture(found, key, said.draws, progress=progress)
     else:
-        kept = None if folder is None else Path(folder) / "samples"
-        method = NUTS(draws=-(-said.draws // 4))
-        drawn = sample_posterior(found, key, method, folder=kept, progress=progress)
+        # chains do not pass from one mode to another
+        one = len(found.modes) == 1
+        method = NUTS(draws=-(-said.draws // 4)) if one else TemperedSMC(particles=said.draws)
+        folder = None if kept is None else kept / "samples"
+        drawn = sample_posterior(found, key, method, folder=folder, progress=progress)
     # drawn with the states that were measured, and predicted with all
     return dataclasses.replace(drawn, problem=wider.problem, warm=wider.best.warm)

@@ -16,7 +16,7 @@ from ._unknowns import Unknown
 class HeartModel(eqx.Module):
     """Solves the states of a heart with other values of its unknowns.
 
-    The problems are padded, so that hearts of one bucket share the programs of a fit.
+    The problems are padded to their buckets, as those of runs are.
 
     **Attributes:** `problems`, by state; `unknowns`; `method`, the Darcy solver; `segment` (c,),
     AHA segment of each control volume, 0 for padded ones; `max_steps`, `max_linear_steps`, as for

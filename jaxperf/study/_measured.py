@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from .._custom_types import as_leaf
 from .._misc import InputError
-from ..casefile import FitSection, Pet
+from ..casefile import FitSection, Pet, Wire
 from ..geometry import AHA17_NAME
 from ..inverse import GaussianNoise, LogNormalNoise, Measurement
 from ..io import read_ffr, read_pet, read_segments
@@ -37,17 +37,6 @@ _TRACER: dict[str | None, AbstractTracer] = {
     "rubidium": Rubidium82(),
     "ammonia": Ammonia13N(),
 }
-
-
-@dataclass(frozen=True)
-class Wire:
-    """A reading of a pressure wire: where, in which state, distal over aortic pressure, its sd."""
-
-    branch: str
-    at_mm: float
-    ratio: float
-    sd: float
-    state: str
 
 
 @dataclass(frozen=True)
@@ -102,12 +91,25 @@ def read_measured(prepared: Prepared, said: FitSection, data: Path) -> Measured:
 
     **Errors:** [`InputError`][] that names the file, the line or the vessel.
     """
-    mbf = {} if said.pet is None else _read_pet(prepared, said.pet, data)
+    scanned = said.pet is not None and (said.pet.segments is not None or bool(said.pet.maps))
+    mbf = {} if said.pet is None or not scanned else _read_pet(prepared, said.pet, data)
     known = ("rest", "hyperemia", *prepared.case.states)
-    wires = [Wire(w.branch, w.at_mm, w.ratio, w.sd, w.state) for w in said.wires]
+    wires = list(said.wires)
     if said.wires_file is not None:
-        for reading in read_ffr(data / said.wires_file, network=prepared.tree):
-            wires.append(Wire(reading.branch, reading.at_mm, reading.ffr, 0.02, reading.state))
+        wires += [
+            Wire(branch=r.branch, at_mm=r.at_mm, ratio=r.ffr, state=r.state)
+            for r in read_ffr(data / said.wires_file, network=prepared.tree)
+        ]
+    places = [(wire.branch, wire.at_mm, wire.state) for wire in wires]
+    for branch, at_mm, state in places:
+        pressure_wire(prepared.network, branch, at_mm)
+        if places.count((branch, at_mm, state)) > 1:
+            raise InputError(
+                f"{branch} at {at_mm:g} mm in {state} was read twice",
+                where="fit.wires",
+                expected="each place once in a state",
+                fix="Keep one of the two readings, or their mean",
+            )
     found = Measured(mbf, tuple(wires))
     for name in found.states:
         if name not in known:
@@ -141,12 +143,13 @@ def _read_pet(prepared: Prepared, said: Pet, data: Path) -> dict[str, Float[np.n
 
 def _segment_means(value: Float[np.ndarray, " c"], prepared: Prepared) -> Float[np.ndarray, "17"]:
     """Means over what was measured of each segment, NaN where that is less than half of it."""
-    known = np.isfinite(value)
+    # 0 stands for a voxel without a value, as NaN does
+    known = np.isfinite(value) & (value > 0.0)
     volume = np.asarray(prepared.heart.mesh.volume)
     each = lambda weight: np.bincount(prepared.segment, weight, 18)[1:18]
     covered = each(np.where(known, volume, 0.0))
     total = each(np.where(known, volume * np.where(known, value, 0.0), 0.0))
-    enough = covered >= 0.5 * each(volume)
+    enough = (covered >= 0.5 * each(volume)) & (covered > 0.0)
     return np.where(enough, total / np.where(enough, covered, 1.0), np.nan)
 
 
@@ -162,8 +165,7 @@ def heart_measurements(
     """
     found = []
     if measured.mbf_ml_min_g:
-        pet = said.pet or Pet(segments="given")
-        found.append(_pet(prepared, pet, measured.mbf_ml_min_g, n_cells))
+        found.append(_pet(prepared, said.pet or Pet(), measured.mbf_ml_min_g, n_cells))
     if measured.wires:
         wires = tuple(pressure_wire(prepared.network, w.branch, w.at_mm) for w in measured.wires)
         labels = tuple(f"{w.branch} at {w.at_mm:g} mm, {w.state}" for w in measured.wires)
@@ -190,7 +192,9 @@ def _pet(
     states = tuple(mbf)
     floor = as_leaf(said.noise.floor_ml_min_g, float)
     see = SeenByPet(pet_camera(prepared, said.fwhm_mm, n_cells), tracer, floor, states)
-    value = np.concatenate([mbf[state] for state in states])
+    # a segment that this wall does not have is seen by nobody
+    is_there = np.asarray(see.camera.volume) > 0.0
+    value = np.concatenate([np.where(is_there, mbf[state], np.nan) for state in states])
     covariance = np.asarray(noise.covariance(len(states), 17))
     if said.tracer is not None:
         # the noise is that of the uptake; the flow read from it has more where the tracer saturates

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
+from scipy.optimize import brentq
 
 from .._custom_types import as_leaf
+from .._misc import InputError
 from ..casefile import AorticPressure, BedUnknown, Extent, FitSection, Mobility, Severity
 from ..coupling import PerfusionProblem
 from ..geometry import AHA17_NAME
@@ -33,7 +35,9 @@ from ._prepare import Prepared
 from ._states import State
 
 # A vessel that is shut to 95 % carries next to nothing; beyond, its law has no more to say.
-_MOST_SEVERE = 0.95
+_MOST_SEVERE = 0.98
+# A normal of more than √2 on the logistic line has two modes in the reduction itself.
+_WIDEST = 1.4
 
 
 class AbstractChange(eqx.Module):
@@ -114,29 +118,31 @@ class LesionChange(AbstractChange):
     `scales`, whether the value is a factor on the declared one.
     """
 
-    present: dict[str, Float[Array, " l"]]
+    present: dict[str, Bool[Array, " l"]]
     field: str = eqx.field(static=True)
     scales: bool = eqx.field(static=True)
 
     def __call__(self, problem: PerfusionProblem, state: str, value: Array) -> PerfusionProblem:
         where = lambda p: getattr(p.network.lesion, self.field)
-        old = where(problem)
-        # a padded problem has lesions more, which are none
-        new = jnp.zeros_like(old).at[: value.shape[0]].set(value.astype(old.dtype))
-        new = old * new if self.scales else new
-        return eqx.tree_at(where, problem, jnp.where(self.present[state] > 0, new, old))
+        # a padded problem has more lesions, which are none
+        old, n = where(problem), value.shape[0]
+        new = value.astype(old.dtype) * (old[:n] if self.scales else 1.0)
+        new = jnp.where(self.present[state], new, old[:n])
+        return eqx.tree_at(where, problem, old.at[:n].set(new))
 
 
 class InletChange(AbstractChange):
     """Sets the aortic pressure of each state.
 
-    **Attributes:** `place`, by state, of its value among those of the parameter.
+    **Attributes:** `place`, by state, of its value among those of the parameter, and what the
+    state's own pressure lies above that one's (mmHg).
     """
 
-    place: tuple[tuple[str, int], ...] = eqx.field(static=True)
+    place: tuple[tuple[str, int, float], ...] = eqx.field(static=True)
 
     def __call__(self, problem: PerfusionProblem, state: str, value: Array) -> PerfusionProblem:
-        at = value[dict(self.place)[state]] * PA_PER_MMHG
+        index, above = next((i, d) for name, i, d in self.place if name == state)
+        at = (value[index] + above) * PA_PER_MMHG
         number = next(i for i, b in enumerate(problem.boundary) if isinstance(b, PressureBoundary))
         where = lambda p: p.boundary[number].pressure
         old = where(problem)
@@ -176,18 +182,29 @@ def severity(prepared: Prepared, said: Severity, states: dict[str, State]) -> Un
     """Diameter reduction of the declared lesions, about what images say."""
     declared = np.array([lesion.diameter_reduction for lesion in prepared.case.lesions])
     median = np.clip(declared, 0.02, _MOST_SEVERE - 0.02)
-    # the sd is that of the reduction; on the logistic line it is larger towards the ends
-    sd = said.sd * _MOST_SEVERE / (median * (_MOST_SEVERE - median))
+    sd = np.array([_logistic_sd(m, said.sd) for m in median])
     prior, transform = Normal(as_leaf(median), as_leaf(sd)), Interval(low=0.0, high=_MOST_SEVERE)
     parameter = Parameter("severity", prior, transform, labels=lesion_names(prepared))
-    return Unknown(parameter, LesionChange(_present(states), "diameter_reduction", scales=False))
+    change = LesionChange(_present(prepared, states), "diameter_reduction", scales=False)
+    return Unknown(parameter, change)
+
+
+def _logistic_sd(median: float, sd: float) -> float:
+    """The sd on the logistic line at which half the central 68 % of the reduction is `sd` wide.
+
+    Towards the ends of the range no prior is that wide; there it is the widest with one mode.
+    """
+    at = np.log(median / (_MOST_SEVERE - median))
+    reduction = lambda z: _MOST_SEVERE / (1.0 + np.exp(-z))
+    miss = lambda s: 0.5 * (reduction(at + s) - reduction(at - s)) - sd
+    return _WIDEST if miss(_WIDEST) <= 0.0 else float(brentq(miss, 1e-6, _WIDEST))
 
 
 def extent(prepared: Prepared, said: Extent, states: dict[str, State]) -> Unknown:
     """Length of the declared lesions, over what images say; their loss follows it."""
     names = lesion_names(prepared)
     parameter = Parameter("extent", Normal(1.0, said.sd), Log(), labels=names)
-    return Unknown(parameter, LesionChange(_present(states), "length", scales=True))
+    return Unknown(parameter, LesionChange(_present(prepared, states), "length", scales=True))
 
 
 def pressure_aortic(
@@ -195,15 +212,18 @@ def pressure_aortic(
 ) -> Unknown:
     """Mean aortic pressure, mmHg.
 
-    **Arguments:** `median_mmHg`, of each measured state; `like`, for every state of the model the
-    measured one whose pressure it has.
+    **Arguments:** `median_mmHg`, of every state of the model; `like`, for each the measured one
+    whose deviation it shares.
     """
-    names = tuple(median_mmHg)
-    median = as_leaf(np.array(list(median_mmHg.values())))
+    names = tuple(dict.fromkeys(like.values()))
+    median = as_leaf(np.array([median_mmHg[name] for name in names]))
     parameter = Parameter(
         "pressure_aortic_mmHg", Normal(median, said.sd_mmHg), Identity(), labels=names
     )
-    return Unknown(parameter, InletChange(tuple((s, names.index(k)) for s, k in like.items())))
+    place = tuple(
+        (state, names.index(k), median_mmHg[state] - median_mmHg[k]) for state, k in like.items()
+    )
+    return Unknown(parameter, InletChange(place))
 
 
 def mobility(said: Mobility) -> Unknown:
@@ -216,19 +236,28 @@ def heart_unknowns(
     said: FitSection,
     states: dict[str, State],
     *,
-    measured: Sequence[str],
+    kind: dict[str, str],
     like: dict[str, str],
     n_terminals: int,
 ) -> tuple[Unknown, ...]:
     """The unknowns that a case asks for.
 
-    **Arguments:** `states`, all of the model; `measured`, those with measurements; `like`, for
-    every state the measured one it follows; `n_terminals`, of the problem that is solved.
+    **Arguments:** `states`, all of the model; `kind`, for each rest or hyperemia; `like`, for each
+    the measured one whose aortic pressure it shares; `n_terminals`, of the problem that is solved.
+
+    **Errors:** [`InputError`][] for an unknown that changes nothing: demand without autoregulation,
+    reserve without a dilated state.
     """
-    dilated = [name for name, state in states.items() if state.autoregulation is None]
-    dilated = [name for name in dilated if like[name] != "rest"]
+    dilated = [name for name in states if kind[name] == "hyperemia"]
     found = []
     if said.demand is not None:
+        if not prepared.case.autoregulation.enabled:
+            raise InputError(
+                "demand is unknown, and the bed does not regulate itself",
+                where="fit.demand",
+                expected="autoregulation, by which rest flow follows demand",
+                fix="Write demand: null, or autoregulation: {enabled: true}",
+            )
         found.append(demand(prepared, said.demand, n_terminals))
     if said.reserve is not None:
         found.append(reserve(prepared, said.reserve, n_terminals, dilated))
@@ -239,7 +268,7 @@ def heart_unknowns(
     if said.pressure_aortic is not None:
         own = {k: v.pressure_inlet_mmHg for k, v in prepared.case.states.items()}
         usual = prepared.case.boundary.pressure_inlet_mmHg
-        median = {name: own.get(name) or usual for name in measured}
+        median = {name: own.get(name) or usual for name in states}
         found.append(pressure_aortic(said.pressure_aortic, median, like))
     if said.mobility is not None:
         found.append(mobility(said.mobility))
@@ -251,9 +280,11 @@ def lesion_names(prepared: Prepared) -> tuple[str, ...]:
     return tuple(f"{x.branch} {x.start_mm:g}–{x.end_mm:g} mm" for x in prepared.case.lesions)
 
 
-def _present(states: dict[str, State]) -> dict[str, Float[Array, " l"]]:
-    """Which lesions a state has; those of a padded network are none."""
-    return {k: as_leaf(np.asarray(s.network.lesion.diameter_reduction)) for k, s in states.items()}
+def _present(prepared: Prepared, states: dict[str, State]) -> dict[str, Bool[Array, " l"]]:
+    """Which lesions a state has: those that it has not opened."""
+    declared = np.asarray(prepared.network.lesion.diameter_reduction)
+    found = {k: np.asarray(s.network.lesion.diameter_reduction) for k, s in states.items()}
+    return {k: as_leaf(reduction == declared, np.bool_) for k, reduction in found.items()}
 
 
 def _bed_unknown(
