@@ -157,8 +157,8 @@ def draw(posterior: AbstractPosterior, quantities: TerritoryQuantities, n: int =
     if not solved.any():
         raise FitError(
             "The fitted heart cannot be solved with its lesions opened, or at rest or hyperemia, "
-            "so nothing can be said of its FFR and flow reserve. Look for a prior that reaches values "
-            "the model cannot solve."
+            "so nothing can be said of its FFR and flow reserve. Look for a prior that reaches "
+            "values the model cannot solve."
         )
     drawn = drawn[solved]
     return Drawn(drawn[:, :n_lesions], drawn[:, n_lesions:], int((~solved).sum()))
