@@ -237,7 +237,7 @@ def test_the_equations_are_the_same_padded():
     @eqx.filter_jit
     def rates(problem, y):
         equations, t = semidiscretise(sanitised_flow(problem)), jnp.asarray(0.37)
-        return equations(t, y), equations.relaxation(y, 1e-3), equations.wave_rate(y)
+        return equations(t, y), equations.relaxation(y, jnp.asarray(1e-3)), equations.wave_rate(y)
 
     expected, found = rates(problem, real), rates(spoiled, wide)
     assert float(jnp.max(jnp.abs(expected[0].flow))) > 0

@@ -146,7 +146,7 @@ def test_a_stent_is_the_heart_without_its_lesion(heart, found):
 
 TWO = [
     {"branch": "LAD", "start_mm": 12, "end_mm": 22, "diameter_reduction": 0.6},
-    {"branch": "LCx", "start_mm": 10, "end_mm": 20, "diameter_reduction": 0.4},
+    {"branch": "LCx", "start_mm": 5, "end_mm": 15, "diameter_reduction": 0.4},
 ]
 
 
@@ -178,7 +178,8 @@ def test_two_lesions_of_a_padded_heart_and_states_that_were_not_measured():
     np.testing.assert_allclose(length, [0.02, 0.01])
     dilation = np.asarray(solved.states["hyperemia"].microcirculation.dilation)
     for state in ("hyperemia", OPENED):
-        np.testing.assert_allclose(changed(state).microcirculation.dilation, 0.5 * dilation)
+        found = np.asarray(changed(state).microcirculation.dilation)
+        np.testing.assert_allclose(found[: prepared.problem.tissue.n_terminals], 0.5 * dilation)
     assert np.asarray(changed("rest").microcirculation.dilation).max() == 1.0
 
 

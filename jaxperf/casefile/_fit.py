@@ -129,7 +129,7 @@ class FitSection(Section):
     reserve: Reserve | None = Field(default_factory=Reserve, description="null leaves it fixed.")
     severity: Severity | None = Field(default_factory=Severity, description="null leaves it fixed.")
     extent: Extent | None = Field(default=None, description="Length of the lesions; fixed here.")
-    pressure_aortic: AorticPressure | None = Field(
+    aortic_pressure: AorticPressure | None = Field(
         default_factory=AorticPressure, description="null leaves it fixed."
     )
     mobility: Mobility | None = Field(default=None, description="K; fixed where left out.")

@@ -265,11 +265,11 @@ def heart_unknowns(
         found.append(severity(prepared, said.severity, states))
     if prepared.case.lesions and said.extent is not None:
         found.append(extent(prepared, said.extent, states))
-    if said.pressure_aortic is not None:
+    if said.aortic_pressure is not None:
         own = {k: v.pressure_inlet_mmHg for k, v in prepared.case.states.items()}
         usual = prepared.case.boundary.pressure_inlet_mmHg
         median = {name: own.get(name) or usual for name in states}
-        found.append(pressure_aortic(said.pressure_aortic, median, like))
+        found.append(pressure_aortic(said.aortic_pressure, median, like))
     if said.mobility is not None:
         found.append(mobility(said.mobility))
     return tuple(found)
