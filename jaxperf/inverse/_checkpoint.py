@@ -75,7 +75,7 @@ class Checkpoint:
             (self.folder / f"{name}.npz").unlink(missing_ok=True)
 
 
-def _write(path: Path, fill: Callable[[BinaryIO], None]) -> None:
+def _write(path: Path, fill: Callable[[BinaryIO], object]) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:

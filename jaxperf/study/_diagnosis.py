@@ -121,7 +121,7 @@ def labels_of(
             fix="Leave hearts that could not be solved out",
         )
     narrowed = ffr <= FFR_ISCHAEMIC
-    obstructed = (narrowed[:, :, None] & fed[None]).any(axis=1)
+    obstructed = np.asarray((narrowed[:, :, None] & fed[None]).any(axis=1))
     return obstructed, reserve < CFR_REDUCED
 
 

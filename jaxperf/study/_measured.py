@@ -32,10 +32,10 @@ from ..units import M3_S_KG_PER_ML_MIN_G
 from ._prepare import Prepared
 
 _TRACER: dict[str | None, AbstractTracer] = {
-    None: Water15O(),
-    "water": Water15O(),
+    None: Water15O(),  # pyright: ignore[reportCallIssue]
+    "water": Water15O(),  # pyright: ignore[reportCallIssue]
     "rubidium": Rubidium82(),
-    "ammonia": Ammonia13N(),
+    "ammonia": Ammonia13N(),  # pyright: ignore[reportCallIssue]
 }
 
 

@@ -11,7 +11,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 
 from .._custom_types import as_leaf
 from .._misc import InputError
@@ -183,7 +183,8 @@ def severity(prepared: Prepared, said: Severity, states: dict[str, State]) -> Un
     declared = np.array([lesion.diameter_reduction for lesion in prepared.case.lesions])
     median = np.clip(declared, 0.02, _MOST_SEVERE - 0.02)
     sd = np.array([_logistic_sd(m, said.sd) for m in median])
-    prior, transform = Normal(as_leaf(median), as_leaf(sd)), Interval(low=0.0, high=_MOST_SEVERE)
+    transform = Interval(low=0.0, high=_MOST_SEVERE)  # pyright: ignore[reportCallIssue]
+    prior = Normal(as_leaf(median), as_leaf(sd))
     parameter = Parameter("severity", prior, transform, labels=lesion_names(prepared))
     change = LesionChange(_present(prepared, states), "diameter_reduction", scales=False)
     return Unknown(parameter, change)
@@ -197,7 +198,9 @@ def _logistic_sd(median: float, sd: float) -> float:
     at = np.log(median / (_MOST_SEVERE - median))
     reduction = lambda z: _MOST_SEVERE / (1.0 + np.exp(-z))
     miss = lambda s: 0.5 * (reduction(at + s) - reduction(at - s)) - sd
-    return _WIDEST if miss(_WIDEST) <= 0.0 else float(brentq(miss, 1e-6, _WIDEST))
+    return (
+        _WIDEST if miss(_WIDEST) <= 0.0 else float(root_scalar(miss, bracket=(1e-6, _WIDEST)).root)
+    )
 
 
 def extent(prepared: Prepared, said: Extent, states: dict[str, State]) -> Unknown:
