@@ -181,8 +181,8 @@ def _gradient_cost(report: Report, ours: cases.FitHeart, log: Callable[[str], No
     xi = jnp.zeros(problem.size)
     warm = start(problem, xi)
     near = xi + 0.1
-    value = seconds(lambda: jax.block_until_ready(solve_at(problem, near, warm)[1]))
-    both = seconds(lambda: jax.block_until_ready(gradient_at(problem, near, warm)[1]))
+    value = seconds(lambda: jax.block_until_ready(solve_at(problem, near, warm)[1]), repeat=7)
+    both = seconds(lambda: jax.block_until_ready(gradient_at(problem, near, warm)[1]), repeat=7)
     report.add(
         "fit.gradient_ratio", both / value, "1", reference=f"forward solve, {problem.size} entries"
     )
