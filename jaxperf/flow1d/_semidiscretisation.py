@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._custom_types import cast_like
+from .._custom_types import cast_like, ScalarLike
 from .._padding import is_real, kept
 from ..network import Form, Held, Waveform
 from ..steady import lesion_coefficients
@@ -116,7 +116,7 @@ class Semidiscretisation(eqx.Module):
         )
         return FlowState(-flux, -force, outflow, outlet)
 
-    def relaxation(self, y: FlowState, h: Float[Array, ""]) -> FlowState:
+    def relaxation(self, y: FlowState, h: ScalarLike) -> FlowState:
         """1/(1 + h d), with d the rate (1/s) at which each entry of the state relaxes by itself.
 
         Flow by friction, outlets by their compartments; area and volume do not.
