@@ -193,7 +193,7 @@ def _noise_free(
     report: Report, ours: cases.FitHeart, other: cases.FitHeart, log: Callable[[str], None]
 ) -> None:
     """Errors of the segments' flow where the data have no noise but come from elsewhere."""
-    for by in ("segment", "territory"):
+    for by, groups in (("segment", "segments"), ("territory", "territories")):
         truth = synthetic_truth(
             other.prepared,
             other.solved,
@@ -210,7 +210,7 @@ def _noise_free(
         error = cases.aha_error(flows(seen), flows(truth.seen))
         told = f"{_OTHER}; unknowns by {by}, heterogeneity by segment"
         report.add(
-            f"fit.noise_free_{by}s", 100 * error.mean(), "%", reference=told, error=error.max()
+            f"fit.noise_free_{groups}", 100 * error.mean(), "%", reference=told, error=error.max()
         )
         log(f"noise-free by {by}: mean {100 * error.mean():.2f} %, worst {100 * error.max():.1f} %")
 
