@@ -53,26 +53,8 @@ class Format:
     is_content: Callable[[str], bool] | None = None
 
 
-def _swc_tree(
-    path: str | os.PathLike,
-    units: str,
-    frame: str,
-    branch_name: Mapping[int | str, str] | None,
-    n_roots: int,
-) -> VascularNetwork:
-    return read_swc(path, units=units, frame=frame, branch_name=branch_name)
-
-
-def _centreline_tree(
-    path: str | os.PathLike,
-    units: str,
-    frame: str,
-    branch_name: Mapping[int | str, str] | None,
-    n_roots: int,
-) -> VascularNetwork:
-    return read_centerlines(
-        path, units=units, frame=frame, branch_name=branch_name, n_roots=n_roots
-    )
+# What of a tree's arguments SWC needs: its rows say which are roots.
+_swc_tree = lambda path, n_roots, **given: read_swc(path, **given)
 
 
 def _svoned_tree(
@@ -107,7 +89,7 @@ def _is_svoned(text: str) -> bool:
 
 READERS: tuple[Format, ...] = (
     Format("swc", "tree", (".swc",), "stated", "stated", _swc_tree),
-    Format("centerlines", "tree", (".vtp",), "stated", "stated", _centreline_tree),
+    Format("centerlines", "tree", (".vtp",), "stated", "stated", read_centerlines),
     Format("svoned", "tree", (".in",), "cm", "stated", _svoned_tree),
     Format("svOneDSolver", "1-D case", (".in",), "cm, g, s", "model", read_svoned, _is_svoned),
     Format("openBF", "1-D case", (".yaml", ".yml"), "SI", "model", read_openbf, _is_openbf),

@@ -42,7 +42,7 @@ from ._summary import anatomy_labels
 # Limits of Vehtari et al.: Pareto smoothed importance sampling (2024), and R-hat (2021).
 _RELIABLE_K = 0.7
 _CONVERGED_RHAT = 1.01
-# Draws that give the quantiles of a parameter: their error is 2 % of an sd.
+# Draws that give the quantiles of a parameter: their error is 2 to 3 % of an sd.
 _DRAWS = 4000
 
 

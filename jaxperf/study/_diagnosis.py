@@ -188,12 +188,13 @@ def _diagnosis(
     name: str, obstructed: Bool[np.ndarray, " n"], failing: Bool[np.ndarray, " n"], evidence: str
 ) -> Diagnosis:
     share = lambda flag: float(np.mean(flag))
-    probability = {
-        "obstructive": share(obstructed & ~failing),
-        "microvascular": share(failing & ~obstructed),
-        "mixed": share(obstructed & failing),
-        "none": share(~obstructed & ~failing),
-    }
+    flags = (
+        obstructed & ~failing,
+        failing & ~obstructed,
+        obstructed & failing,
+        ~obstructed & ~failing,
+    )
+    probability = {label: share(flag) for label, flag in zip(LABELS, flags, strict=True)}
     return Diagnosis(name, probability, max(probability, key=lambda k: probability[k]), evidence)
 
 

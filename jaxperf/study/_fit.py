@@ -47,7 +47,7 @@ from ._solve import BUILT_IN_SOLVERS, darcy_method, Solved
 from ._states import case_states, State
 from ._unknowns import heart_unknowns
 
-# Columns of the Jacobian that are solved at a time: more hold more memory and gain no time.
+# Columns of the Jacobian that are solved at a time, which bounds the memory they take.
 _CHUNK = 8
 
 
