@@ -203,12 +203,14 @@ def _mass(case: Case, heart: Heart) -> Iterator[Finding]:
 
 def _narrowings(case: Case, tree: VascularNetwork) -> Iterator[Finding]:
     for place in undeclared_narrowings(tree, case.checks.narrowing):
+        end = ", its end" if place.to_the_end else ""
         yield Finding(
             "warning",
             place.branch,
             f"narrows by {100 * place.diameter_reduction:.0f} % of its diameter at "
-            f"{place.arc_mm:.1f} mm (from {place.start_mm:.1f} to {place.end_mm:.1f} mm); "
-            "declare it under lesions if it is a stenosis",
+            f"{place.arc_mm:.1f} mm (from {place.start_mm:.1f} to {place.end_mm:.1f} mm{end}); "
+            "declare it under lesions if it is a stenosis, with reference_radius_mm: "
+            f"{place.reference_radius_mm:.2f}, as the interval's own ends are narrow too",
         )
 
 
