@@ -167,7 +167,9 @@ class Lesion(Section):
     branch: str = Field(description="Name of the branch.")
     start_mm: NotNegative = Field(description="Arc length from the branch's proximal end.")
     end_mm: Positive = Field(description="Arc length where the lesion ends.")
-    diameter_reduction: Fraction = Field(description="1 - D_min/D_reference: 0.6 for 60 %.")
+    diameter_reduction: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        description="1 - D_min/D_reference: 0.6 for 60 %, 1 for a vessel that is closed."
+    )
     reference_radius_mm: Positive | None = Field(
         default=None, description="Healthy radius; the mean of both ends where left out."
     )

@@ -98,14 +98,17 @@ class NetworkState(eqx.Module):
 def lesion_coefficients(
     network: VascularNetwork, blood: Blood
 ) -> tuple[Float[Array, " l"], Float[Array, " l"]]:
-    """Linear and quadratic loss of every lesion, at the mean radius of the segments it lies on."""
+    """Linear and quadratic loss of every lesion, at the mean radius of the segments it lies on.
+
+    An occlusion has none: it stops the flow, whatever the pressures.
+    """
     lesion = network.lesion
     inside = network.radius[lesion.segment]
     mean = lesion.fraction * 0.5 * (inside[:, 0] + inside[:, 1])
     reference = jnp.zeros_like(lesion.length).at[lesion.lesion].add(mean)
     return stenosis_coefficients(
         reference,
-        lesion.diameter_reduction,
+        jnp.where(lesion.is_occlusion, 0.0, lesion.diameter_reduction),
         lesion.length,
         blood.viscosity(reference),
         blood.density,
@@ -122,7 +125,7 @@ class NetworkLaw(eqx.Module):
 
     in which the convective change of momentum through taper has cancelled exactly. A segment
     obeys $P_p - P_c = [2(\zeta+2)\pi\mu\int A^{-2}dx + R_l]\,Q + S_l|Q|Q$ with $R_l$, $S_l$ the
-    losses of a lesion on it. Radii at the ends follow the wall law at the pressure there and go
+    losses of a lesion on it, and $Q = 0$ where an occlusion closes it. Radii at the ends follow the wall law at the pressure there and go
     linearly between; for a rigid wall the integral is exact, for an elastic one second order in
     the segment length. Viscosity is taken at the mean of the two radii.
     """
@@ -168,13 +171,18 @@ class NetworkLaw(eqx.Module):
         spread = lambda c: zero.at[lesion.segment].add(lesion.fraction * c[lesion.lesion])
         return spread(linear), spread(quadratic)
 
+    def is_closed(self) -> Bool[Array, " s"]:
+        """The segments that an occlusion closes."""
+        lesion, none = self.network.lesion, jnp.zeros(self.network.n_segments, bool)
+        return none if lesion.length.shape[0] == 0 else none.at[lesion.segment].max(lesion.closes)
+
     def drop(
         self,
         proximal: Float[Array, " s"],
         distal: Float[Array, " s"],
         flow: Float[Array, " s"],
     ) -> Float[Array, " s"]:
-        """P_p − P_c − loss(Q) of every segment; zero at the solution."""
+        """P_p − P_c − loss(Q) of every segment, −RQ of a closed one; zero at the solution."""
         both = jnp.stack([proximal, distal], axis=1)
         area = self._area(both, jnp.stack([flow, flow], axis=1))
         radius = jnp.sqrt(area / math.pi)
@@ -182,7 +190,8 @@ class NetworkLaw(eqx.Module):
         integral = resistance_integral(radius[:, 0], radius[:, 1], self.network.length)
         linear, quadratic = self.lesion_loss()
         resistance = self.blood.friction_coefficient * viscosity * integral + linear
-        return proximal - distal - resistance * flow - quadratic * jnp.abs(flow) * flow
+        missing = proximal - distal - resistance * flow - quadratic * jnp.abs(flow) * flow
+        return jnp.where(self.is_closed(), -resistance * flow, missing)
 
     def residual(self, state: NetworkState, closure: NodeClosure) -> NetworkState:
         """What is missing in every segment law (as `flow`, Pa) and node balance (`pressure`)."""
