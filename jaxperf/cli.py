@@ -99,7 +99,9 @@ def _run_lines(said: Summary) -> list[str]:
         f"CFR {said.cfr_mean:.2f}",
         *(
             f"  lesion   {rich.markup.escape(x.branch)} "
-            f"{100 * x.diameter_reduction:.0f} %: FFR {x.ffr:.2f}, CFR {x.cfr:.2f}"
+            f"{100 * x.diameter_reduction:.0f} %: FFR {x.ffr:.2f} behind it, {x.ffr_behind:.2f} at "
+            f"{x.ffr_behind_at_mm:.0f} mm"
+            + (", closed" if x.is_occlusion else f", CFR {x.cfr:.2f}")
             for x in said.lesions
         ),
         f"  FFR      lowest {said.ffr_min:.2f}",

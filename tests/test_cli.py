@@ -27,6 +27,7 @@ FILES = {
     "mbf_hyperemia.nii.gz",
     "segments17.csv",
     "branches.csv",
+    "lesions.csv",
     "figures/bullseye.png",
     "figures/ffr_pullback.png",
     "figures/scene.png",
@@ -109,11 +110,43 @@ def test_configuration_reproduces_the_case(done):
     assert {"python", "jax", "equinox", "numpy"} <= set(versions)
 
 
+def _ffr_on(path, branch, mm):
+    """FFR along a branch of a written tree, which knows nothing of how we find places."""
+    tree = pyvista.read(path)
+    names = list(tree.cell_data["branch_name"])
+    line = tree.lines.reshape(-1, 3)[:, 1:]
+    ends = [line[i] for i, name in enumerate(names) if name == branch]
+    at = lambda point: tuple(np.round(tree.points[point], 4))
+    after = {at(a): (a, b) for a, b in ends}
+    (here,) = set(after) - {at(b) for _, b in ends}
+    arc, ffr = [0.0], [tree.point_data["ffr"][after[here][0]]]
+    while here in after:
+        a, b = after[here]
+        arc.append(arc[-1] + np.linalg.norm(tree.points[b] - tree.points[a]))
+        ffr.append(tree.point_data["ffr"][b])
+        here = at(b)
+    return np.interp(mm, arc, ffr)
+
+
 def test_tables(done):
     with (done[0] / "segments17.csv").open() as file:
         segments = list(csv.DictReader(file))
     assert [int(row["segment"]) for row in segments] == list(range(1, 18))
     assert sum(float(row["mass_g"]) for row in segments) == pytest.approx(130.0, rel=0.1)
+    # halves of the wall weigh about the same
+    halves = [
+        0.5 * (float(row["mbf_rest_endo_ml_min_g"]) + float(row["mbf_rest_epi_ml_min_g"]))
+        for row in segments
+    ]
+    whole = [float(row["mbf_rest_ml_min_g"]) for row in segments]
+    assert halves == pytest.approx(whole, rel=0.15)
+    text = (done[0] / "lesions.csv").read_text()
+    (row,) = csv.DictReader(text.splitlines())
+    assert float(row["ffr_behind_at_mm"]) == float(row["end_mm"]) + 20.0
+    assert max(len(x.strip("0.")) for x in row.values() if x[:1].isdigit()) <= 7
+    ratio = lambda mm: _ffr_on(done[0] / "tree.vtp", "LAD", mm)
+    assert float(row["ffr"]) == pytest.approx(ratio(float(row["end_mm"])), abs=2e-3)
+    assert float(row["ffr_behind"]) == pytest.approx(ratio(float(row["end_mm"]) + 20.0), abs=2e-3)
     with (done[0] / "branches.csv").open() as file:
         branches = {row["branch"]: row for row in csv.DictReader(file)}
     total = float(branches["LM"]["flow_rest_ml_min"]) + float(branches["RCA"]["flow_rest_ml_min"])

@@ -471,6 +471,11 @@ class Output(Section):
     spacing_mm: Positive = Field(
         default=1.25, description="Grid of the NIfTI maps where the input has none."
     )
+    ffr_behind_mm: NotNegative = Field(
+        default=20.0,
+        description="FFR is also said this far behind each lesion; nearer where the branch ends "
+        "or its next lesion begins.",
+    )
 
 
 class StateSection(Section):
@@ -560,6 +565,8 @@ class Case(Section):
                 "flow: pulsatile needs wall.law: elastic, as waves travel at infinite speed in a "
                 "rigid wall; write wall: {law: elastic}, which takes Olufsen's stiffness"
             )
+        if self.flow == "pulsatile":
+            _pulsatile_is_open(self)
         return self
 
 
@@ -571,6 +578,19 @@ def _state_is_possible(name: str, state: StateSection, n_lesions: int) -> None:
             f"states.{name}.without_lesions: the case declares {n_lesions} lesions; expected "
             "their numbers from 1 in the order of `lesions`"
         )
+
+
+def _pulsatile_is_open(case: Case) -> None:
+    """No wave can be followed into a vessel that an occlusion closes."""
+    for i, lesion in enumerate(case.lesions):
+        for name in case.pulsatile.states if lesion.diameter_reduction == 1.0 else ():
+            opened = case.states[name].without_lesions if name in case.states else ()
+            if opened != "all" and i + 1 not in opened:
+                raise ValueError(
+                    f"lesions.{i} closes {lesion.branch} (diameter_reduction 1), which flow: "
+                    f"pulsatile cannot follow at {name}; write flow: steady, or leave out of "
+                    "pulsatile.states what the lesion is not opened in"
+                )
 
 
 def case_schema() -> dict[str, Any]:

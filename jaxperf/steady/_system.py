@@ -25,6 +25,8 @@ from ._elimination import factor_network, NetworkFactor, SegmentLinearisation, s
 from ._newton import AbstractSystem, LinearStep
 
 Boundary = tuple[AbstractBoundary, ...]
+# Small beside any flow that counts, large beside the round-off of the outlets' balances.
+_STANDS_IN = 1e-3
 
 
 class NodeClosure(eqx.Module):
@@ -125,9 +127,11 @@ class NetworkLaw(eqx.Module):
 
     in which the convective change of momentum through taper has cancelled exactly. A segment
     obeys $P_p - P_c = [2(\zeta+2)\pi\mu\int A^{-2}dx + R_l]\,Q + S_l|Q|Q$ with $R_l$, $S_l$ the
-    losses of a lesion on it, and $Q = 0$ where an occlusion closes it. Radii at the ends follow the wall law at the pressure there and go
-    linearly between; for a rigid wall the integral is exact, for an elastic one second order in
-    the segment length. Viscosity is taken at the mean of the two radii.
+    losses of a lesion on it, and $Q = 0$ where an occlusion closes it.
+
+    Radii at the ends follow the wall law at the pressure there and go linearly between; for a
+    rigid wall the integral is exact, for an elastic one second order in the segment length.
+    Viscosity is taken at the mean of the two radii.
     """
 
     network: VascularNetwork
@@ -238,10 +242,15 @@ def initial_state(network: VascularNetwork, closure: NodeClosure) -> NetworkStat
 
 
 def network_scale(closure: NodeClosure, state: NetworkState) -> NetworkState:
-    """What residuals are measured against: the largest flow, and the largest pressure."""
+    """What residuals are measured against: the largest flow, and the largest pressure.
+
+    A network that an occlusion closes has no flow. A part of what its outlets would take at the
+    largest pressure stands in, below which a flow is round-off.
+    """
     tiny = jnp.finfo(state.flow.dtype).tiny
-    flow = jnp.max(jnp.abs(state.flow)) + tiny
     pressure = jnp.max(jnp.abs(state.pressure)) + tiny
+    taken = _STANDS_IN * jnp.max(closure.conductance) * pressure
+    flow = jnp.max(jnp.abs(state.flow)) + taken + tiny
     return NetworkState(
         jnp.where(closure.fixed, pressure, flow), jnp.broadcast_to(pressure, state.flow.shape)
     )
