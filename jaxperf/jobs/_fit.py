@@ -19,10 +19,12 @@ from ..geometry import AHA17_NAME
 from ..io import write_csv, write_json
 from ..report import fit_summary, FitSummary, fitted_segment_rows, parameter_rows
 from ..study import (
+    Finding,
     fit_heart,
     geometry_findings,
     HeartFit,
     Measured,
+    noted,
     prepare_case,
     read_measured,
     refuse_errors,
@@ -82,8 +84,11 @@ def fit_case(
     partial = Path(out).absolute().with_name(f"{Path(out).name}.partial")
     with run_folder(out, overwrite) as folder:
         begin = time.perf_counter()
-        prepared = prepare_case(case, data, progress)
-        refuse_errors(geometry_findings(case, prepared.tree, prepared.heart))
+        findings: list[Finding] = []
+        with noted(findings):
+            prepared = prepare_case(case, data, progress)
+        findings += geometry_findings(case, prepared.tree, prepared.heart)
+        refuse_errors(findings)
         if measured is None:
             measured = read_measured(prepared, said, Path(data))
         solved = solve_case(prepared, progress)
@@ -99,6 +104,7 @@ def fit_case(
                 posterior=said.posterior,
                 seed=said.seed,
                 seconds=seconds,
+                findings=findings,
             )
             summary = summary.model_copy(
                 update={"seconds": {**seconds, "intervals": time.perf_counter() - begin}}

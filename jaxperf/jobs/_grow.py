@@ -24,6 +24,7 @@ from ..report import (
 )
 from ..study import (
     build_heart,
+    Finding,
     forest_path,
     geometry_findings,
     Grown,
@@ -31,6 +32,7 @@ from ..study import (
     healthy_tree,
     Heart,
     joined_forest,
+    noted,
     read_forest,
     refuse_errors,
 )
@@ -65,8 +67,13 @@ def grow_case(
     progress = progress or Progress()
     progress.stages = ("read", "mesh", "forest", "write")
     path = _target(case, out, Path(data), overwrite)
-    heart, tree, problem = _problem(case, Path(data), progress)
-    refuse_errors(geometry_findings(case, tree, heart))
+    findings: list[Finding] = []
+    with noted(findings):
+        heart, tree, problem = _problem(case, Path(data), progress)
+    findings += geometry_findings(case, tree, heart)
+    refuse_errors(findings)
+    for finding in findings:
+        progress.say(f"  {finding.where}: {finding.message}.")
     partial = path.with_suffix(".partial.npz")
     if overwrite and partial.is_file() and not is_checkpoint(partial, problem):
         partial.unlink()

@@ -27,8 +27,10 @@ from ..report import (
 )
 from ..study import (
     collect,
+    Finding,
     geometry_findings,
     heartbeat_of_case,
+    noted,
     prepare_case,
     Prepared,
     refuse_errors,
@@ -95,8 +97,10 @@ def run_case(
         begin = time.perf_counter()
         is_pulsatile = case.flow == "pulsatile"
         heartbeat = heartbeat_of_case(case, Path(data)) if is_pulsatile else None
-        prepared = prepare_case(case, data, progress)
-        findings = geometry_findings(case, prepared.tree, prepared.heart)
+        findings: list[Finding] = []
+        with noted(findings):
+            prepared = prepare_case(case, data, progress)
+        findings += geometry_findings(case, prepared.tree, prepared.heart)
         refuse_errors(findings)
         setup = time.perf_counter() - begin
         solved = solve_case(prepared, progress)
