@@ -10,8 +10,7 @@ import yaml
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from jaxperf import InputError, RESULTS, SolveError
-from jaxperf._progress import Progress
+from jaxperf import InputError, Progress, RESULTS, SolveError
 from jaxperf.casefile import Case, load_case
 from jaxperf.cli import app
 from jaxperf.network import branch_course

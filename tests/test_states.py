@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from jaxperf._progress import Progress
+from jaxperf import Progress
 from jaxperf.casefile import Case, FitSection
 from jaxperf.jobs import demo_case, run_case
 from jaxperf.observe import observe

@@ -487,7 +487,16 @@ def _state_is_possible(name: str, state: StateSection, n_lesions: int) -> None:
 
 
 def case_schema() -> dict[str, Any]:
-    """The JSON schema of the case file."""
+    """The JSON schema of the case file.
+
+    **Example:**
+
+    ```python
+    import json
+    import jaxperf as jp
+    print(json.dumps(jp.casefile.case_schema(), indent=2))
+    ```
+    """
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **Case.model_json_schema(),

@@ -61,6 +61,16 @@ def fit_case(
 
     **Errors:** [`InputError`][] for bad input, [`SolveError`][] where the start cannot be solved,
     [`jaxperf.inverse.FitError`][] where no mode is found.
+
+    **Example:**
+
+    ```python
+    from pathlib import Path
+    import jaxperf as jp
+    Path("wire.csv").write_text("branch,at_mm,ratio\\nLAD,50,0.74\\n")
+    case = jp.jobs.demo_case(spacing_mm=5.0).model_copy(update={"growth": None})
+    found = jp.jobs.fit_case(jp.jobs.with_measurements(case, [], "wire.csv"), out="fit")
+    ```
     """
     said = case.fit
     if said is None:
@@ -202,6 +212,13 @@ def demo_fit(
 
     The truth is drawn from the prior: a lesion of 70 % with less reserve behind it. The noise is
     that of a PET scan.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    found = jp.jobs.demo_fit(out="fit")
+    ```
     """
     progress = progress or Progress()
     quiet = Progress()

@@ -63,6 +63,15 @@ def grow_case(
     **Returns:** what is known of the forest.
 
     **Errors:** [`InputError`][] for bad input and an existing file.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    case = jp.jobs.demo_case(spacing_mm=5.0)
+    few = case.growth.model_copy(update={"n_terminals": 100})
+    grown = jp.jobs.grow_case(case.model_copy(update={"growth": few}), out="forest.npz")
+    ```
     """
     progress = progress or Progress()
     progress.stages = ("read", "mesh", "forest", "write")
@@ -160,6 +169,17 @@ def report_growth(
     **Arguments:** as in [`grow_case`][]; `forest`, the file that holds it; `out`, the folder.
 
     **Returns:** what is known of the forest; `morphometry.json` holds it too.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    case = jp.jobs.demo_case(spacing_mm=5.0)
+    few = case.growth.model_copy(update={"n_terminals": 100})
+    case = case.model_copy(update={"growth": few})
+    jp.jobs.grow_case(case, out="forest.npz")
+    grown = jp.jobs.report_growth(case, out="report", forest="forest.npz")
+    ```
     """
     progress = progress or Progress()
     progress.stages = ("read", "mesh", "write", "figures")

@@ -90,6 +90,15 @@ def run_case(
 
     **Errors:** [`InputError`][] for bad input and an existing folder, [`SolveError`][] where a
     solve fails.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    case = jp.jobs.demo_case(spacing_mm=5.0).model_copy(update={"growth": None})
+    summary = jp.jobs.run_case(case, out="results")
+    print(summary.mbf_mean_ml_min_g)
+    ```
     """
     progress = progress or Progress()
     progress.stages = stages(case)

@@ -62,6 +62,15 @@ def check_case(path: str | os.PathLike, data: str | os.PathLike = ".") -> list[F
     Schema, files, units and frames, disconnected vessels, lesions, the range of the radii,
     undeclared narrowings, the mass of the wall, roots that are no ostia, nodes in the
     cavities, the distance of each terminal from the wall, the forest's settings and file.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    path = jp.jobs.write_starter("heart", spacing_mm=5.0)
+    for finding in jp.study.check_case(path, "heart"):
+        print(finding)
+    ```
     """
     try:
         raw = read_yaml(path)

@@ -143,7 +143,17 @@ def build_regions(
 
 @speaking()
 def prepare_case(case: Case, data: str | os.PathLike, progress: Progress) -> Prepared:
-    """Read, build and grow everything a solve needs."""
+    """Read, build and grow everything a solve needs.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    case = jp.casefile.load_case(jp.jobs.write_starter("heart", spacing_mm=5.0))
+    prepared = jp.study.prepare_case(case, "heart", jp.Progress())
+    print(prepared.problem.network.n_segments, prepared.segment.size)
+    ```
+    """
     data = Path(data)
     with progress.stage("read"):
         heart = build_heart(case, data)
