@@ -9,8 +9,7 @@ import yaml
 from sample_texts import Y_CASE, Y_TREE
 from typer.testing import CliRunner
 
-from jaxperf import InputError, jobs, RESULTS, SolveError
-from jaxperf._progress import Progress
+from jaxperf import InputError, jobs, Progress, RESULTS, SolveError
 from jaxperf.cli import app, BAD_INPUT, FAILED_SOLVE
 from jaxperf.flow1d import initial_state
 from jaxperf.io import read_openbf, read_svoned

@@ -361,3 +361,24 @@ def test_no_yaml(tmp_path):
 
 def test_the_starter_is_sound(starter):
     assert check_case(starter / "case.yaml", starter) == []
+
+
+@pytest.mark.parametrize("part", ["ostium", "end"])
+def test_a_narrowing_at_an_ostium_or_to_the_end_is_a_warning(starter, part):
+    """63 and 67 % were unseen: nothing wider lies before the one, or behind the other."""
+
+    def narrow(rows: np.ndarray) -> None:
+        course = [tip_row("LAD")]
+        while rows[course[-1] - 1, 6] > 0:
+            course.append(int(rows[course[-1] - 1, 6]))
+        chosen = course[-3:] if part == "ostium" else course[:8]
+        rows[np.array(chosen) - 1, 5] *= 0.35
+
+    raw = yaml.safe_load((starter / "case.yaml").read_text())
+    edit_tree(narrow)(raw, starter)
+    (starter / "changed.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    found = [f for f in check_case(starter / "changed.yaml", starter) if "narrows" in f.message]
+    branches = {"LM", "LAD"} if part == "ostium" else {"LAD"}
+    assert found and {f.where for f in found} <= branches
+    assert "reference_radius_mm: " in found[0].message
+    assert ("its end" in found[0].message) == (part == "end")

@@ -24,6 +24,7 @@ from ..report import (
 )
 from ..study import (
     build_heart,
+    Finding,
     forest_path,
     geometry_findings,
     Grown,
@@ -31,6 +32,7 @@ from ..study import (
     healthy_tree,
     Heart,
     joined_forest,
+    noted,
     read_forest,
     refuse_errors,
 )
@@ -61,12 +63,26 @@ def grow_case(
     **Returns:** what is known of the forest.
 
     **Errors:** [`InputError`][] for bad input and an existing file.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    case = jp.jobs.demo_case(spacing_mm=5.0)
+    few = case.growth.model_copy(update={"n_terminals": 100})
+    grown = jp.jobs.grow_case(case.model_copy(update={"growth": few}), out="forest.npz")
+    ```
     """
     progress = progress or Progress()
     progress.stages = ("read", "mesh", "forest", "write")
     path = _target(case, out, Path(data), overwrite)
-    heart, tree, problem = _problem(case, Path(data), progress)
-    refuse_errors(geometry_findings(case, tree, heart))
+    findings: list[Finding] = []
+    with noted(findings):
+        heart, tree, problem = _problem(case, Path(data), progress)
+    findings += geometry_findings(case, tree, heart)
+    refuse_errors(findings)
+    for finding in findings:
+        progress.say(f"  {finding.where}: {finding.message}.")
     partial = path.with_suffix(".partial.npz")
     if overwrite and partial.is_file() and not is_checkpoint(partial, problem):
         partial.unlink()
@@ -153,6 +169,17 @@ def report_growth(
     **Arguments:** as in [`grow_case`][]; `forest`, the file that holds it; `out`, the folder.
 
     **Returns:** what is known of the forest; `morphometry.json` holds it too.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    case = jp.jobs.demo_case(spacing_mm=5.0)
+    few = case.growth.model_copy(update={"n_terminals": 100})
+    case = case.model_copy(update={"growth": few})
+    jp.jobs.grow_case(case, out="forest.npz")
+    grown = jp.jobs.report_growth(case, out="report", forest="forest.npz")
+    ```
     """
     progress = progress or Progress()
     progress.stages = ("read", "mesh", "write", "figures")

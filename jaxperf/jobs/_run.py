@@ -27,8 +27,10 @@ from ..report import (
 )
 from ..study import (
     collect,
+    Finding,
     geometry_findings,
     heartbeat_of_case,
+    noted,
     prepare_case,
     Prepared,
     refuse_errors,
@@ -88,6 +90,15 @@ def run_case(
 
     **Errors:** [`InputError`][] for bad input and an existing folder, [`SolveError`][] where a
     solve fails.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    case = jp.jobs.demo_case(spacing_mm=5.0).model_copy(update={"growth": None})
+    summary = jp.jobs.run_case(case, out="results")
+    print(summary.mbf_mean_ml_min_g)
+    ```
     """
     progress = progress or Progress()
     progress.stages = stages(case)
@@ -95,8 +106,10 @@ def run_case(
         begin = time.perf_counter()
         is_pulsatile = case.flow == "pulsatile"
         heartbeat = heartbeat_of_case(case, Path(data)) if is_pulsatile else None
-        prepared = prepare_case(case, data, progress)
-        findings = geometry_findings(case, prepared.tree, prepared.heart)
+        findings: list[Finding] = []
+        with noted(findings):
+            prepared = prepare_case(case, data, progress)
+        findings += geometry_findings(case, prepared.tree, prepared.heart)
         refuse_errors(findings)
         setup = time.perf_counter() - begin
         solved = solve_case(prepared, progress)

@@ -1,6 +1,5 @@
-"""Declared lesions and undeclared narrowings."""
+"""Declared lesions."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
@@ -12,17 +11,6 @@ from .._custom_types import as_leaf, ScalarLike
 from .._misc import InputError, is_traced
 from ..units import M_PER_MM
 from ._network import branch_course, build_network, Lesions, VascularNetwork
-
-
-@dataclass(frozen=True)
-class Narrowing:
-    """A narrowing that no lesion declares: its interval on a branch, and its tightest place."""
-
-    branch: str
-    start_mm: float
-    end_mm: float
-    arc_mm: float
-    diameter_reduction: float
 
 
 def _split_at(
@@ -231,61 +219,3 @@ def without_lesions(network: VascularNetwork) -> VascularNetwork:
     given = network.lesion.diameter_reduction
     reduction = as_leaf(np.zeros(given.shape, given.dtype))
     return eqx.tree_at(lambda n: n.lesion.diameter_reduction, network, reduction)
-
-
-def undeclared_narrowings(network: VascularNetwork, threshold: float = 0.3) -> list[Narrowing]:
-    """Places where the lumen is narrower than before and after by more than `threshold`.
-
-    The reference at a place is the smaller of the largest lumen upstream, up to the root, and the
-    largest one downstream on the branch: a taper, which only falls, is no narrowing, and an ostium
-    is held against the vessel it leaves. Neighbouring places are one finding. Segments of declared
-    lesions are left out. Disease that reaches to the end of a branch looks like taper.
-
-    **Example:**
-
-    ```python
-    import jaxperf as jp
-    tree = jp.anatomy.demo_tree(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[2])
-    for found in jp.network.undeclared_narrowings(tree):
-        print(found.branch, found.arc_mm, found.diameter_reduction)
-    ```
-    """
-    node = np.asarray(network.segment_node)
-    into = np.full(network.n_nodes, -1, np.int64)
-    into[node[:, 1]] = np.arange(len(node))
-    widest = np.asarray(network.radius).max(axis=1)
-    declared = np.isin(np.arange(len(node)), np.asarray(network.lesion.segment))
-    found = []
-    for name in network.branch_name:
-        try:
-            course, start = branch_course(network, name)
-        except InputError:
-            continue  # a branch that divides, such as a grown tree, has no arc length
-        upstream, segment = 0.0, into[node[course[0], 0]]
-        while segment >= 0:
-            upstream = max(upstream, float(widest[segment]))
-            segment = into[node[segment, 0]]
-        radius = np.asarray(network.radius)[course]
-        arc = np.append(start, start[-1] + np.asarray(network.length)[course[-1]])
-        before_step = np.append(np.inf, radius[:-1, 1])
-        lumen = np.append(np.minimum(radius[:, 0], before_step), radius[-1, 1])
-        before = np.maximum(upstream, np.maximum.accumulate(lumen))
-        after = np.maximum.accumulate(lumen[::-1])[::-1]
-        reduction = 1 - lumen / np.minimum(before, after)
-        inside = declared[course]
-        reduction[np.append(inside, False) | np.append(False, inside)] = 0.0
-        found += _runs(name, arc / M_PER_MM, reduction, threshold)
-    return found
-
-
-def _runs(
-    name: str, arc_mm: Float[np.ndarray, " k"], reduction: Float[np.ndarray, " k"], threshold: float
-) -> list[Narrowing]:
-    over = np.concatenate([[False], reduction > threshold, [False]])
-    edge = np.flatnonzero(over[1:] != over[:-1])
-    runs = []
-    for first, stop in zip(edge[::2], edge[1::2], strict=True):
-        worst = first + int(np.argmax(reduction[first:stop]))
-        span = float(arc_mm[first]), float(arc_mm[stop - 1])
-        runs.append(Narrowing(name, *span, float(arc_mm[worst]), float(reduction[worst])))
-    return runs

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         check_case as check_case,
         Finding as Finding,
         geometry_findings as geometry_findings,
+        noted as noted,
         refuse_errors as refuse_errors,
     )
     from ._diagnosis import (
