@@ -277,9 +277,7 @@ def heart_unknowns(
     if prepared.case.lesions and said.extent is not None:
         found.append(extent(prepared, said.extent, states))
     if said.aortic_pressure is not None:
-        own = {k: v.pressure_inlet_mmHg for k, v in prepared.case.states.items()}
-        usual = prepared.case.boundary.pressure_inlet_mmHg
-        median = {name: own.get(name) or usual for name in states}
+        median = {name: prepared.case.pressure_mmHg(name) for name in states}
         found.append(pressure_aortic(said.aortic_pressure, median, like))
     if said.mobility is not None:
         found.append(mobility(said.mobility))
