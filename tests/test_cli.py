@@ -133,13 +133,9 @@ def test_tables(done):
         segments = list(csv.DictReader(file))
     assert [int(row["segment"]) for row in segments] == list(range(1, 18))
     assert sum(float(row["mass_g"]) for row in segments) == pytest.approx(130.0, rel=0.1)
-    # halves of the wall weigh about the same
-    halves = [
-        0.5 * (float(row["mbf_rest_endo_ml_min_g"]) + float(row["mbf_rest_epi_ml_min_g"]))
-        for row in segments
-    ]
-    whole = [float(row["mbf_rest_ml_min_g"]) for row in segments]
-    assert halves == pytest.approx(whole, rel=0.15)
+    for row in segments[:12]:  # at the apex a coarse wall has no two halves
+        half = [float(row[f"mbf_hyperemia_{name}_ml_min_g"]) for name in ("endo", "epi")]
+        assert min(half) < float(row["mbf_hyperemia_ml_min_g"]) < max(half)
     text = (done[0] / "lesions.csv").read_text()
     (row,) = csv.DictReader(text.splitlines())
     assert float(row["ffr_behind_at_mm"]) == float(row["end_mm"]) + 20.0

@@ -180,7 +180,7 @@ CASES = [
         "reduction in percent",
         put("lesions.0.diameter_reduction", 60),
         "lesions.0.diameter_reduction",
-        "less than 1",
+        "less than or equal to 1",
     ),
     Malformed(
         "lesion of unknown branch",
