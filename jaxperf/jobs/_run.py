@@ -103,7 +103,7 @@ def run_case(
     """
     progress = progress or Progress()
     progress.stages = stages(case)
-    with run_folder(out, overwrite) as folder:
+    with run_folder(out, overwrite, say=progress.say) as folder:
         begin = time.perf_counter()
         is_pulsatile = case.flow == "pulsatile"
         heartbeat = heartbeat_of_case(case, Path(data)) if is_pulsatile else None
