@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from test_states import case_with
 
-from jaxperf import InputError, SolveError
+from jaxperf import InputError, Progress, SolveError
 from jaxperf._misc import InputNote, note
-from jaxperf._progress import Progress
 from jaxperf._results import RESULTS
 from jaxperf.casefile import Case, CASE_WORDS, in_words, speaking
 from jaxperf.jobs._flow1d_run import _WORDS

@@ -49,12 +49,21 @@ def read_vtk(path: str | os.PathLike, suffix: tuple[str, ...], kind: str, expect
 def save_vtk(path: str | os.PathLike, suffix: str, data: Any, frame: str) -> None:
     """Write a data set under a temporary name, then give it its own.
 
-    The frame of the coordinates and their unit are kept as field data.
+    The frame of the coordinates and their unit are kept as field data. VTK writes into memory:
+    where the disk is full, its own file writer ends the process.
     """
+    from vtkmodules.vtkIOXML import vtkXMLPolyDataWriter, vtkXMLUnstructuredGridWriter
+
     data.field_data["frame"] = [frame]
     data.field_data["length_unit"] = ["mm"]
     with replacing(check_suffix(path, (suffix,))) as temporary:
-        data.save(temporary)
+        kind = {".vtp": vtkXMLPolyDataWriter, ".vtu": vtkXMLUnstructuredGridWriter}[suffix]
+        writer = kind()
+        writer.SetInputData(data)
+        writer.SetDataModeToBinary()
+        writer.SetWriteToOutputString(True)
+        writer.Write()
+        temporary.write_text(writer.GetOutputString(), encoding="utf-8")
 
 
 def add_array(data: Any, name: str, values: Any, on: str) -> None:

@@ -47,7 +47,12 @@ if TYPE_CHECKING:
         pet_camera as pet_camera,
         read_measured as read_measured,
     )
-    from ._observed import collect as collect, lesion_end as lesion_end, Results as Results
+    from ._observed import (
+        collect as collect,
+        lesion_chain as lesion_chain,
+        lesion_end as lesion_end,
+        Results as Results,
+    )
     from ._places import (
         branch_places as branch_places,
         Place as Place,
