@@ -274,6 +274,7 @@ def test_the_command_writes_a_run_folder(written):
     assert found == {
         "config.yaml",
         "versions.json",
+        "written.json",
         "summary.json",
         "parameters.csv",
         "segments17.csv",

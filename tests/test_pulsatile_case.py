@@ -70,6 +70,23 @@ def test_a_beat_has_the_mean_and_the_pulse_asked_for(rate, pulse, inlet):
     assert np.ptp(beat.aortic.value) / PA_PER_MMHG == pytest.approx(pulse, rel=1e-12)
 
 
+@pytest.mark.parametrize("above", [-20.0, 15.0])
+def test_a_beat_about_another_mean_is_one_heart(tmp_path, above):
+    """The ventricle meets the aortic pressure in ejection, and fills at the pressure it did."""
+    beat = heartbeat(tmp_path)
+    moved = beat.moved(above * PA_PER_MMHG)
+    assert float(moved.aortic.mean[0]) / PA_PER_MMHG == pytest.approx(93.0 + above, rel=1e-12)
+    time = np.linspace(0.0, beat.period, 500)
+    before, after = (in_mmHg(b.lv, time) for b in (beat, moved))
+    ejecting = np.abs(before - in_mmHg(beat.aortic, time)) < 1e-9
+    assert ejecting.sum() > 100
+    np.testing.assert_allclose(after[ejecting], in_mmHg(moved.aortic, time)[ejecting], rtol=1e-9)
+    filling = before < 9.0
+    assert filling.sum() > 100
+    np.testing.assert_allclose(after[filling], before[filling], rtol=1e-12)
+    assert np.abs(np.diff(after)).max() < 1.5 * np.abs(np.diff(before)).max()
+
+
 def test_the_valve_is_open_where_the_pressures_are_one():
     beat = heartbeat()
     opening, closure = 0.05, 0.05 + 0.413 - 1.7e-3 * 70.0

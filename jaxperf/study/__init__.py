@@ -48,7 +48,12 @@ if TYPE_CHECKING:
         read_measured as read_measured,
         SeenByWires as SeenByWires,
     )
-    from ._observed import collect as collect, lesion_end as lesion_end, Results as Results
+    from ._observed import (
+        collect as collect,
+        lesion_chain as lesion_chain,
+        lesion_end as lesion_end,
+        Results as Results,
+    )
     from ._places import (
         branch_places as branch_places,
         Place as Place,

@@ -19,6 +19,7 @@ from ..casefile import Case, case_errors, in_words, read_yaml, speaking
 from ..geometry import transmural_depth
 from ..network import (
     branch_course,
+    junctions_in_lesions,
     parent_segment,
     undeclared_narrowings,
     VascularNetwork,
@@ -135,6 +136,7 @@ def geometry_findings(case: Case, tree: VascularNetwork, heart: Heart) -> list[F
     return [
         *_mass(case, heart),
         *_narrowings(case, tree),
+        *_junctions(case, tree),
         *_outlets(case, tree),
         *_distances(case, tree, heart),
         *_roots(tree, heart),
@@ -245,6 +247,20 @@ def _narrowings(case: Case, tree: VascularNetwork) -> Iterator[Finding]:
             f"{place.arc_mm:.1f} mm (from {place.start_mm:.1f} to {place.end_mm:.1f} mm{end}); "
             "declare it under lesions if it is a stenosis, with reference_radius_mm: "
             f"{place.reference_radius_mm:.2f}, as the interval's own ends are narrow too",
+        )
+
+
+def _junctions(case: Case, tree: VascularNetwork) -> Iterator[Finding]:
+    """Side branches that leave inside a lesion."""
+    for inside in junctions_in_lesions(tree):
+        lesion = case.lesions[inside.lesion]
+        yield Finding(
+            "warning",
+            f"lesions.{inside.lesion}",
+            f"{inside.branch} leaves at {lesion.start_mm + inside.arc_mm:.1f} mm, inside the "
+            f"lesion, which goes on along {lesion.branch} on both sides. {inside.branch} keeps its "
+            "lumen and begins at the pressure inside the lesion; if its ostium is narrowed, "
+            "declare a lesion on it too",
         )
 
 

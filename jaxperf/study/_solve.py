@@ -95,6 +95,7 @@ def solve_case(prepared: Prepared, progress: Progress) -> Solved:
                 mbf_hyperemia_ml_min_g=bed.mbf_hyperemia_ml_min_g,
                 hyperemia_factor=factor,
                 pressure_capillary_mmHg=bed.pressure_capillary_mmHg,
+                boundary_hyperemia=prepared.boundary_hyperemia,
                 rtol=case.solver.calibration_rtol,
                 solve=solve,
                 report=progress.tell,
