@@ -57,8 +57,9 @@ class Tree(Section):
     )
     branches: dict[int | str, str] = Field(
         default_factory=dict,
-        description="Names of branches. A key is an automatic name such as `branch 0`, or the row "
-        "id (SWC) or line number (centrelines) where the branch ends.",
+        description="Names of branches. A key is an automatic name such as `branch 0`, the row id "
+        "(SWC) or line number (centrelines) where the branch ends, or a point within 5 mm of that "
+        "end as 'x, y, z' in mm and in the frame of the file.",
     )
     built_in: Literal["demo"] | None = Field(
         default=None,

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from scipy.spatial import KDTree
 
 from .._misc import InputError, InputNote
-from ..anatomy import SYNTHETIC
+from ..anatomy import branches_astray, SYNTHETIC
 from ..casefile import Case, case_errors, in_words, read_yaml, speaking
 from ..geometry import transmural_depth
 from ..network import (
@@ -140,6 +140,7 @@ def geometry_findings(case: Case, tree: VascularNetwork, heart: Heart) -> list[F
         *_outlets(case, tree),
         *_distances(case, tree, heart),
         *_roots(tree, heart),
+        *_sides(tree, heart),
         *_cavities(case, tree, heart),
     ]
 
@@ -224,6 +225,18 @@ def _outlet_or_none(tree: VascularNetwork, branch: str) -> int | None:
         return outlet_node(tree, branch, "boundary.outlets")
     except InputError:
         return None
+
+
+def _sides(tree: VascularNetwork, heart: Heart) -> Iterator[Finding]:
+    """Names that belong to other branches, such as those of lines in another order."""
+    for branch, message in branches_astray(tree, heart.frame).items():
+        yield Finding(
+            "warning",
+            branch,
+            f"{message}. Check its key under tree.branches, and the frame. The number of a line "
+            "changes where the lines are exported in another order; a point at the branch's end "
+            "does not",
+        )
 
 
 def _mass(case: Case, heart: Heart) -> Iterator[Finding]:
