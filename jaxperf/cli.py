@@ -276,6 +276,7 @@ def _forest_work(
     lines = lambda said: [
         *_forest_lines(said.forest),
         f"  file     {rich.markup.escape(said.file)}",
+        *(f"  [yellow]warning[/yellow]  {rich.markup.escape(w)}" for w in said.warnings),
     ]
     _carry_out(forest, lines, as_json, quiet)
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         territory_quantities as territory_quantities,
         TerritoryQuantities as TerritoryQuantities,
     )
+    from ._dominance import dominance_of as dominance_of
     from ._fit import fit_heart as fit_heart, heart_problem as heart_problem, HeartFit as HeartFit
     from ._forest import (
         forest_path as forest_path,
