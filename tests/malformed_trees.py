@@ -166,7 +166,7 @@ def centerlines_of_wrong_suffix(folder: Path) -> Any:
 
 MAIN: list[list[float]] = [[0, 0, 0], [20, 0, 0], [40, 0, 0]]
 FAR: list[list[float]] = [[20, 9, 0], [20, 30, 0]]
-BESIDE: list[list[float]] = [[0, 0, 0], [10, 0.3, 0], [30, 0.3, 0], [31, 9, 0]]
+BESIDE: list[list[float]] = [[0, 0, 0], [2, 0.9, 0], [30, 0.9, 0], [31, 9, 0]]
 
 CENTERLINES = [
     Case("vtp without radius", vtp([MAIN], None), "lines.vtp", "arrays present are: Length"),
@@ -178,7 +178,7 @@ CENTERLINES = [
     Case("vtp far side branch", vtp([MAIN, FAR]), "line 1 starts 9 mm", "within 2 radii"),
     Case("vtp lines side by side", vtp([MAIN, BESIDE]), "line 1", "merge_tolerance"),
     Case("vtp line twice", vtp([MAIN, MAIN]), "line 1", "over its whole length"),
-    Case("vtp too many inlets", vtp([MAIN], n_roots=2), "lines.vtp", "n_roots = 2"),
+    Case("vtp too many inlets", vtp([MAIN], n_roots=2), "lines.vtp", "`n_roots` = 2"),
     Case("vtp of a surface", surface_as_centerlines, "surface.vtp", "0 are lines"),
     Case("vtp truncated", truncated_vtp, "cut.vtp", "VTK cannot read it"),
     Case("vtp holds a grid", grid_called_vtp, "grid.vtp", "PolyData"),

@@ -34,16 +34,26 @@ class Tree(Section):
     file: str | None = Field(default=None, description="Path of the tree, below the data folder.")
     format: str | None = Field(
         default=None,
-        description="Format of the file: swc, centerlines or svoned; from its suffix (.swc, .vtp, "
-        ".in) where left out.",
+        description="Format of the file: swc, centerlines or svoned; from its suffix (.swc, .vtp "
+        "or .vtk, .in) where left out.",
     )
     units: Unit | None = Field(default=None, description="Unit of length of the file. Required.")
     frame: Frame | None = Field(
         default=None,
         description="Frame of the coordinates: LPS (DICOM, VTK), RAS (NIfTI). Required.",
     )
-    n_roots: int = Field(
-        default=1, ge=1, description="Number of inlets; read from centrelines only."
+    n_roots: int | None = Field(
+        default=None, ge=1, description="Number of inlets of centrelines; 1 where left out."
+    )
+    radius_array: str | None = Field(
+        default=None,
+        description="Point array of centrelines that holds the radius; where left out, the one "
+        "that its name calls so.",
+    )
+    merge_tolerance_mm: Positive | None = Field(
+        default=None,
+        description="How far apart the points of centrelines on the same course may lie; where "
+        "left out, as far as the radius and the scatter of the lines say.",
     )
     branches: dict[int | str, str] = Field(
         default_factory=dict,

@@ -9,18 +9,18 @@ from .._misc import InputError
 from ._files import check_suffix, readable_file, replacing
 
 
-def read_vtk(path: str | os.PathLike, suffix: str, kind: str, expected: str) -> Any:
-    """The data set in a VTK XML file.
+def read_vtk(path: str | os.PathLike, suffix: tuple[str, ...], kind: str, expected: str) -> Any:
+    """The data set in a VTK file.
 
     VTK reports a broken file on the standard error stream and returns an empty data set; here
     its first complaint becomes an error.
 
-    **Arguments:** `suffix`, such as `.vtp`; `kind`, the VTK class the file must hold.
+    **Arguments:** `suffix`, such as `.vtp`, any of them; `kind`, the VTK class the file must hold.
     """
     import pyvista
     from vtkmodules.vtkCommonCore import vtkLogger
 
-    path = check_suffix(readable_file(path, expected), (suffix,))
+    path = check_suffix(readable_file(path, expected), suffix)
     verbosity = vtkLogger.GetCurrentVerbosityCutoff()
     vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_OFF)
     try:

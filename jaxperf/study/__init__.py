@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         Measured as Measured,
         pet_camera as pet_camera,
         read_measured as read_measured,
+        SeenByWires as SeenByWires,
     )
     from ._observed import (
         collect as collect,
@@ -60,6 +61,12 @@ if TYPE_CHECKING:
         save_points as save_points,
         Series as Series,
         series_of as series_of,
+    )
+    from ._predicted import (
+        heart_quantities as heart_quantities,
+        HeartQuantities as HeartQuantities,
+        predict as predict,
+        Predicted as Predicted,
     )
     from ._prepare import (
         build_regions as build_regions,
