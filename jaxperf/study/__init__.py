@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     )
     from ._heart_model import HeartModel as HeartModel
     from ._heartbeat import Heartbeat as Heartbeat, heartbeat_of_case as heartbeat_of_case
+    from ._listing import list_branches as list_branches, ListedBranch as ListedBranch
     from ._measured import (
         heart_measurements as heart_measurements,
         Measured as Measured,
