@@ -27,6 +27,7 @@ from ..network import (
 )
 from ..units import M_PER_MM
 from ._build import build_heart, build_tree, healthy_tree, Heart, outlet_node, read_tree
+from ._dominance import left_alone
 from ._forest import forest_path, growth_problem, read_forest
 from ._heartbeat import heartbeat_of_case
 
@@ -141,6 +142,7 @@ def geometry_findings(case: Case, tree: VascularNetwork, heart: Heart) -> list[F
         *_distances(case, tree, heart),
         *_roots(tree, heart),
         *_sides(tree, heart),
+        *_dominance(case, tree),
         *_cavities(case, tree, heart),
     ]
 
@@ -275,6 +277,12 @@ def _junctions(case: Case, tree: VascularNetwork) -> Iterator[Finding]:
             "lumen and begins at the pressure inside the lesion; if its ostium is narrowed, "
             "declare a lesion on it too",
         )
+
+
+def _dominance(case: Case, tree: VascularNetwork) -> Iterator[Finding]:
+    said = left_alone(case, tree)
+    if said is not None:
+        yield Finding("warning", "tree.dominance", said)
 
 
 def _drawn_by_rule(tree: VascularNetwork) -> Bool[np.ndarray, " s"]:
