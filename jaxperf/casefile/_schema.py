@@ -57,8 +57,14 @@ class Tree(Section):
     )
     branches: dict[int | str, str] = Field(
         default_factory=dict,
-        description="Names of branches. A key is an automatic name such as `branch 0`, or the row "
-        "id (SWC) or line number (centrelines) where the branch ends.",
+        description="Names of branches. A key is an automatic name such as `branch 0`, the row id "
+        "(SWC) or line number (centrelines) where the branch ends, or a point within 5 mm of that "
+        "end as 'x, y, z' in mm and in the frame of the file.",
+    )
+    dominance: Literal["right", "left", "auto"] = Field(
+        default="auto",
+        description="Which artery feeds the inferior wall: `right` the RCA, `left` the LCx; `auto` "
+        "tells it by the names of the vessels (PDA, PL) or the presence of an RCA.",
     )
     built_in: Literal["demo"] | None = Field(
         default=None,
@@ -233,8 +239,9 @@ class Growth(Section):
     territory_share_percent: dict[str, Positive] | Literal["calibre"] | None = Field(
         default=None,
         description="Share of each vessel territory in the flow at rest, by name; their sum is "
-        "100. Where left out, LAD 45, LCx 28, RCA 27 if these are the territories. `calibre`: by "
-        "the vessels' calibre alone.",
+        "100. Where left out, LAD 45, LCx 28, RCA 27 in a right-dominant and LAD 45, LCx 55 in a "
+        "left-dominant heart, if these are the territories. `calibre`: by the vessels' calibre "
+        "alone.",
     )
     epicardial_fraction: Fraction = Field(
         default=0.1, description="Share of the terminals grown first, as epicardial conduits."

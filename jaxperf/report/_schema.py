@@ -121,6 +121,7 @@ class GrownForest(Part):
     file: str
     labels: list[str]
     forest: Forest
+    warnings: list[str]
 
 
 class BeatBranch(Part):

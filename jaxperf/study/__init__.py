@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         territory_quantities as territory_quantities,
         TerritoryQuantities as TerritoryQuantities,
     )
+    from ._dominance import dominance_of as dominance_of
     from ._fit import fit_heart as fit_heart, heart_problem as heart_problem, HeartFit as HeartFit
     from ._forest import (
         forest_path as forest_path,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     )
     from ._heart_model import HeartModel as HeartModel
     from ._heartbeat import Heartbeat as Heartbeat, heartbeat_of_case as heartbeat_of_case
+    from ._listing import list_branches as list_branches, ListedBranch as ListedBranch
     from ._measured import (
         heart_measurements as heart_measurements,
         Measured as Measured,
