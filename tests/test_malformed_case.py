@@ -295,7 +295,7 @@ def test_a_wrong_frame_lies_in_the_cavities(starter):
     (error,) = [f for f in found if f.where == "tree.frame"]
     assert error.severity == "error"
     count = [int(n) for n in re.findall(r"\d+", error.message.replace("1.5 mm", ""))]
-    assert count[0] == count[2] + count[3] and count[3] > 80
+    assert count[0] == count[2] + count[3] and count[3] > 60
     assert "Try frame: RAS" in error.message
 
 
