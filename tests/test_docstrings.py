@@ -134,6 +134,7 @@ STEPS = (
     "check_built",
     "check_overlap",
     "check_permeability",
+    "drop_steps",
     "fit_heart",
     "read_foreign",
     "read_forest",

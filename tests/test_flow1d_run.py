@@ -29,7 +29,8 @@ network:
      R1: 3.e7, R2: 3.8e8, Cc: 2.e-9}
 """
 INLET = "0 1e-5\n0.15 3.0e-4\n0.3 1e-5\n0.8 1e-5\n"
-FILES = {"config.yaml", "versions.json", "summary.json", "waveforms.csv", "figures/waveforms.png"}
+FILES = {"config.yaml", "versions.json", "written.json", "summary.json", "waveforms.csv"}
+FILES |= {"figures/waveforms.png"}
 MMHG = 133.322
 ML_MIN = 1e-6 / 60.0
 

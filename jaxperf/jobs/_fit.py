@@ -1,7 +1,6 @@
 """Fitting a case to what was measured, and its run folder."""
 
 import os
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from .._progress import Progress
 from .._versions import versions
 from ..casefile import Case, Demand, FitSection, Pet, Reserve, Wire
 from ..geometry import AHA17_NAME
+from ..inverse import drop_steps
 from ..io import write_csv, write_json
 from ..report import fit_summary, FitSummary, fitted_segment_rows, parameter_rows
 from ..study import (
@@ -91,8 +91,8 @@ def fit_case(
     )
     progress.stages = (*ahead, "rest", "hyperemia", *case.states, *ending)
     seconds: dict[str, float] = {}
-    partial = Path(out).absolute().with_name(f"{Path(out).name}.partial")
-    with run_folder(out, overwrite) as folder:
+    partial = Path(f"{os.path.realpath(out)}.partial")
+    with run_folder(out, overwrite, "fit", progress.say) as folder:
         begin = time.perf_counter()
         findings: list[Finding] = []
         with noted(findings):
@@ -125,7 +125,7 @@ def fit_case(
                 from ..report import write_fit_figures
 
                 write_fit_figures(folder / "figures", summary)
-    shutil.rmtree(partial, ignore_errors=True)
+        drop_steps(partial)
     return summary
 
 

@@ -127,7 +127,7 @@ def run_flow1d(
         "cfl": cfl,
         "samples": _SAMPLES,
     }
-    with run_folder(out, overwrite) as folder, speaking(_WORDS):
+    with run_folder(out, overwrite, "1-D run", progress.say) as folder, speaking(_WORDS):
         with progress.stage("read"):
             begin = time.perf_counter()
             case = read_foreign(path, cell_time, cfl)

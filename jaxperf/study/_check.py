@@ -15,12 +15,13 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 
 from .._misc import InputError, InputNote
-from ..anatomy import SYNTHETIC
+from ..anatomy import branches_astray, SYNTHETIC
 from ..casefile import Case, case_errors, in_words, read_yaml, speaking
 from ..geometry import TetMesh, transmural_depth, VoxelMesh
 from ..io import sampling_grid
 from ..network import (
     branch_course,
+    junctions_in_lesions,
     parent_segment,
     undeclared_narrowings,
     VascularNetwork,
@@ -28,6 +29,7 @@ from ..network import (
 )
 from ..units import M_PER_MM
 from ._build import build_heart, build_tree, healthy_tree, Heart, outlet_node, read_tree
+from ._dominance import left_alone
 from ._forest import forest_path, growth_problem, read_forest
 from ._heartbeat import heartbeat_of_case
 
@@ -139,9 +141,12 @@ def geometry_findings(case: Case, tree: VascularNetwork, heart: Heart) -> list[F
     return [
         *_mass(case, heart),
         *_narrowings(case, tree),
+        *_junctions(case, tree),
         *_outlets(case, tree),
         *_distances(case, tree, heart),
         *_roots(tree, heart),
+        *_sides(tree, heart),
+        *_dominance(case, tree),
         *_cavities(case, tree, heart),
         *_maps(case, heart),
     ]
@@ -229,6 +234,18 @@ def _outlet_or_none(tree: VascularNetwork, branch: str) -> int | None:
         return None
 
 
+def _sides(tree: VascularNetwork, heart: Heart) -> Iterator[Finding]:
+    """Names that belong to other branches, such as those of lines in another order."""
+    for branch, message in branches_astray(tree, heart.frame).items():
+        yield Finding(
+            "warning",
+            branch,
+            f"{message}. Check its key under tree.branches, and the frame. The number of a line "
+            "changes where the lines are exported in another order; a point at the branch's end "
+            "does not",
+        )
+
+
 def _mass(case: Case, heart: Heart) -> Iterator[Finding]:
     mass = float(heart.mesh.volume.sum()) * case.microcirculation.density_kg_m3 * 1e3
     low, high = _USUAL_MASS_G
@@ -260,6 +277,26 @@ def _narrowings(case: Case, tree: VascularNetwork) -> Iterator[Finding]:
             "declare it under lesions if it is a stenosis, with reference_radius_mm: "
             f"{place.reference_radius_mm:.2f}, as the interval's own ends are narrow too",
         )
+
+
+def _junctions(case: Case, tree: VascularNetwork) -> Iterator[Finding]:
+    """Side branches that leave inside a lesion."""
+    for inside in junctions_in_lesions(tree):
+        lesion = case.lesions[inside.lesion]
+        yield Finding(
+            "warning",
+            f"lesions.{inside.lesion}",
+            f"{inside.branch} leaves at {lesion.start_mm + inside.arc_mm:.1f} mm, inside the "
+            f"lesion, which goes on along {lesion.branch} on both sides. {inside.branch} keeps its "
+            "lumen and begins at the pressure inside the lesion; if its ostium is narrowed, "
+            "declare a lesion on it too",
+        )
+
+
+def _dominance(case: Case, tree: VascularNetwork) -> Iterator[Finding]:
+    said = left_alone(case, tree)
+    if said is not None:
+        yield Finding("warning", "tree.dominance", said)
 
 
 def _drawn_by_rule(tree: VascularNetwork) -> Bool[np.ndarray, " s"]:
