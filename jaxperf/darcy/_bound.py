@@ -103,12 +103,12 @@ class _Pair(eqx.Module):
         image = product(self.direction)
         curvature = jnp.sum(self.direction * image, axis=0)
         moves = (curvature > 0) & (self.rz > 0)
-        length = _ratio(jnp.where(moves, self.rz, 0.0), curvature)
+        length = _ratio(jnp.where(moves, self.rz, jnp.zeros_like(self.rz)), curvature)[None]
         value = self.value + length * self.direction
         residual = self.residual - length * image
         z = jax.vmap(precondition, in_axes=1, out_axes=1)(residual)
         rz = jnp.sum(residual * z, axis=0)
-        beta = _ratio(jnp.maximum(rz, 0.0), self.rz)
+        beta = _ratio(jnp.maximum(rz, 0.0), self.rz)[None]
         return _Pair(value, residual, z + beta * self.direction, rz, self.k + 1)
 
     def afresh(self, right: Float[Array, " c"]) -> "_Pair":

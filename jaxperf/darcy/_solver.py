@@ -321,7 +321,10 @@ def _worst_cell(problem: DarcyProblem, solution: DarcySolution) -> str:
     if ended_as(solution.result, RESULTS.inaccurate):
         error, rtol = float(solution.error_estimate), float(solution.tolerance)
         told = "bounded by" if bool(solution.is_bound) else "estimated as"
-        return f"The error over the pressure, in the energy norm, is {told} {error:.2g}; `rtol` is {rtol:.2g}."
+        return (
+            f"The error over the pressure, in the energy norm, is {told} {error:.2g}; `rtol` is "
+            f"{rtol:.2g}."
+        )
     if ended_as(solution.result, RESULTS.no_pressure_level):
         held = np.asarray(operator.sink) != 0
         held = held if problem.fixed is None else held | np.asarray(problem.fixed)
