@@ -59,8 +59,8 @@ class Accuracy(eqx.Module):
 
 
 class _Scaled(eqx.Module):
-    """The operator over its largest diagonal entry: flows of a control volume and their squares
-    leave the range of float32."""
+    """The operator over about its largest diagonal entry, a power of two: flows of a control volume
+    and their squares leave the range of float32, and rounding would be an error of its own."""
 
     operator: DarcyOperator
     size: Float[Array, ""]
@@ -71,16 +71,15 @@ class _Scaled(eqx.Module):
         along = operator.transmissibility / self.size * (x[i] - x[j])
         into = operator.sink / self.size * x
         sizes = jnp.abs(into).at[i].add(jnp.abs(along)).at[j].add(jnp.abs(along))
-        return into.at[i].add(along).at[j].add(-along), self.unit * sizes
+        number = jnp.zeros_like(into).at[i].add(1.0).at[j].add(1.0)
+        # Of a difference, a product and the sum.
+        rounded = self.unit * (number + 2.0) * sizes
+        return into.at[i].add(along).at[j].add(-along), rounded
 
     @property
     def unit(self) -> float:
-        """Of rounding, of a sum over the neighbours of a control volume."""
-        rows = self.operator.graph.pattern.rows
-        width = max(
-            c.shape[0] if k < rows.n_narrow else c.shape[1] for k, c in enumerate(rows.column)
-        )
-        return 0.5 * (width + 4.0) * float(jnp.finfo(self.operator.sink.dtype).eps)
+        """Of rounding, a little more than that."""
+        return 0.51 * float(jnp.finfo(self.operator.sink.dtype).eps)
 
     def energy(self, x: Float[Array, " c"]) -> Float[Array, ""]:
         """xᵀA x as a sum of squares (where no T_ij is negative)."""
@@ -159,7 +158,7 @@ def accuracy(
     cell = jnp.ones(graph.n_cells, bool)
     if graph.real is not None:
         cell = is_real(graph.real.cell, graph.n_cells)
-    at = _Scaled(operator, jnp.max(operator.diagonal))
+    at = _Scaled(operator, _size(operator.diagonal))
     unit = _size(pressure)
     scaled, right = pressure / unit, source / unit / at.size
     limit = max_steps + _LEAST_STEPS
@@ -171,7 +170,8 @@ def accuracy(
 
     def one(now: _Round) -> _Round:
         product, rounded = at.flows(now.pressure)
-        r, rounded = right - product, rounded + at.unit * jnp.abs(right)
+        r = right - product
+        rounded = rounded + at.unit * jnp.abs(r)
         length = _size(r)
         r, rounded = r / length, rounded / length
         size = jnp.sqrt(at.energy(now.pressure))
@@ -202,8 +202,10 @@ def accuracy(
 
 
 def _size(x: Float[Array, " c"]) -> Float[Array, ""]:
+    """The power of two next to the largest entry, 1 where all are 0: division by it is exact."""
     size = jnp.max(jnp.abs(x), initial=0.0)
-    return jnp.where(size > 0, size, jnp.ones_like(size))
+    power = jnp.ldexp(jnp.ones_like(size), jnp.frexp(size)[1])
+    return jnp.where(size > 0, power, jnp.ones_like(size))
 
 
 def _ratio(a: Array, b: Array) -> Array:
@@ -278,10 +280,11 @@ def _checked(
     """The bound of √(rᵀA⁻¹r) by x and w as they are, whatever made them."""
     x, delta = pair.value.T
     product, more = at.flows(x)
-    left, rounded = r - product, rounded + more + at.unit * jnp.abs(r)
+    left = r - product
+    rounded = rounded + more + at.unit * jnp.abs(left)
     sink = at.operator.sink / at.size
     lifted, off = at.flows(delta)
-    v = sink + lifted - off - at.unit * sink
+    v = (1.0 - 2.0 * at.unit) * (sink + lifted - off)
     amount = jnp.abs(left) + rounded
     rest = jnp.minimum(
         _left(amount, 1.0 + delta, v, is_bound),

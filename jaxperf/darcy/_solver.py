@@ -182,7 +182,8 @@ def conjugate_gradient_solution(
         rtol=rtol,
         max_steps=found.iterations,
     )
-    mended = found.value + jax.lax.stop_gradient(checked.pressure - only(found.value))
+    # The mended pressure with the derivative of the one that was found.
+    mended = checked.pressure + (found.value - jax.lax.stop_gradient(found.value))
     pressure = jnp.where(solved, mended, jnp.nan).astype(source.dtype)
     balance = source - state.operator(pressure)
     residual = relative_norm(*jax.lax.stop_gradient((balance, source)))
