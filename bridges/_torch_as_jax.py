@@ -133,9 +133,7 @@ class _Call:
 class _NoDraws(TorchDispatchMode):
     """Refuses random numbers: value and gradient are two calls, which would draw different ones."""
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise InputError(
                 f"the module draws random numbers ({func})",

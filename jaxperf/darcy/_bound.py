@@ -98,7 +98,7 @@ class _Pair(eqx.Module):
     k: Int[Array, ""]
 
     def step(self, product: Linear, precondition: Linear) -> "_Pair":
-        # As in `solve_krylov`: the product acts on a carried array, so the first turn moves nothing.
+        # As in `solve_krylov`, the product acts on a carried array: the first turn moves nothing.
         image = product(self.direction)
         curvature = jnp.sum(self.direction * image, axis=0)
         moves = (curvature > 0) & (self.rz > 0)
