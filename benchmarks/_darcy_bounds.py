@@ -48,8 +48,13 @@ def relative_error(
 def true_and_bound(problem: DarcyProblem, solution: Any) -> tuple[float, float]:
     """The error of a solution, and what it says of it."""
     operator = problem.operator
-    raw = (operator.graph.edge, operator.transmissibility, operator.sink, problem.source)
-    true = relative_error(*(np.asarray(x) for x in raw), np.asarray(solution.pressure_tissue))
+    true = relative_error(
+        np.asarray(operator.graph.edge),
+        np.asarray(operator.transmissibility),
+        np.asarray(operator.sink),
+        np.asarray(problem.source),
+        np.asarray(solution.pressure_tissue),
+    )
     return true, float(solution.error_estimate)
 
 

@@ -49,7 +49,7 @@ class _Call:
             torch.zeros(shape, dtype=getattr(torch, kind), device=self.device)
             for shape, kind in kinds
         ]
-        with self._alone(), _NoDraws():
+        with self._alone(), _NoDraws(self.device):
             found, structure = self.function(*zeros)
         for tensor in found:
             if not isinstance(tensor, torch.Tensor):
@@ -133,15 +133,32 @@ class _Call:
 class _NoDraws(TorchDispatchMode):
     """Refuses random numbers: value and gradient are two calls, which would draw different ones."""
 
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.device = device
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if torch.Tag.nondeterministic_seeded in func.tags:
+        given = kwargs or {}
+        if torch.Tag.nondeterministic_seeded not in func.tags:
+            return func(*args, **given)
+        # Attention says that it draws without any dropout, too: what tells is its generator.
+        own = [x for x in (*args, *given.values()) if isinstance(x, torch.Generator)]
+        before = self._states(own)
+        found = func(*args, **given)
+        if not all(map(torch.equal, before, self._states(own))):
             raise InputError(
                 f"the module draws random numbers ({func})",
                 where="torch_as_jax",
                 expected="a function of its inputs: the value and the gradient would see two draws",
                 fix="Call module.eval() before wrapping it, or draw outside and pass an input",
             )
-        return func(*args, **(kwargs or {}))
+        return found
+
+    def _states(self, own: list[torch.Generator]) -> list[torch.Tensor]:
+        states = [torch.random.get_rng_state(), *(g.get_state() for g in own)]
+        if self.device.type == "cuda":
+            states.append(torch.cuda.get_rng_state(self.device))
+        return states
 
 
 def _case(tensor: torch.Tensor, case: tuple[int, ...]) -> torch.Tensor:

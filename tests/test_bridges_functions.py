@@ -224,6 +224,7 @@ TRAINING = {
     "by a function": (_Noisy(), X, "random"),
     "in a recurrent layer": (torch.nn.LSTM(3, 3, 2, dropout=0.5), _BATCH, "random"),
     "random slope": (torch.nn.RReLU(), X, "random"),
+    "in attention": (torch.nn.TransformerEncoderLayer(3, 1, 4), _BATCH, "random"),
     "a compiled module": (
         torch.compile(torch.nn.Sequential(torch.nn.Dropout(0.5)), backend="eager"),
         X,
@@ -262,7 +263,12 @@ def test_a_module_that_trains_is_refused_and_works_in_eval_mode(kind):
 
 
 def test_a_function_that_draws_is_refused():
-    for draw in (lambda x: x + torch.rand(3, dtype=x.dtype), lambda x: x[torch.randperm(3)]):
+    own = torch.Generator()
+    for draw in (
+        lambda x: x + torch.rand(3, dtype=x.dtype),
+        lambda x: x[torch.randperm(3)],
+        lambda x: x * torch.bernoulli(torch.full_like(x, 0.5), generator=own),
+    ):
         with pytest.raises(InputError, match="random"):
             torch_as_jax(draw)(jnp.asarray(X))
 
@@ -288,6 +294,8 @@ class _Differentiates(torch.nn.Module):
         return torch.func.hessian(scalar)(x)
 
 
+# torch.func loads a part of torch that warns of another one.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("how", ["autograd", "grad", "jvp", "hessian"])
 def test_a_module_may_differentiate_inside(how):
     module = _Differentiates(how)
