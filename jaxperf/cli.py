@@ -6,7 +6,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TYPE_CHECKING, TypeVar
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from ._progress import Progress
     from .report import FitSummary, Flow1DSummary, Forest, GrownForest, Pulsatile, Summary
+    from .study import ListedBranch
 
 app = typer.Typer(
     add_completion=False,
@@ -50,6 +52,33 @@ def _fail(sentence: str, code: int) -> typer.Exit:
     return typer.Exit(code)
 
 
+@contextmanager
+def _in_sentences() -> Iterator[None]:
+    """What cannot be done is said in a sentence, with the exit code for its reason."""
+    from ._misc import InputError
+    from ._results import SolveError
+    from .inverse import FitError
+
+    try:
+        yield
+    except InputError as error:
+        raise _fail(str(error), BAD_INPUT) from None
+    except (SolveError, FitError) as error:
+        raise _fail(str(error), FAILED_SOLVE) from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # whatever a reader or a writer has not put into words of its own
+        where = "the file system" if error.filename is None else os.fsdecode(error.filename)
+        refused = InputError(
+            error.strerror or str(error) or type(error).__name__,
+            where=where,
+            expected="a place that can be read and written, with room for what is written",
+            fix="Make room there, change its rights, or choose another place",
+        )
+        raise _fail(str(refused), BAD_INPUT) from None
+
+
 def _prepare_jax() -> None:
     # the process is the user's own here, which a library may not assume
     import jax
@@ -68,19 +97,12 @@ def _carry_out(
     out: Path | None = None,
 ) -> None:
     """Do the work of a command, and say what came of it or why it could not be done."""
-    from ._misc import InputError
     from ._progress import Progress
-    from ._results import SolveError
-    from .inverse import FitError
     from .io import json_text
 
     _prepare_jax()
-    try:
+    with _in_sentences():
         said = work(Progress(None if quiet or as_json else Console(stderr=True)))
-    except InputError as error:
-        raise _fail(str(error), BAD_INPUT) from None
-    except (SolveError, FitError) as error:
-        raise _fail(str(error), FAILED_SOLVE) from None
     if as_json:
         written = {} if out is None else {"out": str(out)}
         typer.echo(json_text({**written, **said.model_dump()}))
@@ -99,10 +121,12 @@ def _run_lines(said: Summary) -> list[str]:
         f"CFR {said.cfr_mean:.2f}",
         *(
             f"  lesion   {rich.markup.escape(x.branch)} "
-            f"{100 * x.diameter_reduction:.0f} %: FFR {x.ffr:.2f}, CFR {x.cfr:.2f}"
+            f"{100 * x.diameter_reduction:.0f} %: FFR {x.ffr:.2f} behind it, {x.ffr_behind:.2f} at "
+            f"{x.ffr_behind_at_mm:.0f} mm"
+            + (", closed" if x.is_occlusion else f", CFR {x.cfr:.2f}")
             for x in said.lesions
         ),
-        f"  FFR      lowest {said.ffr_min:.2f}",
+        f"  FFR      lowest {said.ffr_min:.2f}, in {rich.markup.escape(said.ffr_min_branch)}",
         *(_forest_lines(said.forest) if said.forest else []),
         *_pulse_lines(said.pulsatile),
         f"  balance  {said.mass_balance_relative_error:.1e} relative",
@@ -149,23 +173,32 @@ def init(
     quiet: _Quiet = False,
 ) -> None:
     """Write a commented case file and demonstration inputs to start from."""
-    from ._misc import InputError
-
-    try:
+    with _in_sentences():
         path = jobs.write_starter(folder, overwrite=overwrite)
-    except InputError as error:
-        raise _fail(str(error), BAD_INPUT) from None
     if not quiet:
         typer.echo(f"{path} written; run it with: jaxperf run {path} --out {folder / 'run'}")
 
 
 @app.command()
 def check(
-    case_file: _CaseFile, data: _Data = None, as_json: _Json = False, quiet: _Quiet = False
+    case_file: _CaseFile,
+    data: _Data = None,
+    branches: Annotated[
+        bool, typer.Option("--branches", help="List the branches that lesions can lie on instead.")
+    ] = False,
+    as_json: _Json = False,
+    quiet: _Quiet = False,
 ) -> None:
     """List every finding about a case: schema, units, frames, vessels, distances."""
     _prepare_jax()
-    findings = study.check_case(case_file, data or case_file.parent)
+    if branches:
+        with _in_sentences():
+            listed = study.list_branches(case_file, data or case_file.parent)
+        said = json.dumps([x.as_dict() for x in listed]) if as_json else _branch_table(listed)
+        typer.echo(said)
+        return
+    with _in_sentences():
+        findings = study.check_case(case_file, data or case_file.parent)
     errors = sum(f.severity == "error" for f in findings)
     if as_json:
         typer.echo(json.dumps([f.as_dict() for f in findings]))
@@ -179,6 +212,19 @@ def check(
             typer.echo(f"{errors} errors, {len(findings) - errors} warnings")
     if errors:
         raise typer.Exit(BAD_INPUT)
+
+
+def _branch_table(listed: list[ListedBranch]) -> str:
+    """One line for each branch, under a line of headings."""
+    shown = lambda x: "-" if x is None else x if isinstance(x, str) else f"{x:.1f}"
+    rows = [["branch", "automatic", "leaves", "at mm", "length mm", "diameter mm", "territory"]]
+    for x in listed:
+        diameter = f"{x.diameter_start_mm:.1f} to {x.diameter_end_mm:.1f}"
+        cells = (x.branch, x.automatic, x.parent, x.at_mm, x.length_mm, diameter, x.territory)
+        rows.append([shown(cell) for cell in cells])
+    width = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    pad = lambda row: "  ".join(cell.ljust(w) for cell, w in zip(row, width, strict=True))
+    return "\n".join(pad(row).rstrip() for row in rows)
 
 
 @app.command()
@@ -256,6 +302,7 @@ def _forest_work(
     lines = lambda said: [
         *_forest_lines(said.forest),
         f"  file     {rich.markup.escape(said.file)}",
+        *(f"  [yellow]warning[/yellow]  {rich.markup.escape(w)}" for w in said.warnings),
     ]
     _carry_out(forest, lines, as_json, quiet)
 

@@ -24,6 +24,10 @@ CASE_WORDS: Mapping[str, str] = {
     "`root_spacing`": "growth.root_spacing_mm",
     "`territory_share`": "growth.territory_share_percent",
     "`terminal_radius`": "growth.terminal_diameter_um",
+    "`n_roots`": "tree.n_roots",
+    "`radius_array`": "tree.radius_array",
+    "`merge_tolerance_mm`": "tree.merge_tolerance_mm",
+    "`branch_name`": "tree.branches",
     "`seed`": "growth.seed",
     "`pressure_capillary_mmHg`": "microcirculation.pressure_capillary_mmHg",
     "`pressure_sink`": "microcirculation.pressure_sink_mmHg",
@@ -31,6 +35,12 @@ CASE_WORDS: Mapping[str, str] = {
     "`mbf_hyperemia_ml_min_g`": "microcirculation.mbf_hyperemia_ml_min_g",
     "grow_forest": "growth",
     "synthetic_right_coronary": "synthetic_rca",
+    "`apex`": "ventricle.landmarks.apex_mm",
+    "`base_centre`": "ventricle.landmarks.base_mm",
+    "`rv_centre`": "ventricle.landmarks.rv_mm",
+    "`spacing_mm`": "spacing_mm",
+    "ellipsoid_ventricle": "ventricle.ellipsoid",
+    "sample_on_grid": "output",
     "the numbers of the labels": "the label numbers under ventricle.labels",
 }
 

@@ -16,7 +16,8 @@ from ._method import LevenbergMarquardt
 from ._noise import GaussianNoise
 from ._parameter import Parameter
 from ._posterior import covariance_factor, GaussianPosterior, Quantity
-from ._problem import InverseProblem, Measurement
+from ._problem import InverseProblem, Measurement, without_labels
+from ._programs import program
 
 
 class Identifiability(eqx.Module):
@@ -52,10 +53,19 @@ def identify(fit: Fit, threshold: float = 0.5) -> Identifiability:
     **Returns:** an [`Identifiability`][].
 
     **Example:**
+
     ```python
-    for sentence in identify(found).blind:
+    import jax, jax.numpy as jnp, numpy as np
+    from jaxperf import inverse
+    time = np.linspace(0.0, 1.0, 20)
+    def signal(values): return values["height"] * jnp.exp(-values["rate"] * time)
+    height = inverse.Parameter("height", inverse.Normal(1.0, 0.5), inverse.Log())
+    rate = inverse.Parameter("rate", inverse.Normal(2.0, 0.5), inverse.Log())
+    measured, noise = 1.5 * np.exp(-3.0 * time), inverse.GaussianNoise(sd=0.02)
+    measurement = inverse.Measurement("signal", lambda signal: signal, measured, noise)
+    problem = inverse.InverseProblem(inverse.PlainModel(signal), [height, rate], [measurement])
+    for sentence in inverse.identify(inverse.fit(problem, starts=1)).blind:
         print(sentence)
-    # severity up by 0.11 with reserve[LAD] up by 12 % changes no measurement by more than 0.1 sd.
     ```
     """
     problem, mode = fit.problem, fit.best
@@ -104,7 +114,7 @@ def _unseen(
     return turn.T @ unseen
 
 
-@eqx.filter_jit
+@program
 def _bend(problem: InverseProblem, xi: Float[Array, " p"]) -> Float[Array, "e p"]:
     """How the entries on their unconstrained lines follow ξ."""
     return jax.jacfwd(problem.latent)(xi)
@@ -210,6 +220,22 @@ def profile(
     **Returns:** a [`Profile`][].
 
     **Errors:** [`InputError`][] for an unknown name, an index or a grid out of range.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, numpy as np
+    from jaxperf import inverse
+    time = np.linspace(0.0, 1.0, 20)
+    def signal(values): return values["height"] * jnp.exp(-values["rate"] * time)
+    height = inverse.Parameter("height", inverse.Normal(1.0, 0.5), inverse.Log())
+    rate = inverse.Parameter("rate", inverse.Normal(2.0, 0.5), inverse.Log())
+    measured, noise = 1.5 * np.exp(-3.0 * time), inverse.GaussianNoise(sd=0.02)
+    measurement = inverse.Measurement("signal", lambda signal: signal, measured, noise)
+    problem = inverse.InverseProblem(inverse.PlainModel(signal), [height, rate], [measurement])
+    found = inverse.fit(problem, starts=1)
+    along = inverse.profile(found, "rate", np.linspace(2.0, 4.0, 5))
+    ```
     """
     problem, mode = found.problem, found.best
     parameter = _find(problem, name, index, grid)
@@ -293,6 +319,15 @@ class Shrinkage(eqx.Module):
     quantity_after: Float[np.ndarray, "*s"] | None
 
 
+class _ResidualOf(eqx.Module):
+    """Residuals of a measurement, as a quantity of a posterior."""
+
+    measurement: Measurement
+
+    def __call__(self, values: dict[str, Array], output: PyTree) -> Float[Array, " m"]:
+        return self.measurement.residual(output)
+
+
 def shrinkage(
     posterior: GaussianPosterior, measurement: Measurement, quantity: Quantity | None = None
 ) -> Shrinkage:
@@ -310,8 +345,26 @@ def shrinkage(
 
     **Source:** Chaloner and Verdinelli, Bayesian experimental design (1995),
     doi 10.1214/ss/1177009939.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, numpy as np
+    from jaxperf import inverse
+    time = np.linspace(0.0, 1.0, 20)
+    def signal(values): return values["height"] * jnp.exp(-values["rate"] * time)
+    height = inverse.Parameter("height", inverse.Normal(1.0, 0.5), inverse.Log())
+    rate = inverse.Parameter("rate", inverse.Normal(2.0, 0.5), inverse.Log())
+    measured, noise = 1.5 * np.exp(-3.0 * time), inverse.GaussianNoise(sd=0.02)
+    measurement = inverse.Measurement("signal", lambda signal: signal, measured, noise)
+    problem = inverse.InverseProblem(inverse.PlainModel(signal), [height, rate], [measurement])
+    def early(signal): return signal[:1]
+    posterior = inverse.laplace(inverse.fit(problem, starts=1))
+    further = inverse.Measurement("first", early, np.ones(1), inverse.GaussianNoise(sd=0.005))
+    print(inverse.shrinkage(posterior, further))
+    ```
     """
-    _, more = posterior.jacobian(lambda values, output: measurement.residual(output))
+    _, more = posterior.jacobian(_ResidualOf(without_labels(measurement)))
     slope = np.asarray(posterior.mode.jacobian)
     factors = (np.asarray(posterior.factor), covariance_factor(np.concatenate([slope, more])))
     bend = np.asarray(_bend(posterior.problem, posterior.mode.xi))
@@ -355,6 +408,21 @@ def misfit(fit: Fit, *, n: int = 2000, key: PRNGKeyArray | None = None) -> Misfi
     parameters.
 
     **Source:** Gelman, Meng and Stern (1996), Statistica Sinica 6; Satterthwaite (1946).
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, numpy as np
+    from jaxperf import inverse
+    time = np.linspace(0.0, 1.0, 20)
+    def signal(values): return values["height"] * jnp.exp(-values["rate"] * time)
+    height = inverse.Parameter("height", inverse.Normal(1.0, 0.5), inverse.Log())
+    rate = inverse.Parameter("rate", inverse.Normal(2.0, 0.5), inverse.Log())
+    measured, noise = 1.5 * np.exp(-3.0 * time), inverse.GaussianNoise(sd=0.02)
+    measurement = inverse.Measurement("signal", lambda signal: signal, measured, noise)
+    problem = inverse.InverseProblem(inverse.PlainModel(signal), [height, rate], [measurement])
+    print(inverse.misfit(inverse.fit(problem, starts=1)))
+    ```
     """
     problem, mode = fit.problem, fit.best
     residual, slope = np.asarray(mode.residual, float), np.asarray(mode.jacobian, float)

@@ -1,10 +1,14 @@
 """What all figures share."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 # Perceptually uniform, legible in grey and with colour-vision deficiency.
 FLOW_MAP = "viridis"
+# Distinct with colour-vision deficiency (Okabe and Ito 2008).
+PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442")
+_TERRITORIES = ("LAD", "LCx", "RCA")
 INK = "#222222"
 MUTED = "#777777"
 ISCHAEMIC_FFR = 0.80
@@ -22,6 +26,24 @@ def new_figure(width: float, height: float) -> Any:
     return figure
 
 
+def territory_colours(names: Sequence[str]) -> dict[str, str]:
+    """One colour for each vessel territory, the same in every picture and every case.
+
+    LAD, LCx and RCA have theirs, drawn ones too (`RCA (synthetic)`); others take the next ones.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    colours = jp.plot.territory_colours(["RCA (synthetic)", "LAD"])
+    ```
+    """
+    known = {name: name.removesuffix(" (synthetic)") for name in names}
+    order = dict.fromkeys((*_TERRITORIES, *known.values()))
+    number = {name: i for i, name in enumerate(order)}
+    return {name: PALETTE[number[plain] % len(PALETTE)] for name, plain in known.items()}
+
+
 def add_note(figure: Any, text: str) -> None:
     """A line at the foot of a figure, such as where the anatomy comes from."""
     if text:
@@ -29,7 +51,16 @@ def add_note(figure: Any, text: str) -> None:
 
 
 def save_figure(path: str | os.PathLike, figure: Any, dpi: int = 140) -> None:
-    """Write a figure as PNG."""
+    """Write a figure as PNG.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    row = jp.plot.IntervalRow("LAD", before=(0.4, 0.8, 1.0), after=(0.6, 0.7, 0.8))
+    jp.plot.save_figure("ffr.png", jp.plot.interval_figure([("FFR", [row])], title="FFR"))
+    ```
+    """
     figure.set_dpi(dpi)
     # `savefig` would draw everything once more, unseen, to lay the figure out
     figure.canvas.print_png(path, metadata={"Software": "jaxperf"}, pil_kwargs=_PNG)
