@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from hearts import cut_above, cut_below, heart, hole
+from helpers import data_dir
 
 from jaxperf import InputError
 from jaxperf._custom_types import as_leaf
@@ -17,9 +18,11 @@ from jaxperf._misc import InputNote
 from jaxperf.anatomy import demo_tree, septum_from_grooves
 from jaxperf.casefile import Case
 from jaxperf.geometry import aha17, ellipsoid_ventricle, lv_frame_from_labels, lv_frame_from_points
-from jaxperf.io import network_in_frame
+from jaxperf.io import network_in_frame, read_voxel_labels
 from jaxperf.study import build_heart, check_case, geometry_findings, read_tree
 
+TRIALS = data_dir().parent / "trials" / "hearts"
+requires_trials = pytest.mark.skipif(not TRIALS.is_dir(), reason=f"no trials at {TRIALS}")
 TRUE = hearts.true_frame()
 # mm, RAS
 APEX, BASE, RIGHT = (
@@ -58,7 +61,7 @@ def case_of(folder: Path, *changes: hearts.Change, rv: int | None = 3, **more: o
     names = {"wall": 1, "cavity": 2} | ({} if rv is None else {"rv": rv})
     content = {
         "kind": "patient",
-        "tree": {"file": "tree.swc", "units": "mm", "frame": "LPS", "n_roots": 2, "branches": ends},
+        "tree": {"file": "tree.swc", "units": "mm", "frame": "LPS", "branches": ends},
         "ventricle": {"labels": {"file": "heart.nii.gz", **names}, **more},
     }
     (folder / "case.yaml").write_text(yaml.safe_dump(content))
@@ -181,6 +184,16 @@ def test_the_schema_of_landmarks():
         make({"ellipsoid": {}, **by_hand(apex_mm=APEX)})
 
 
+def test_landmarks_in_their_former_place_are_shown_the_new_one(tmp_path):
+    case_of(tmp_path)
+    content = yaml.safe_load((tmp_path / "case.yaml").read_text())
+    mesh = {"file": "a.vtu", "units": "mm", "frame": "LPS", **by_hand(apex_mm=APEX)}
+    content["ventricle"]["tetrahedra"] = mesh
+    (tmp_path / "case.yaml").write_text(yaml.safe_dump(content))
+    (found,) = check_case(tmp_path / "case.yaml", tmp_path)
+    assert "Remove it here; landmarks is a key of ventricle, see" in found.message
+
+
 # --- what is said of labels ---
 
 
@@ -251,6 +264,17 @@ def test_a_tree_in_the_cavities_is_found_at_any_voxel(tmp_path, spacing):
     for moved in (place - np.array([15e-3, 0, 0]), place * np.array([-1.0, -1.0, 1.0])):
         found = _errors(case, built, dataclasses.replace(tree, node_position=as_leaf(moved)))
         assert any("mm inside a cavity" in f.message for f in found)
+
+
+@requires_trials
+def test_trials_are_read_right_or_said():
+    for rv, name in ((3, "scaled_labels"), (None, "pixdim_against_sform")):
+        path = TRIALS / f"{name}.nii.gz"
+        if rv is None:
+            with pytest.warns(InputNote, match=r"by the affine and of 2 × 2 × 2 by pixdim"):
+                read_voxel_labels(path, label=1)
+        else:
+            assert read_voxel_labels(path, label=1, cavity_label=2, rv_label=rv).n_cells == 1664
 
 
 @pytest.mark.parametrize("spacing", [0.05, 1e-30, 1e-200])

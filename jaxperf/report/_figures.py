@@ -55,10 +55,7 @@ def write_figures(folder: Path, results: Results) -> None:
                 state.replace("_", " ").capitalize(),
                 results.mbf_segment[state],
                 "MBF (ml/min/g)",
-                limits=_scale(
-                    results.mbf_segment[state],
-                    _REST_TOP if is_rest(case, state) else _HYPEREMIA_TOP,
-                ),
+                limits=flow_scale(case, state, results.mbf_segment[state]),
             )
             for state in results.states
         ),

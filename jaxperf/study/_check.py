@@ -28,7 +28,15 @@ from ..network import (
     vessel_label,
 )
 from ..units import M_PER_MM
-from ._build import build_heart, build_tree, healthy_tree, Heart, outlet_node, read_tree
+from ._build import (
+    build_heart,
+    build_tree,
+    closed_outlets,
+    healthy_tree,
+    Heart,
+    outlet_node,
+    read_tree,
+)
 from ._dominance import left_alone
 from ._forest import forest_path, growth_problem, read_forest
 from ._heartbeat import heartbeat_of_case
@@ -141,7 +149,9 @@ def geometry_findings(case: Case, tree: VascularNetwork, heart: Heart) -> list[F
     return [
         *_mass(case, heart),
         *_narrowings(case, tree),
+        *_references(case, tree),
         *_junctions(case, tree),
+        *_closed(case, tree),
         *_outlets(case, tree),
         *_distances(case, tree, heart),
         *_roots(tree, heart),
@@ -276,6 +286,45 @@ def _narrowings(case: Case, tree: VascularNetwork) -> Iterator[Finding]:
             f"{place.arc_mm:.1f} mm (from {place.start_mm:.1f} to {place.end_mm:.1f} mm{end}); "
             "declare it under lesions if it is a stenosis, with reference_radius_mm: "
             f"{place.reference_radius_mm:.2f}, as the interval's own ends are narrow too",
+        )
+
+
+def _references(case: Case, tree: VascularNetwork) -> Iterator[Finding]:
+    """Lesions whose reference radius was taken from ends that are narrow themselves."""
+    for place in undeclared_narrowings(tree, case.checks.narrowing, in_lesions=True):
+        for i, lesion in enumerate(case.lesions):
+            at = (lesion.branch, lesion.reference_radius_mm)
+            meet = place.start_mm < lesion.end_mm and place.end_mm > lesion.start_mm
+            if at == (place.branch, None) and meet:
+                own = (1.0 - place.diameter_reduction) * place.reference_radius_mm
+                yield Finding(
+                    "warning",
+                    f"lesions.{i}.reference_radius_mm",
+                    f"the mean of the lesion's two ends, {own:.2f} mm, is taken for the healthy "
+                    f"radius, and the vessel beside it has {place.reference_radius_mm:.2f} mm. The "
+                    "reduction would count twice; write "
+                    f"reference_radius_mm: {place.reference_radius_mm:.2f}, or begin and end the "
+                    "lesion where the vessel is healthy",
+                )
+
+
+def _closed(case: Case, tree: VascularNetwork) -> Iterator[Finding]:
+    """Occlusions that leave no way from a root to the wall."""
+    closed = set(np.asarray(tree.lesion.segment)[np.asarray(tree.lesion.closes)].tolist())
+    into, node = parent_segment(tree), np.asarray(tree.segment_node)
+    terminal = np.setdiff1d(np.asarray(tree.terminals), closed_outlets(case, tree)).tolist()
+
+    def is_fed(end: int) -> bool:
+        while into[end] >= 0 and int(into[end]) not in closed:
+            end = int(node[into[end], 0])
+        return bool(into[end] < 0)
+
+    if closed and not any(is_fed(end) for end in terminal):
+        yield Finding(
+            "error",
+            "lesions",
+            "occlusions (diameter_reduction 1) close every vessel that feeds the wall, so no blood "
+            "flows at all. Open one of them",
         )
 
 
