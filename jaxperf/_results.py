@@ -53,6 +53,10 @@ class RESULTS(eqx.Enumeration):
     step_too_long = (
         "The time step is too long for the waves under load. Lower `cfl`, or give a `controller`."
     )
+    taper_unresolved = (
+        "A vessel narrows or widens too much within one cell for its waves to be followed. Give "
+        "the narrow part a segment of its own, declare it as a lesion, or lower `cell_time`."
+    )
     controller_gave_up = (
         "The controller of the step size reached its largest number of steps or its smallest "
         "step. Raise `max_steps`, or loosen its tolerances."
