@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ._section import exactly_one, Finite, NotNegative, Positive, Section
+from ._section import exactly_one, Finite, Name, NotNegative, Positive, Section
 
 # Wide enough for any physiology, narrow enough to catch another unit.
 Density = Annotated[float, Field(ge=800.0, le=1300.0)]
@@ -51,7 +51,7 @@ class Wall(Section):
 class Outlet(Section):
     """An outlet that does not perfuse the left ventricle, such as a right ventricular branch."""
 
-    branch: str = Field(description="Branch that ends there.")
+    branch: Name = Field(description="Branch that ends there.")
     flow_ml_min: NotNegative | None = Field(default=None, description="Prescribed outflow.")
     resistance_mmHg_min_ml: Positive | None = Field(
         default=None, description="Resistance to a pressure."

@@ -20,6 +20,7 @@ from ._section import (
     Finite,
     Fraction,
     Frame,
+    Name,
     NotNegative,
     Point,
     Positive,
@@ -31,8 +32,8 @@ from ._section import (
 class Tree(Section):
     """The coronary tree: a file, or the built-in demonstration."""
 
-    file: str | None = Field(default=None, description="Path of the tree, below the data folder.")
-    format: str | None = Field(
+    file: Name | None = Field(default=None, description="Path of the tree, below the data folder.")
+    format: Name | None = Field(
         default=None,
         description="Format of the file: swc, centerlines or svoned; from its suffix (.swc, .vtp, "
         ".in) where left out.",
@@ -45,7 +46,7 @@ class Tree(Section):
     n_roots: int = Field(
         default=1, ge=1, description="Number of inlets; read from centrelines only."
     )
-    branches: dict[int | str, str] = Field(
+    branches: dict[int | Name, Name] = Field(
         default_factory=dict,
         description="Names of branches. A key is an automatic name such as `branch 0`, or the row "
         "id (SWC) or line number (centrelines) where the branch ends.",
@@ -67,7 +68,7 @@ class Tree(Section):
 class Labels(Section):
     """A NIfTI label volume."""
 
-    file: str = Field(description="Path of the volume, below the data folder.")
+    file: Name = Field(description="Path of the volume, below the data folder.")
     wall: int = Field(description="Label of the left ventricular wall.")
     cavity: int = Field(description="Label of the left ventricular cavity.")
     rv: int = Field(description="Label of the right ventricular cavity.")
@@ -97,7 +98,7 @@ class Landmarks(Section):
 class Tetrahedra(Section):
     """A tetrahedral mesh of the wall."""
 
-    file: str = Field(description="Path of the .vtu file, below the data folder.")
+    file: Name = Field(description="Path of the .vtu file, below the data folder.")
     units: Unit = Field(description="Unit of length of the file.")
     frame: Frame = Field(description="Frame of the coordinates.")
     landmarks: Landmarks | None = Field(
@@ -167,7 +168,7 @@ class SyntheticRCA(Section):
 class Lesion(Section):
     """A declared stenosis."""
 
-    branch: str = Field(description="Name of the branch.")
+    branch: Name = Field(description="Name of the branch.")
     start_mm: NotNegative = Field(description="Arc length from the branch's proximal end.")
     end_mm: Positive = Field(description="Arc length where the lesion ends.")
     diameter_reduction: Fraction = Field(description="1 - D_min/D_reference: 0.6 for 60 %.")
@@ -218,7 +219,7 @@ class Growth(Section):
     root_reach_mm: Positive = Field(
         default=8.0, description="No root at the side of a vessel farther than this from the wall."
     )
-    territory_share_percent: dict[str, Positive] | Literal["calibre"] | None = Field(
+    territory_share_percent: dict[Name, Positive] | Literal["calibre"] | None = Field(
         default=None,
         description="Share of each vessel territory in the flow at rest, by name; their sum is "
         "100. Where left out, LAD 45, LCx 28, RCA 27 if these are the territories. `calibre`: by "
@@ -230,7 +231,7 @@ class Growth(Section):
     terminal_diameter_um: Annotated[float, Field(ge=10.0, le=1000.0)] | None = Field(
         default=None, description="Diameter of the terminals; from the inlet's where left out."
     )
-    file: str | None = Field(
+    file: Name | None = Field(
         default=None,
         description="Where the forest is kept (.npz), below the data folder. `jaxperf grow` writes "
         "it. Without it every run grows the forest anew.",
@@ -253,7 +254,7 @@ class Growth(Section):
 class Pulsatile(Section):
     """Pulsatile flow over one heart beat; used with `flow: pulsatile`."""
 
-    states: tuple[str, ...] = Field(
+    states: tuple[Name, ...] = Field(
         default=("rest", "hyperemia"),
         min_length=1,
         description="States that are followed over a beat; those of the section `states` too.",
@@ -274,12 +275,12 @@ class Pulsatile(Section):
     lv_diastolic_pressure_mmHg: Annotated[float, Field(ge=0.0, le=50.0)] = Field(
         default=8.0, description="Left ventricular pressure at the end of diastole."
     )
-    aortic_pressure_file: str | None = Field(
+    aortic_pressure_file: Name | None = Field(
         default=None,
         description="One beat of aortic pressure in place of the built-in one: a CSV file with "
         "the columns time_s, pressure_mmHg, below the data folder. The last time is the period.",
     )
-    lv_pressure_file: str | None = Field(
+    lv_pressure_file: Name | None = Field(
         default=None,
         description="The same beat of left ventricular pressure; needs aortic_pressure_file.",
     )
@@ -324,7 +325,7 @@ class Pulsatile(Section):
 class Darcy(Section):
     """Flow in the tissue."""
 
-    solver: str = Field(
+    solver: Name = Field(
         default="conjugate_gradient",
         description="Darcy solver that preconditions the coupled solve. Built in: "
         "conjugate_gradient, multigrid. `gnn`: the learned solver of the package gnn_darcy, which "
@@ -381,7 +382,7 @@ class StateSection(Section):
 class Case(Section):
     """A patient case."""
 
-    title: str = Field(default="untitled", description="Title of figures and summary.")
+    title: Name = Field(default="untitled", description="Title of figures and summary.")
     kind: Literal["patient", "synthetic", "composite"] = Field(
         description="Whose anatomy it is: one patient, built by rules, or several subjects."
     )
