@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from .._misc import InputError
 from .._yaml import yaml_content, YamlFault
 from ._schema import Case
+from ._units import usual_of
 
 # Of a value in a sentence: characters, and entries of what is no single value.
 _LONGEST = 100
@@ -126,8 +127,17 @@ def _sentence(entry: Any, where: str) -> InputError:
         f"the value is {_shown(value)}",
         where=place,
         expected=message,
-        fix=_described(keys) or "Correct the value",
+        fix=_other_unit(keys, value) or _described(keys) or "Correct the value",
     )
+
+
+def _other_unit(keys: Sequence[int | str], value: Any) -> str | None:
+    """What a number that the schema refuses would be in another unit."""
+    usual = usual_of([str(key) for key in keys])
+    try:
+        return None if usual is None else usual.likely(float(value))
+    except (TypeError, ValueError):
+        return None
 
 
 def _shown(value: Any, form: Callable[[Any], str] = _BRIEF.repr) -> str:

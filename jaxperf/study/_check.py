@@ -184,6 +184,12 @@ def _tried(build: Callable[[], Any], found: list[Finding]) -> Any:
         return None
 
 
+def _values(case: Case) -> Iterator[Finding]:
+    """Numbers that are possible, and unusual or in another unit."""
+    for key, message in unusual_values(case):
+        yield Finding("warning", key, message)
+
+
 def _radii(tree: VascularNetwork) -> Iterator[Finding]:
     radius = np.asarray(tree.radius)
     low, high = _USUAL_RADIUS
