@@ -20,6 +20,7 @@ import jaxperf
 from jaxperf import InputError, jobs, RESULTS, SolveError
 from jaxperf.casefile import Case
 from jaxperf.cli import app, BAD_INPUT, FAILED_SOLVE
+from jaxperf.io import read_swc
 from jaxperf.jobs import write_starter
 
 FILES = {
@@ -33,6 +34,7 @@ FILES = {
     "mbf_hyperemia.nii.gz",
     "segments17.csv",
     "branches.csv",
+    "lesions.csv",
     "figures/bullseye.png",
     "figures/ffr_pullback.png",
     "figures/scene.png",
@@ -115,11 +117,39 @@ def test_configuration_reproduces_the_case(done):
     assert {"python", "jax", "equinox", "numpy"} <= set(versions)
 
 
+def _ffr_on(path, branch, mm):
+    """FFR along a branch of a written tree, which knows nothing of how we find places."""
+    tree = pyvista.read(path)
+    names = list(tree.cell_data["branch_name"])
+    line = tree.lines.reshape(-1, 3)[:, 1:]
+    ends = [line[i] for i, name in enumerate(names) if name == branch]
+    at = lambda point: tuple(np.round(tree.points[point], 4))
+    after = {at(a): (a, b) for a, b in ends}
+    (here,) = set(after) - {at(b) for _, b in ends}
+    arc, ffr = [0.0], [tree.point_data["ffr"][after[here][0]]]
+    while here in after:
+        a, b = after[here]
+        arc.append(arc[-1] + np.linalg.norm(tree.points[b] - tree.points[a]))
+        ffr.append(tree.point_data["ffr"][b])
+        here = at(b)
+    return np.interp(mm, arc, ffr)
+
+
 def test_tables(done):
     with (done[0] / "segments17.csv").open() as file:
         segments = list(csv.DictReader(file))
     assert [int(row["segment"]) for row in segments] == list(range(1, 18))
     assert sum(float(row["mass_g"]) for row in segments) == pytest.approx(130.0, rel=0.1)
+    for row in segments[:12]:  # at the apex a coarse wall has no two halves
+        half = [float(row[f"mbf_hyperemia_{name}_ml_min_g"]) for name in ("endo", "epi")]
+        assert min(half) < float(row["mbf_hyperemia_ml_min_g"]) < max(half)
+    text = (done[0] / "lesions.csv").read_text()
+    (row,) = csv.DictReader(text.splitlines())
+    assert float(row["ffr_behind_at_mm"]) == float(row["end_mm"]) + 20.0
+    assert max(len(x.strip("0.")) for x in row.values() if x[:1].isdigit()) <= 7
+    ratio = lambda mm: _ffr_on(done[0] / "tree.vtp", "LAD", mm)
+    assert float(row["ffr"]) == pytest.approx(ratio(float(row["end_mm"])), abs=2e-3)
+    assert float(row["ffr_behind"]) == pytest.approx(ratio(float(row["end_mm"]) + 20.0), abs=2e-3)
     with (done[0] / "branches.csv").open() as file:
         branches = {row["branch"]: row for row in csv.DictReader(file)}
     total = float(branches["LM"]["flow_rest_ml_min"]) + float(branches["RCA"]["flow_rest_ml_min"])
@@ -309,3 +339,34 @@ def test_vtk_files_on_a_full_disk(tmp_path):
     )
     assert done.stdout.split() == ["refused", str(errno.EFBIG)], done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_branches_are_listed(tmp_path):
+    path = write_starter(tmp_path / "inputs", spacing_mm=5.0)
+    table = runner.invoke(app, ["check", str(path), "--branches"]).stdout.splitlines()
+    assert table[0].split()[:2] == ["branch", "automatic"]
+    listed = json.loads(runner.invoke(app, ["check", str(path), "--branches", "--json"]).stdout)
+    assert [line.split("  ")[0] for line in table[1:]] == [row["branch"] for row in listed]
+    rows = {row["branch"]: row for row in listed}
+    raw = yaml.safe_load(path.read_text())
+    unit = {"units": raw["tree"]["units"], "frame": raw["tree"]["frame"]}
+    file = path.parent / raw["tree"]["file"]
+    tree = read_swc(file, branch_name=raw["tree"]["branches"], **unit)
+    plain = read_swc(file, **unit)
+    for name, row in rows.items():
+        # the end of a branch, by its own name, by its automatic one, and as the place it leaves
+        tip = tree.node_position[tree.outlet(name)]
+        assert tree.at(name, mm=row["length_mm"]).node == tree.outlet(name)
+        if row["automatic"] is not None:
+            assert np.array_equal(plain.node_position[plain.outlet(row["automatic"])], tip)
+        if row["parent"] is not None:
+            origin = tree.at(name, mm=0.0).node
+            assert tree.at(row["parent"], mm=row["at_mm"]).node == origin
+    assert rows["RCA"]["parent"] is None and rows["RCA"]["territory"] == "RCA"
+    assert rows["LAD"]["parent"] == "LM" and rows["S1"]["territory"] == "LAD"
+    # what is wrong with the lesions is no reason not to list what they could lie on
+    raw["lesions"][0]["branch"] = "LDA"
+    path.write_text(yaml.safe_dump(raw, sort_keys=False))
+    assert json.loads(runner.invoke(app, ["check", str(path), "--branches", "--json"]).stdout)
+    lost = runner.invoke(app, ["check", str(tmp_path / "none.yaml"), "--branches"])
+    assert lost.exit_code == BAD_INPUT and lost.stderr.count("\n") == 1

@@ -180,7 +180,7 @@ CASES = [
         "reduction in percent",
         put("lesions.0.diameter_reduction", 60),
         "lesions.0.diameter_reduction",
-        "less than 1",
+        "less than or equal to 1",
     ),
     Malformed(
         "lesion of unknown branch",
@@ -192,10 +192,7 @@ CASES = [
         "lesion beyond the branch",
         put("lesions.0.end_mm", 900.0),
         "lesion on LAD",
-        "does not lie on the branch",
-    ),
-    Malformed(
-        "lesion over a junction", put("lesions.0.end_mm", 40.0), "lesion on LAD", "side branch"
+        "past the end of the branch",
     ),
     Malformed(
         "two targets of hyperemia",
@@ -284,6 +281,28 @@ def test_all_findings_at_once(starter):
     assert any("ventricle.nii.gz" in where for where in errors)
     assert "lesions.0.branch" in errors
     assert any("unusual" in f.message for f in found if f.severity == "warning")
+
+
+def test_a_lesion_over_a_junction_goes_on_and_says_so(starter):
+    raw = yaml.safe_load((starter / "case.yaml").read_text())
+    put("lesions.0.end_mm", 40.0)(raw, starter)
+    (starter / "changed.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    found = check_case(starter / "changed.yaml", starter)
+    assert found and {(f.severity, f.where) for f in found} == {("warning", "lesions.0")}
+    assert all("begins at the pressure inside the lesion" in f.message for f in found)
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_an_occlusion_is_no_pulsatile_case(starter, opened):
+    raw = yaml.safe_load((starter / "case.yaml").read_text())
+    put("lesions.0.diameter_reduction", 1)(raw, starter)
+    raw |= {"flow": "pulsatile", "wall": {"law": "elastic"}, "states": {}}
+    if opened:
+        raw |= {"states": {"stent": {"without_lesions": [1]}}, "pulsatile": {"states": ["stent"]}}
+    (starter / "changed.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    errors = [f for f in check_case(starter / "changed.yaml", starter) if f.severity == "error"]
+    assert opened or "lesions.0 closes LAD" in errors[0].message
+    assert not (opened and errors)
 
 
 def test_a_wrong_frame_lies_in_the_cavities(starter):

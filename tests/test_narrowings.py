@@ -97,8 +97,8 @@ def bifurcation(main=(1.0, 1.0), daughter=(1.0, 1.0), side=(1.0, 1.0)):
     radius = np.concatenate(
         [
             np.repeat(at_main[:, None], 2, axis=1),
-            np.repeat(scaled(1.8, daughter, along < 7e-3)[:, None], 2, axis=1),
-            np.repeat(scaled(1.6, side, along < 7e-3)[:, None], 2, axis=1),
+            np.repeat(scaled(1.8, daughter, along < 9e-3)[:, None], 2, axis=1),
+            np.repeat(scaled(1.6, side, along < 9e-3)[:, None], 2, axis=1),
         ]
     )
     return build_network(

@@ -4,7 +4,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from .._defaults import DEFAULT_CELL_TIME, DEFAULT_CFL
 from ._fit import FitSection
 from ._physics import (
     AutoregulationSection,
@@ -14,6 +13,7 @@ from ._physics import (
     Pressure,
     Wall,
 )
+from ._pulsatile import Pulsatile
 from ._section import (
     exactly_one,
     Exponent,
@@ -35,21 +35,37 @@ class Tree(Section):
     file: Name | None = Field(default=None, description="Path of the tree, below the data folder.")
     format: Name | None = Field(
         default=None,
-        description="Format of the file: swc, centerlines or svoned; from its suffix (.swc, .vtp, "
-        ".in) where left out.",
+        description="Format of the file: swc, centerlines or svoned; from its suffix (.swc, .vtp "
+        "or .vtk, .in) where left out.",
     )
     units: Unit | None = Field(default=None, description="Unit of length of the file. Required.")
     frame: Frame | None = Field(
         default=None,
         description="Frame of the coordinates: LPS (DICOM, VTK), RAS (NIfTI). Required.",
     )
-    n_roots: int = Field(
-        default=1, ge=1, description="Number of inlets; read from centrelines only."
+    n_roots: int | None = Field(
+        default=None, ge=1, description="Number of inlets of centrelines; 1 where left out."
+    )
+    radius_array: Name | None = Field(
+        default=None,
+        description="Point array of centrelines that holds the radius; where left out, the one "
+        "that its name calls so.",
+    )
+    merge_tolerance_mm: Positive | None = Field(
+        default=None,
+        description="How far apart the points of centrelines on the same course may lie; where "
+        "left out, as far as the radius and the scatter of the lines say.",
     )
     branches: dict[int | Name, Name] = Field(
         default_factory=dict,
-        description="Names of branches. A key is an automatic name such as `branch 0`, or the row "
-        "id (SWC) or line number (centrelines) where the branch ends.",
+        description="Names of branches. A key is an automatic name such as `branch 0`, the row id "
+        "(SWC) or line number (centrelines) where the branch ends, or a point within 5 mm of that "
+        "end as 'x, y, z' in mm and in the frame of the file.",
+    )
+    dominance: Literal["right", "left", "auto"] = Field(
+        default="auto",
+        description="Which artery feeds the inferior wall: `right` the RCA, `left` the LCx; `auto` "
+        "tells it by the names of the vessels (PDA, PL) or the presence of an RCA.",
     )
     built_in: Literal["demo"] | None = Field(
         default=None,
@@ -171,7 +187,9 @@ class Lesion(Section):
     branch: Name = Field(description="Name of the branch.")
     start_mm: NotNegative = Field(description="Arc length from the branch's proximal end.")
     end_mm: Positive = Field(description="Arc length where the lesion ends.")
-    diameter_reduction: Fraction = Field(description="1 - D_min/D_reference: 0.6 for 60 %.")
+    diameter_reduction: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        description="1 - D_min/D_reference: 0.6 for 60 %, 1 for a vessel that is closed."
+    )
     reference_radius_mm: Positive | None = Field(
         default=None, description="Healthy radius; the mean of both ends where left out."
     )
@@ -222,8 +240,9 @@ class Growth(Section):
     territory_share_percent: dict[Name, Positive] | Literal["calibre"] | None = Field(
         default=None,
         description="Share of each vessel territory in the flow at rest, by name; their sum is "
-        "100. Where left out, LAD 45, LCx 28, RCA 27 if these are the territories. `calibre`: by "
-        "the vessels' calibre alone.",
+        "100. Where left out, LAD 45, LCx 28, RCA 27 in a right-dominant and LAD 45, LCx 55 in a "
+        "left-dominant heart, if these are the territories. `calibre`: by the vessels' calibre "
+        "alone.",
     )
     epicardial_fraction: Fraction = Field(
         default=0.1, description="Share of the terminals grown first, as epicardial conduits."
@@ -248,77 +267,6 @@ class Growth(Section):
             raise ValueError(
                 f"territory_share_percent must sum to 100; found {sum(share.values()):g}"
             )
-        return self
-
-
-class Pulsatile(Section):
-    """Pulsatile flow over one heart beat; used with `flow: pulsatile`."""
-
-    states: tuple[Name, ...] = Field(
-        default=("rest", "hyperemia"),
-        min_length=1,
-        description="States that are followed over a beat; those of the section `states` too.",
-    )
-    heart_rate_per_min: Annotated[float, Field(ge=30.0, le=200.0)] | None = Field(
-        default=None, description="Heart rate; 70 where left out and no waveform file is given."
-    )
-    pulse_pressure_mmHg: Annotated[float, Field(gt=0.0, le=150.0)] | None = Field(
-        default=None,
-        description="Systolic less diastolic aortic pressure about the mean, which is "
-        "boundary.pressure_inlet_mmHg; 40 where left out and no waveform file is given.",
-    )
-    ejection_duration_s: Annotated[float, Field(ge=0.05, le=0.6)] | None = Field(
-        default=None,
-        description="From the opening to the closure of the aortic valve; from the heart rate "
-        "where left out (Weissler 1968).",
-    )
-    lv_diastolic_pressure_mmHg: Annotated[float, Field(ge=0.0, le=50.0)] = Field(
-        default=8.0, description="Left ventricular pressure at the end of diastole."
-    )
-    aortic_pressure_file: Name | None = Field(
-        default=None,
-        description="One beat of aortic pressure in place of the built-in one: a CSV file with "
-        "the columns time_s, pressure_mmHg, below the data folder. The last time is the period.",
-    )
-    lv_pressure_file: Name | None = Field(
-        default=None,
-        description="The same beat of left ventricular pressure; needs aortic_pressure_file.",
-    )
-    tissue_compliance_rest_ml_mmHg_100g: Positive = Field(
-        default=0.10, description="Intramyocardial compliance at rest (Chilian 1984)."
-    )
-    tissue_compliance_hyperemia_ml_mmHg_100g: Positive = Field(
-        default=0.21, description="Intramyocardial compliance at hyperemia (Chilian 1984)."
-    )
-    min_radius_mm: Positive | None = Field(
-        default=None,
-        description="Grown vessels from this radius on are 1-D vessels too; none where left out. "
-        "The rest of the forest is condensed.",
-    )
-    cell_time_s: Annotated[float, Field(ge=1e-6, le=5e-3)] = Field(
-        default=DEFAULT_CELL_TIME,
-        description="Time that a wave takes through one cell of a vessel.",
-    )
-    cfl: Annotated[float, Field(gt=0.0, le=0.9)] = Field(
-        default=DEFAULT_CFL,
-        description="Longest time step over cell_time_s. Waves under load are faster than at rest.",
-    )
-    cycles_max: int = Field(default=50, ge=1, description="Beats until which it must be periodic.")
-    tolerance: Annotated[float, Field(gt=0.0, lt=0.1)] = Field(
-        default=1e-6,
-        description="Largest change from one beat to the next, relative to the largest pressure "
-        "and flow.",
-    )
-
-    @model_validator(mode="after")
-    def _complete(self) -> "Pulsatile":
-        if self.aortic_pressure_file is None:
-            if self.lv_pressure_file is not None:
-                raise ValueError("lv_pressure_file needs aortic_pressure_file, of the same beat")
-            return self
-        for name in ("heart_rate_per_min", "pulse_pressure_mmHg"):
-            if getattr(self, name) is not None:
-                raise ValueError(f"give {name} or aortic_pressure_file, which says it, not both")
         return self
 
 
@@ -361,6 +309,11 @@ class Output(Section):
     figures: bool = Field(default=True, description="Draw the figures.")
     spacing_mm: Positive = Field(
         default=1.25, description="Grid of the NIfTI maps where the input has none."
+    )
+    ffr_behind_mm: NotNegative = Field(
+        default=20.0,
+        description="FFR is also said this far behind each lesion; nearer where the branch ends "
+        "or its next lesion begins.",
     )
 
 
@@ -447,6 +400,8 @@ class Case(Section):
                 "flow: pulsatile needs wall.law: elastic, as waves travel at infinite speed in a "
                 "rigid wall; write wall: {law: elastic}, which takes Olufsen's stiffness"
             )
+        if self.flow == "pulsatile":
+            _pulsatile_is_open(self)
         return self
 
     def pressure_mmHg(self, state: str) -> float:
@@ -485,6 +440,19 @@ def _state_is_possible(name: str, state: StateSection, n_lesions: int) -> None:
             f"states.{name}.without_lesions: the case declares {n_lesions} lesions; expected "
             "their numbers from 1 in the order of `lesions`"
         )
+
+
+def _pulsatile_is_open(case: Case) -> None:
+    """No wave can be followed into a vessel that an occlusion closes."""
+    for i, lesion in enumerate(case.lesions):
+        for name in case.pulsatile.states if lesion.diameter_reduction == 1.0 else ():
+            opened = case.states[name].without_lesions if name in case.states else ()
+            if opened != "all" and i + 1 not in opened:
+                raise ValueError(
+                    f"lesions.{i} closes {lesion.branch} (diameter_reduction 1), which flow: "
+                    f"pulsatile cannot follow at {name}; write flow: steady, or leave out of "
+                    "pulsatile.states what the lesion is not opened in"
+                )
 
 
 def case_schema() -> dict[str, Any]:

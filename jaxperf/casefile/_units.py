@@ -24,7 +24,8 @@ class Usual:
         """What to write in place of a number, where it is usual in another unit."""
         for name, factor in self.other:
             if self.low <= value * factor <= self.high:
-                return f"{value:g} looks like {name}; write {value * factor:.4g} for that"
+                write = f"write {value * factor:.4g} for that"
+                return f"{value:g} looks like {name}{'' if ';' in name else ';'} {write}"
         return None
 
 
@@ -41,11 +42,9 @@ _MOBILITY = Usual(
     1e-7,
     "m²/(Pa·s)",
     (
-        ("a permeability in m² (divided by 3.5 mPa·s it is a mobility)", 1 / 3.5e-3),
-        ("a permeability in mm² (divided by 3.5 mPa·s it is a mobility)", 1e-6 / 3.5e-3),
-        ("a permeability in darcy (divided by 3.5 mPa·s it is a mobility)", 9.869e-13 / 3.5e-3),
-        ("cm²/(Pa·s)", 1e-4),
-        ("mm²/(Pa·s)", 1e-6),
+        ("a permeability in m²; divided by 3.5 mPa·s", 1 / 3.5e-3),
+        ("a permeability in mm²; divided by 3.5 mPa·s", 1e-6 / 3.5e-3),
+        ("a permeability in darcy; divided by 3.5 mPa·s", 9.869e-13 / 3.5e-3),
     ),
 )
 # By key; a star stands for every entry of a list or a mapping.
@@ -82,9 +81,7 @@ USUAL = {
     "ventricle.ellipsoid.endo_long_mm": Usual(30.0, 110.0, "mm", _LENGTHS),
     "ventricle.ellipsoid.wall_base_mm": Usual(4.0, 25.0, "mm", _LENGTHS),
     "ventricle.ellipsoid.wall_apex_mm": Usual(2.0, 25.0, "mm", _LENGTHS),
-    "growth.terminal_diameter_um": Usual(
-        40.0, 500.0, "µm", (("m", 1e6), ("mm", 1e3), ("cm", 1e4))
-    ),
+    "growth.terminal_diameter_um": Usual(40.0, 500.0, "µm", (("m", 1e6), ("mm", 1e3), ("cm", 1e4))),
     "pulsatile.heart_rate_per_min": Usual(40.0, 180.0, "1/min", (("Hz", 60.0),)),
     "pulsatile.pulse_pressure_mmHg": Usual(20.0, 100.0, "mmHg", _PRESSURES),
     "pulsatile.ejection_duration_s": Usual(0.15, 0.45, "s", _TIMES),

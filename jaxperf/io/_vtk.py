@@ -1,5 +1,6 @@
 """VTK XML files: reading with errors that reach the caller."""
 
+import logging
 import os
 from typing import Any
 
@@ -9,18 +10,21 @@ from .._misc import InputError
 from ._files import check_suffix, readable_file, replacing
 
 
-def read_vtk(path: str | os.PathLike, suffix: str, kind: str, expected: str) -> Any:
-    """The data set in a VTK XML file.
+def read_vtk(path: str | os.PathLike, suffix: tuple[str, ...], kind: str, expected: str) -> Any:
+    """The data set in a VTK file.
 
     VTK reports a broken file on the standard error stream and returns an empty data set; here
     its first complaint becomes an error.
 
-    **Arguments:** `suffix`, such as `.vtp`; `kind`, the VTK class the file must hold.
+    **Arguments:** `suffix`, such as `.vtp`, any of them; `kind`, the VTK class the file must hold.
     """
     import pyvista
     from vtkmodules.vtkCommonCore import vtkLogger
 
-    path = check_suffix(readable_file(path, expected), (suffix,))
+    path = check_suffix(readable_file(path, expected), suffix)
+    # pyvista repeats what VTK says in the root logger
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     verbosity = vtkLogger.GetCurrentVerbosityCutoff()
     vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_OFF)
     try:
@@ -36,6 +40,7 @@ def read_vtk(path: str | os.PathLike, suffix: str, kind: str, expected: str) -> 
         ) from error
     finally:
         vtkLogger.SetStderrVerbosity(verbosity)
+        logging.disable(disabled)
     if type(data).__name__ != kind:
         raise InputError(
             f"it holds a {type(data).__name__}",

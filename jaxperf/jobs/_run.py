@@ -18,6 +18,7 @@ from ..io import write_csv, write_json, write_nifti, write_perfusion, write_tree
 from ..report import (
     branch_rows,
     labels,
+    lesion_rows,
     segment_arrays,
     segment_rows,
     Summary,
@@ -142,6 +143,8 @@ def _write(folder: Path, results: Results, said: Summary, data: Path) -> None:
     write_json(folder / "summary.json", said.model_dump())
     write_csv(folder / "segments17.csv", segment_rows(results))
     write_csv(folder / "branches.csv", branch_rows(results))
+    if said.lesions:
+        write_csv(folder / "lesions.csv", lesion_rows(results))
     _write_tree(folder / "tree.vtp", results)
     if prepared.grown is not None and said.forest is not None:
         write_morphometry(folder, prepared.grown, said.forest)

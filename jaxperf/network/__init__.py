@@ -22,6 +22,8 @@ from ._forms import (
 )
 from ._lesion import (
     declare_lesion as declare_lesion,
+    InsideJunction as InsideJunction,
+    junctions_in_lesions as junctions_in_lesions,
     without_lesions as without_lesions,
 )
 from ._narrowing import (

@@ -1,5 +1,6 @@
 """Declared lesions."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
@@ -53,14 +54,18 @@ def declare_lesion(
     """Declare a lesion: an arc interval of a branch, a reference radius and a reduction.
 
     Inside the interval the vessel takes the reference radius, and the Young–Tsai loss of the
-    lesion is added, spread over the interval in proportion to length.
+    lesion is added, spread over the interval in proportion to length. Each part of it loses what
+    its own flow makes it lose. So a lesion may lie over a junction: it goes on along the branch on
+    both sides. The side branch keeps its lumen and begins at the pressure inside the lesion; its
+    own ostium takes a lesion of its own.
+
+    A reduction of 1 is an occlusion: nothing flows through the first segment of the interval.
 
     **Arguments:**
 
-    - `start_mm`, `end_mm`: arc length from the branch's proximal end. No junction may lie
-      strictly inside.
-    - `diameter_reduction`: 1 − D_min/D_reference, at least 0 and below 1; may be traced, and is
-      not checked then.
+    - `start_mm`, `end_mm`: arc length from the branch's proximal end.
+    - `diameter_reduction`: 1 − D_min/D_reference, from 0 to 1; may be traced, and is not checked
+      then.
     - `reference_radius_mm`: the healthy radius; the mean of the radii at the two ends of the
       interval where left out.
 
@@ -81,20 +86,14 @@ def declare_lesion(
     where = f"lesion on {branch}"
     course, start = branch_course(network, branch)
     total = float(np.asarray(network.length)[course].sum())
+    _refuse_interval(start_mm, end_mm, total, where)
     a, b = start_mm * M_PER_MM, end_mm * M_PER_MM
-    if not 0 <= a < b <= total * (1 + 1e-9):
-        raise InputError(
-            f"the interval {start_mm} to {end_mm} mm does not lie on the branch",
-            where=where,
-            expected=f"0 <= start < end <= {total / M_PER_MM:.2f} mm",
-            fix="Measure from the proximal end of the branch",
-        )
-    if not is_traced(diameter_reduction) and not 0 <= diameter_reduction < 1:
+    if not is_traced(diameter_reduction) and not 0 <= diameter_reduction <= 1:
         raise InputError(
             f"diameter_reduction is {diameter_reduction}",
             where=where,
-            expected="a fraction of the diameter, at least 0 and below 1",
-            fix="Write 60 % as 0.6; leave an occluded vessel out of the network",
+            expected="a fraction of the diameter, from 0 to 1",
+            fix="Write 60 % as 0.6, and an occlusion as 1",
         )
     other = _other_lesions(network, course, start, a, b, where)
     raw: dict[str, Any] = {
@@ -105,7 +104,6 @@ def declare_lesion(
     course, start = _split_at(raw, course, start, min(b, total))
     middle = start + 0.5 * raw["length"][course]
     inside = course[(middle > a) & (middle < b)]
-    _refuse_junctions(raw, inside, where)
     if reference_radius_mm is None:
         reference = 0.5 * float(raw["radius"][inside[0], 0] + raw["radius"][inside[-1], 1])
     else:
@@ -126,6 +124,25 @@ def declare_lesion(
         lesion=_append(other, raw, inside, diameter_reduction),
         allow_loops=bool(network.topology.cut.size),
         where=where,
+    )
+
+
+def _refuse_interval(start_mm: float, end_mm: float, total: float, where: str) -> None:
+    """Refuse what is no interval on a branch of a length (m)."""
+    long = total / M_PER_MM
+    if 0 <= start_mm < end_mm <= long * (1 + 1e-9):
+        return
+    past = 0 <= start_mm < end_mm and end_mm > long
+    raise InputError(
+        f"it {'reaches' if start_mm < long else 'lies'} from {start_mm:g} to {end_mm:g} mm, past "
+        f"the end of the branch at {long:.2f} mm"
+        if past
+        else f"it reaches from {start_mm:g} to {end_mm:g} mm, which is no interval on the branch",
+        where=where,
+        expected=f"0 <= start_mm < end_mm <= {long:.2f} mm, from the branch's proximal end",
+        fix="End it there; what lies beyond is another branch, with lesions of its own"
+        if past
+        else "Measure from the proximal end of the branch",
     )
 
 
@@ -164,22 +181,6 @@ def _other_lesions(
     )
 
 
-def _refuse_junctions(
-    raw: dict[str, np.ndarray], inside: Int[np.ndarray, " k"], where: str
-) -> None:
-    degree = np.bincount(raw["segment_node"].ravel(), minlength=len(raw["node_position"]))
-    inner = raw["segment_node"][inside[:-1], 1]
-    if (degree[inner] > 2).any():
-        node = int(inner[degree[inner] > 2][0])
-        arc = raw["length"][inside][: int(np.flatnonzero(inner == node)[0]) + 1].sum()
-        raise InputError(
-            f"a side branch leaves {arc / M_PER_MM:.2f} mm after its start (node {node})",
-            where=where,
-            expected="an interval between two junctions",
-            fix="Shorten the interval, or declare one lesion on each side of the junction",
-        )
-
-
 def _append(
     lesion: Lesions,
     raw: dict[str, np.ndarray],
@@ -200,6 +201,41 @@ def _append(
         lesion=add(lesion.lesion, np.full(len(inside), lesion.length.size)),
         fraction=add(lesion.fraction, length / length.sum()),
     )
+
+
+@dataclass(frozen=True)
+class InsideJunction:
+    """A branch that leaves inside a lesion: its number, the branch, and the arc length (mm) at
+    which it leaves, from the start of the lesion."""
+
+    lesion: int
+    branch: str
+    arc_mm: float
+
+
+def junctions_in_lesions(network: VascularNetwork) -> list[InsideJunction]:
+    """The side branches that leave inside lesions; see [`declare_lesion`][] for what they do.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    tree = jp.anatomy.demo_tree(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[2])
+    tree = jp.declare_lesion(tree, branch="LAD", start_mm=2, end_mm=40, diameter_reduction=0.6)
+    for found in jp.network.junctions_in_lesions(tree):
+        print(found.branch, found.arc_mm)
+    ```
+    """
+    node, length = np.asarray(network.segment_node), np.asarray(network.length)
+    lesion, branch = network.lesion, np.asarray(network.branch)
+    found = []
+    for i in range(lesion.length.size):
+        chain = np.asarray(lesion.segment)[np.asarray(lesion.lesion) == i]
+        arc = np.cumsum(length[chain]) / M_PER_MM
+        for at, end in zip(arc[:-1], node[chain[:-1], 1], strict=True):
+            for s in np.setdiff1d(np.flatnonzero(node[:, 0] == end), chain).tolist():
+                found.append(InsideJunction(i, network.branch_name[branch[s]], float(at)))
+    return found
 
 
 def without_lesions(network: VascularNetwork) -> VascularNetwork:

@@ -18,7 +18,7 @@ _OSTIAL = 30e-3
 _SHOULDER = 10e-3
 # A branch begins on the axis of the vessel that it leaves, and its own lumen this many of that
 # vessel's radii farther on.
-_FUNNEL = 1.5
+_FUNNEL = 2.0
 # Huo and Kassab's exponent, of all published ones that which lets a vessel fall most at a junction.
 _EXPONENT = 7.0 / 3.0
 

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from ._forest_facts import (
         forest_facts as forest_facts,
         segment_arrays as segment_arrays,
+        split_warnings as split_warnings,
         spread as spread,
         write_morphometry as write_morphometry,
     )
     from ._forest_figures import write_forest_figures as write_forest_figures
+    from ._lesions import lesion_rows as lesion_rows
     from ._schema import (
         Flow1DSeconds as Flow1DSeconds,
         Flow1DSummary as Flow1DSummary,

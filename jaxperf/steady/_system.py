@@ -25,6 +25,8 @@ from ._elimination import factor_network, NetworkFactor, SegmentLinearisation, s
 from ._newton import AbstractSystem, LinearStep
 
 Boundary = tuple[AbstractBoundary, ...]
+# Small beside any flow that counts, large beside the round-off of the outlets' balances.
+_STANDS_IN = 1e-3
 
 
 class NodeClosure(eqx.Module):
@@ -98,14 +100,17 @@ class NetworkState(eqx.Module):
 def lesion_coefficients(
     network: VascularNetwork, blood: Blood
 ) -> tuple[Float[Array, " l"], Float[Array, " l"]]:
-    """Linear and quadratic loss of every lesion, at the mean radius of the segments it lies on."""
+    """Linear and quadratic loss of every lesion, at the mean radius of the segments it lies on.
+
+    An occlusion has none: it stops the flow, whatever the pressures.
+    """
     lesion = network.lesion
     inside = network.radius[lesion.segment]
     mean = lesion.fraction * 0.5 * (inside[:, 0] + inside[:, 1])
     reference = jnp.zeros_like(lesion.length).at[lesion.lesion].add(mean)
     return stenosis_coefficients(
         reference,
-        lesion.diameter_reduction,
+        jnp.where(lesion.is_occlusion, 0.0, lesion.diameter_reduction),
         lesion.length,
         blood.viscosity(reference),
         blood.density,
@@ -122,9 +127,11 @@ class NetworkLaw(eqx.Module):
 
     in which the convective change of momentum through taper has cancelled exactly. A segment
     obeys $P_p - P_c = [2(\zeta+2)\pi\mu\int A^{-2}dx + R_l]\,Q + S_l|Q|Q$ with $R_l$, $S_l$ the
-    losses of a lesion on it. Radii at the ends follow the wall law at the pressure there and go
-    linearly between; for a rigid wall the integral is exact, for an elastic one second order in
-    the segment length. Viscosity is taken at the mean of the two radii.
+    losses of a lesion on it, and $Q = 0$ where an occlusion closes it.
+
+    Radii at the ends follow the wall law at the pressure there and go linearly between; for a
+    rigid wall the integral is exact, for an elastic one second order in the segment length.
+    Viscosity is taken at the mean of the two radii.
     """
 
     network: VascularNetwork
@@ -168,13 +175,18 @@ class NetworkLaw(eqx.Module):
         spread = lambda c: zero.at[lesion.segment].add(lesion.fraction * c[lesion.lesion])
         return spread(linear), spread(quadratic)
 
+    def is_closed(self) -> Bool[Array, " s"]:
+        """The segments that an occlusion closes."""
+        lesion, none = self.network.lesion, jnp.zeros(self.network.n_segments, bool)
+        return none if lesion.length.shape[0] == 0 else none.at[lesion.segment].max(lesion.closes)
+
     def drop(
         self,
         proximal: Float[Array, " s"],
         distal: Float[Array, " s"],
         flow: Float[Array, " s"],
     ) -> Float[Array, " s"]:
-        """P_p − P_c − loss(Q) of every segment; zero at the solution."""
+        """P_p − P_c − loss(Q) of every segment, −RQ of a closed one; zero at the solution."""
         both = jnp.stack([proximal, distal], axis=1)
         area = self._area(both, jnp.stack([flow, flow], axis=1))
         radius = jnp.sqrt(area / math.pi)
@@ -182,7 +194,8 @@ class NetworkLaw(eqx.Module):
         integral = resistance_integral(radius[:, 0], radius[:, 1], self.network.length)
         linear, quadratic = self.lesion_loss()
         resistance = self.blood.friction_coefficient * viscosity * integral + linear
-        return proximal - distal - resistance * flow - quadratic * jnp.abs(flow) * flow
+        missing = proximal - distal - resistance * flow - quadratic * jnp.abs(flow) * flow
+        return jnp.where(self.is_closed(), -resistance * flow, missing)
 
     def residual(self, state: NetworkState, closure: NodeClosure) -> NetworkState:
         """What is missing in every segment law (as `flow`, Pa) and node balance (`pressure`)."""
@@ -229,10 +242,15 @@ def initial_state(network: VascularNetwork, closure: NodeClosure) -> NetworkStat
 
 
 def network_scale(closure: NodeClosure, state: NetworkState) -> NetworkState:
-    """What residuals are measured against: the largest flow, and the largest pressure."""
+    """What residuals are measured against: the largest flow, and the largest pressure.
+
+    A network that an occlusion closes has no flow. A part of what its outlets would take at the
+    largest pressure stands in, below which a flow is round-off.
+    """
     tiny = jnp.finfo(state.flow.dtype).tiny
-    flow = jnp.max(jnp.abs(state.flow)) + tiny
     pressure = jnp.max(jnp.abs(state.pressure)) + tiny
+    taken = _STANDS_IN * jnp.max(closure.conductance) * pressure
+    flow = jnp.max(jnp.abs(state.flow)) + taken + tiny
     return NetworkState(
         jnp.where(closure.fixed, pressure, flow), jnp.broadcast_to(pressure, state.flow.shape)
     )

@@ -14,11 +14,12 @@ from pydantic import ValidationError
 from scipy.spatial import KDTree
 
 from .._misc import InputError, InputNote
-from ..anatomy import SYNTHETIC
-from ..casefile import Case, case_errors, in_words, read_yaml, speaking
+from ..anatomy import branches_astray, SYNTHETIC
+from ..casefile import Case, case_errors, in_words, read_yaml, speaking, unusual_values
 from ..geometry import transmural_depth
 from ..network import (
     branch_course,
+    junctions_in_lesions,
     parent_segment,
     undeclared_narrowings,
     VascularNetwork,
@@ -26,6 +27,7 @@ from ..network import (
 )
 from ..units import M_PER_MM
 from ._build import build_heart, build_tree, healthy_tree, Heart, outlet_node, read_tree
+from ._dominance import left_alone
 from ._forest import forest_path, growth_problem, read_forest
 from ._heartbeat import heartbeat_of_case
 
@@ -88,7 +90,7 @@ def check_built(case: Case, data: Path) -> list[Finding]:
     said: list[Finding] = []
     with noted(said):
         found = _check_built(case, data)
-    return [*found, *said]
+    return [*(f for f in _values(case) if f not in found), *found, *said]
 
 
 def _check_built(case: Case, data: Path) -> list[Finding]:
@@ -133,11 +135,15 @@ def geometry_findings(case: Case, tree: VascularNetwork, heart: Heart) -> list[F
     **Arguments:** `tree`: segmented and drawn vessels; a forest lies in the wall by construction.
     """
     return [
+        *_values(case),
         *_mass(case, heart),
         *_narrowings(case, tree),
+        *_junctions(case, tree),
         *_outlets(case, tree),
         *_distances(case, tree, heart),
         *_roots(tree, heart),
+        *_sides(tree, heart),
+        *_dominance(case, tree),
         *_cavities(case, tree, heart),
     ]
 
@@ -230,6 +236,18 @@ def _outlet_or_none(tree: VascularNetwork, branch: str) -> int | None:
         return None
 
 
+def _sides(tree: VascularNetwork, heart: Heart) -> Iterator[Finding]:
+    """Names that belong to other branches, such as those of lines in another order."""
+    for branch, message in branches_astray(tree, heart.frame).items():
+        yield Finding(
+            "warning",
+            branch,
+            f"{message}. Check its key under tree.branches, and the frame. The number of a line "
+            "changes where the lines are exported in another order; a point at the branch's end "
+            "does not",
+        )
+
+
 def _mass(case: Case, heart: Heart) -> Iterator[Finding]:
     mass = float(heart.mesh.volume.sum()) * case.microcirculation.density_kg_m3 * 1e3
     low, high = _USUAL_MASS_G
@@ -252,6 +270,26 @@ def _narrowings(case: Case, tree: VascularNetwork) -> Iterator[Finding]:
             "declare it under lesions if it is a stenosis, with reference_radius_mm: "
             f"{place.reference_radius_mm:.2f}, as the interval's own ends are narrow too",
         )
+
+
+def _junctions(case: Case, tree: VascularNetwork) -> Iterator[Finding]:
+    """Side branches that leave inside a lesion."""
+    for inside in junctions_in_lesions(tree):
+        lesion = case.lesions[inside.lesion]
+        yield Finding(
+            "warning",
+            f"lesions.{inside.lesion}",
+            f"{inside.branch} leaves at {lesion.start_mm + inside.arc_mm:.1f} mm, inside the "
+            f"lesion, which goes on along {lesion.branch} on both sides. {inside.branch} keeps its "
+            "lumen and begins at the pressure inside the lesion; if its ostium is narrowed, "
+            "declare a lesion on it too",
+        )
+
+
+def _dominance(case: Case, tree: VascularNetwork) -> Iterator[Finding]:
+    said = left_alone(case, tree)
+    if said is not None:
+        yield Finding("warning", "tree.dominance", said)
 
 
 def _drawn_by_rule(tree: VascularNetwork) -> Bool[np.ndarray, " s"]:
