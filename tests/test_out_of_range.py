@@ -132,7 +132,6 @@ CHANGES = {
         "target": (lambda p: p.autoregulation.flow_target, -1e-8, "`flow_target`"),
         "reserve": (lambda p: p.autoregulation.dilation_max, -4.0, "`dilation_max`"),
         "floor": (lambda p: p.autoregulation.dilation_min, -0.4, "`dilation_min`"),
-        "floor above": (lambda p: p.autoregulation.dilation_min, 5.0, "`dilation_min`"),
     },
     "flow1d": _vessels
     | _ends

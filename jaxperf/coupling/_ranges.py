@@ -22,10 +22,9 @@ def perfusion_ranges(problem: PerfusionProblem) -> list[Range]:
     ]
     if regulation is None:
         return [*found, not_negative("`dilation`", bed.dilation, region)]
-    low, high = regulation.dilation_min, regulation.dilation_max
     return [
         *found,
         positive("`flow_target` (m³/s)", regulation.flow_target, region),
-        positive("`dilation_max`", high, region),
-        Range("`dilation_min`", low, (low > 0) & (low <= high), "from 0 to `dilation_max`", region),
+        positive("`dilation_max`", regulation.dilation_max, region),
+        positive("`dilation_min`", regulation.dilation_min, region),
     ]
