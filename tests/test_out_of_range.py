@@ -146,7 +146,10 @@ def changed(problem, where, value):
     return eqx.tree_at(where, problem, new)
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(
+    scope="module",
+    params=["steady", *(pytest.param(k, marks=pytest.mark.slow) for k in KINDS if k != "steady")],
+)
 def kind(request):
     made = KINDS[request.param]
     compiled = eqx.filter_jit(lambda problem: made.solve(problem))
