@@ -557,3 +557,52 @@ def test_check_warns_of_exchanged_names(tmp_path):
         assert not [f for f in found if f.severity == "error"], found
         said[key] = {f.where for f in found if "tree.branches" in f.message}
     assert said == {"number": {"LAD", "LCx"}, "point": set()}
+
+
+# -- the aorta
+
+
+def aortic(form, wide=13.0):
+    """From the aorta into a left and a right coronary, 4 mm after its radius has begun to fall."""
+    root = [[0, 0, -40.0], [0, 0, 0]]
+    left = sampled([*root, [14, 0, 3], [70, 20, 3]])
+    right = sampled([*root, [-14, 0, 3], [-70, 20, 3]])
+    fall = lambda p: np.clip(wide - 2.0 * (np.abs(p[:, 0]) - 8.0), 2.0, wide)
+    return left, right, fall
+
+
+@pytest.mark.parametrize("wide", [8.0, 13.0, 17.0])
+@pytest.mark.parametrize("form", ["swc", "lines"])
+def test_a_tree_that_begins_in_the_aorta_is_told_its_ostia(tmp_path, form, wide):
+    left, right, fall = aortic(form, wide)
+    with pytest.raises(InputError, match=rf"radius of {wide:.1f} mm, as the aorta") as caught:
+        if form == "swc":
+            rows, count = [], 0
+            for line, first in ((left, -1), (right[1:], 1)):
+                for k, (p, r) in enumerate(zip(line, fall(line), strict=True)):
+                    rows.append([count + 1, 3, *p, r, first if k == 0 else count])
+                    count += 1
+            np.savetxt(tmp_path / "a.swc", rows, fmt="%g")
+            read_swc(tmp_path / "a.swc", units="mm", frame="LPS")
+        else:
+            read(tmp_path, polydata([left, right], fall), n_roots=1)
+    places = re.findall(r"at \((-?[\d.]+), (-?[\d.]+), (-?[\d.]+)\) mm", caught.value.what)
+    assert len(places) == 2 and "2 here" in caught.value.fix
+    for place, line in zip(np.array(places, np.float64), (left, right), strict=True):
+        ostium = line[np.argmax(fall(line) <= 0.5 * wide)]
+        assert np.allclose(place, ostium, atol=0.06)
+
+
+def test_the_tree_cut_at_the_ostia_is_read(tmp_path):
+    left, right, fall = aortic("lines")
+    cut = [line[np.argmax(fall(line) <= 0.5 * 13.0) :] for line in (left, right)]
+    network = read(tmp_path, polydata(cut, fall), n_roots=2)
+    assert len(network.roots) == 2
+
+
+@pytest.mark.parametrize("units", ["cm", "m"])
+def test_a_wrong_unit_is_told_and_no_aorta(tmp_path, units):
+    side = sampled([[10, 0, 0], [12, 20, 0]])
+    data = polydata([Y["stem"], side], lambda p: np.where(p[:, 1] > 0, 0.8, 2.6))
+    with pytest.raises(InputError, match="units='mm'"):
+        read(tmp_path, data, units=units)
