@@ -31,7 +31,6 @@ from ..units import M_PER_MM
 from ._build import (
     build_heart,
     build_tree,
-    closed_outlets,
     healthy_tree,
     Heart,
     outlet_node,
@@ -319,7 +318,8 @@ def _closed(case: Case, tree: VascularNetwork) -> Iterator[Finding]:
     """Occlusions that leave no way from a root to the wall."""
     closed = set(np.asarray(tree.lesion.segment)[np.asarray(tree.lesion.closes)].tolist())
     into, node = parent_segment(tree), np.asarray(tree.segment_node)
-    terminal = np.setdiff1d(np.asarray(tree.terminals), closed_outlets(case, tree)).tolist()
+    other = {_outlet_or_none(tree, outlet.branch) for outlet in case.boundary.outlets}
+    terminal = [end for end in np.asarray(tree.terminals).tolist() if end not in other]
 
     def is_fed(end: int) -> bool:
         while into[end] >= 0 and int(into[end]) not in closed:
