@@ -31,6 +31,7 @@ from ..units import M_PER_MM
 from ._build import (
     build_heart,
     build_tree,
+    closed_outlets,
     healthy_tree,
     Heart,
     outlet_node,
@@ -145,18 +146,20 @@ def geometry_findings(case: Case, tree: VascularNetwork, heart: Heart) -> list[F
 
     **Arguments:** `tree`: segmented and drawn vessels; a forest lies in the wall by construction.
     """
+    outlets = list(_outlets(case, tree))
+    # These ask which ends the outlets leave to the wall.
+    of_wall = [] if outlets else [*_closed(case, tree), *_dominance(case, tree)]
     return [
         *_values(case),
         *_mass(case, heart),
         *_narrowings(case, tree),
         *_references(case, tree),
         *_junctions(case, tree),
-        *_closed(case, tree),
-        *_outlets(case, tree),
+        *outlets,
+        *of_wall,
         *_distances(case, tree, heart),
         *_roots(tree, heart),
         *_sides(tree, heart),
-        *_dominance(case, tree),
         *_cavities(case, tree, heart),
         *_maps(case, heart),
     ]
@@ -318,8 +321,7 @@ def _closed(case: Case, tree: VascularNetwork) -> Iterator[Finding]:
     """Occlusions that leave no way from a root to the wall."""
     closed = set(np.asarray(tree.lesion.segment)[np.asarray(tree.lesion.closes)].tolist())
     into, node = parent_segment(tree), np.asarray(tree.segment_node)
-    other = {_outlet_or_none(tree, outlet.branch) for outlet in case.boundary.outlets}
-    terminal = [end for end in np.asarray(tree.terminals).tolist() if end not in other]
+    terminal = np.setdiff1d(np.asarray(tree.terminals), closed_outlets(case, tree)).tolist()
 
     def is_fed(end: int) -> bool:
         while into[end] >= 0 and int(into[end]) not in closed:
