@@ -18,6 +18,7 @@ from ._points import sample_points, SavePoints
 from ._problem import Flow1DProblem
 from ._ranges import flow_ranges
 from ._semidiscretisation import FlowState, semidiscretise
+from ._taper import steep_taper
 
 
 @runtime_checkable
@@ -204,4 +205,7 @@ def _failure(problem: Flow1DProblem, march: March, solution: Outcome) -> SolveEr
     # Step by step a cause shows that the end of the interval may have swallowed.
     cause = solution.result if int(fault) == 0 else flow_result(fault)
     where = grid_vessel_label(problem.network, problem.grid, int(slot))
+    steep = steep_taper(problem, int(slot))
+    if steep and not ended_as(cause, RESULTS.controller_gave_up):
+        return SolveError(RESULTS.taper_unresolved, steep)
     return SolveError(cause, f"It was seen first in {where} at t = {float(time):.4f} s.")
