@@ -126,7 +126,7 @@ def _run_lines(said: Summary) -> list[str]:
             + (", closed" if x.is_occlusion else f", CFR {x.cfr:.2f}")
             for x in said.lesions
         ),
-        f"  FFR      lowest {said.ffr_min:.2f}",
+        f"  FFR      lowest {said.ffr_min:.2f}, in {rich.markup.escape(said.ffr_min_branch)}",
         *(_forest_lines(said.forest) if said.forest else []),
         *_pulse_lines(said.pulsatile),
         f"  balance  {said.mass_balance_relative_error:.1e} relative",

@@ -20,6 +20,7 @@ from ._section import (
     Finite,
     Fraction,
     Frame,
+    Name,
     NotNegative,
     Point,
     Positive,
@@ -31,8 +32,8 @@ from ._section import (
 class Tree(Section):
     """The coronary tree: a file, or the built-in demonstration."""
 
-    file: str | None = Field(default=None, description="Path of the tree, below the data folder.")
-    format: str | None = Field(
+    file: Name | None = Field(default=None, description="Path of the tree, below the data folder.")
+    format: Name | None = Field(
         default=None,
         description="Format of the file: swc, centerlines or svoned; from its suffix (.swc, .vtp "
         "or .vtk, .in) where left out.",
@@ -45,7 +46,7 @@ class Tree(Section):
     n_roots: int | None = Field(
         default=None, ge=1, description="Number of inlets of centrelines; 1 where left out."
     )
-    radius_array: str | None = Field(
+    radius_array: Name | None = Field(
         default=None,
         description="Point array of centrelines that holds the radius; where left out, the one "
         "that its name calls so.",
@@ -55,7 +56,7 @@ class Tree(Section):
         description="How far apart the points of centrelines on the same course may lie; where "
         "left out, as far as the radius and the scatter of the lines say.",
     )
-    branches: dict[int | str, str] = Field(
+    branches: dict[int | Name, Name] = Field(
         default_factory=dict,
         description="Names of branches. A key is an automatic name such as `branch 0`, the row id "
         "(SWC) or line number (centrelines) where the branch ends, or a point within 5 mm of that "
@@ -83,10 +84,14 @@ class Tree(Section):
 class Labels(Section):
     """A NIfTI label volume."""
 
-    file: str = Field(description="Path of the volume, below the data folder.")
+    file: Name = Field(description="Path of the volume, below the data folder.")
     wall: int = Field(description="Label of the left ventricular wall.")
     cavity: int = Field(description="Label of the left ventricular cavity.")
-    rv: int = Field(description="Label of the right ventricular cavity.")
+    rv: int | None = Field(
+        default=None,
+        description="Label of the right ventricular cavity. Without it the septum comes from "
+        "ventricle.landmarks.rv_mm, or from the grooves in which LAD and PDA run.",
+    )
     units: Unit | None = Field(
         default=None, description="Unit, only where the header does not state it."
     )
@@ -96,30 +101,31 @@ class Labels(Section):
 
     @model_validator(mode="after")
     def _distinct(self) -> "Labels":
-        if len({self.wall, self.cavity, self.rv}) < 3:
-            raise ValueError("wall, cavity and rv must be three different labels")
+        named = [x for x in (self.wall, self.cavity, self.rv) if x is not None]
+        if len(set(named)) < len(named):
+            raise ValueError("wall, cavity and rv must be different labels")
         return self
 
 
 class Landmarks(Section):
-    """Points that give the ventricle's directions where no labels do."""
+    """Points by hand, which give the ventricle's directions in place of the labels."""
 
-    apex_mm: Point = Field(description="Tip of the LV cavity.")
-    base_mm: Point = Field(description="Centre of the mitral (or base) plane.")
-    rv_mm: Point = Field(description="Centroid of the RV cavity.")
+    apex_mm: Point | None = Field(default=None, description="Tip of the LV cavity.")
+    base_mm: Point | None = Field(default=None, description="Centre of the mitral (or base) plane.")
+    rv_mm: Point | None = Field(
+        default=None,
+        description="Centroid of the RV cavity, or any point that lies from the long axis in the "
+        "direction of the septum's middle.",
+    )
     frame: Frame = Field(description="Frame of the points.")
 
 
 class Tetrahedra(Section):
     """A tetrahedral mesh of the wall."""
 
-    file: str = Field(description="Path of the .vtu file, below the data folder.")
+    file: Name = Field(description="Path of the .vtu file, below the data folder.")
     units: Unit = Field(description="Unit of length of the file.")
     frame: Frame = Field(description="Frame of the coordinates.")
-    landmarks: Landmarks | None = Field(
-        default=None,
-        description="Directions of the ventricle; not needed where labels are given too.",
-    )
 
 
 class Ellipsoid(Section):
@@ -143,6 +149,11 @@ class Ventricle(Section):
     labels: Labels | None = Field(default=None, description="Label volume.")
     tetrahedra: Tetrahedra | None = Field(default=None, description="Tetrahedral mesh.")
     ellipsoid: Ellipsoid | None = Field(default=None, description="Built ventricle.")
+    landmarks: Landmarks | None = Field(
+        default=None,
+        description="Apex, base and a point in the RV, in place of those that the labels give; all "
+        "three where there are no labels.",
+    )
     mesh: Literal["voxels", "tetrahedra"] | None = Field(
         default=None,
         description="What Darcy is solved on. With labels or ellipsoid and no tetrahedra file, "
@@ -151,13 +162,16 @@ class Ventricle(Section):
 
     @model_validator(mode="after")
     def _complete(self) -> "Ventricle":
-        if self.ellipsoid is not None and (self.labels or self.tetrahedra):
-            raise ValueError("give either ellipsoid, or labels and/or tetrahedra")
+        if self.ellipsoid is not None and (self.labels or self.tetrahedra or self.landmarks):
+            raise ValueError("give either ellipsoid, or labels and/or tetrahedra with landmarks")
         if self.ellipsoid is None and self.labels is None and self.tetrahedra is None:
             raise ValueError("give one of labels, tetrahedra, ellipsoid")
         if self.labels is None and self.tetrahedra is not None:
-            if self.tetrahedra.landmarks is None:
-                raise ValueError("tetrahedra without labels need landmarks")
+            marks = self.landmarks
+            if marks is None or None in (marks.apex_mm, marks.base_mm, marks.rv_mm):
+                raise ValueError(
+                    "tetrahedra without labels need landmarks: apex_mm, base_mm and rv_mm"
+                )
             if self.mesh == "voxels":
                 raise ValueError("mesh: voxels needs labels")
         return self
@@ -183,7 +197,7 @@ class SyntheticRCA(Section):
 class Lesion(Section):
     """A declared stenosis."""
 
-    branch: str = Field(description="Name of the branch.")
+    branch: Name = Field(description="Name of the branch.")
     start_mm: NotNegative = Field(description="Arc length from the branch's proximal end.")
     end_mm: Positive = Field(description="Arc length where the lesion ends.")
     diameter_reduction: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
@@ -236,7 +250,7 @@ class Growth(Section):
     root_reach_mm: Positive = Field(
         default=8.0, description="No root at the side of a vessel farther than this from the wall."
     )
-    territory_share_percent: dict[str, Positive] | Literal["calibre"] | None = Field(
+    territory_share_percent: dict[Name, Positive] | Literal["calibre"] | None = Field(
         default=None,
         description="Share of each vessel territory in the flow at rest, by name; their sum is "
         "100. Where left out, LAD 45, LCx 28, RCA 27 in a right-dominant and LAD 45, LCx 55 in a "
@@ -249,7 +263,7 @@ class Growth(Section):
     terminal_diameter_um: Annotated[float, Field(ge=10.0, le=1000.0)] | None = Field(
         default=None, description="Diameter of the terminals; from the inlet's where left out."
     )
-    file: str | None = Field(
+    file: Name | None = Field(
         default=None,
         description="Where the forest is kept (.npz), below the data folder. `jaxperf grow` writes "
         "it. Without it every run grows the forest anew.",
@@ -272,7 +286,7 @@ class Growth(Section):
 class Darcy(Section):
     """Flow in the tissue."""
 
-    solver: str = Field(
+    solver: Name = Field(
         default="conjugate_gradient",
         description="Darcy solver that preconditions the coupled solve. Built in: "
         "conjugate_gradient, multigrid. `gnn`: the learned solver of the package gnn_darcy, which "
@@ -334,7 +348,7 @@ class StateSection(Section):
 class Case(Section):
     """A patient case."""
 
-    title: str = Field(default="untitled", description="Title of figures and summary.")
+    title: Name = Field(default="untitled", description="Title of figures and summary.")
     kind: Literal["patient", "synthetic", "composite"] = Field(
         description="Whose anatomy it is: one patient, built by rules, or several subjects."
     )
@@ -377,8 +391,9 @@ class Case(Section):
     def _consistent(self) -> "Case":
         if self.tree.built_in and self.ventricle.ellipsoid is None:
             raise ValueError("tree.built_in: demo needs ventricle.ellipsoid")
-        if self.synthetic_rca and self.ventricle.labels is None:
-            raise ValueError("synthetic_rca needs ventricle.labels (wall, cavity and RV)")
+        labels = self.ventricle.labels
+        if self.synthetic_rca and (labels is None or labels.rv is None):
+            raise ValueError("synthetic_rca needs ventricle.labels (wall, cavity and rv)")
         if self.synthetic_rca and self.kind == "patient":
             raise ValueError("with synthetic_rca the kind cannot be patient; use composite")
         if self.kind == "patient" and (self.ventricle.ellipsoid or self.tree.built_in):

@@ -17,6 +17,7 @@ CASE_WORDS: Mapping[str, str] = {
         "(solver.max_linear_steps)"
     ),
     "`max_steps`": "solver.max_steps",
+    "`cell_time`": "pulsatile.cell_time_s",
     "`max_cycles`": "pulsatile.cycles_max",
     "`tolerance`": "pulsatile.tolerance",
     "`closed`": "boundary.outlets",
@@ -35,6 +36,12 @@ CASE_WORDS: Mapping[str, str] = {
     "`mbf_hyperemia_ml_min_g`": "microcirculation.mbf_hyperemia_ml_min_g",
     "grow_forest": "growth",
     "synthetic_right_coronary": "synthetic_rca",
+    "`apex`": "ventricle.landmarks.apex_mm",
+    "`base_centre`": "ventricle.landmarks.base_mm",
+    "`rv_centre`": "ventricle.landmarks.rv_mm",
+    "`spacing_mm`": "spacing_mm",
+    "ellipsoid_ventricle": "ventricle.ellipsoid",
+    "sample_on_grid": "output",
     "the numbers of the labels": "the label numbers under ventricle.labels",
 }
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from .._misc import check_frame, InputError
 from ..network import VascularNetwork
+from ._aorta import check_size
 from ._files import read_lines
-from ._frames import check_plausible, length_unit
+from ._frames import length_unit
 from ._tree import PointTree, tree_network
 
 _EXPECTED = "an SWC file: lines of id, type, x, y, z, radius, parent"
@@ -79,9 +80,9 @@ def read_swc(
     parent = np.array([_parent(row, index, at) for row in rows], np.int64)
     position = np.array([row[2:5] for row in rows], np.float64)
     radius = np.array([row[5] for row in rows], np.float64)
-    check_plausible(position, radius, units, where)
     number = np.array([row[0] for row in rows], np.int64)
     tree = PointTree(position * unit, radius * unit, parent, number, index, "row id")
+    check_size(tree, units, where)
     return tree_network(tree, frame=frame, branch_name=branch_name, where=where)
 
 

@@ -99,7 +99,7 @@ def overlaps_of(tree: PointTree, part: _Segments) -> list[Overlap]:
 
 
 def _segments(tree: PointTree, where: str) -> _Segments:
-    order = _parents_first(tree, where)
+    order = parents_first(tree, where)
     node = _merge_coincident(tree, order)
     distal = np.array([p for p in order if node[p] == p and tree.parent[p] >= 0], np.int64)
     distal.sort()
@@ -137,7 +137,7 @@ def _refuse_overlaps(
     beside = sorted((x for x in found if not x.is_end), key=lambda x: -x.radii)
     if beside:
         said = [
-            f"{_called(tree, x.last)} runs inside the lumen of {_called(tree, x.other)} for "
+            f"{called(tree, x.last)} runs inside the lumen of {called(tree, x.other)} for "
             f"{x.radii:.0f} radii, {x.apart / M_PER_MM:.2g} mm beside it, from "
             f"{place_mm(x.begin)} to {place_mm(x.end)}"
             for x in beside[:4]
@@ -151,7 +151,7 @@ def _refuse_overlaps(
         )
     for x in found:
         raise InputError(
-            f"{_called(tree, x.last)} ends in the lumen of {_called(tree, x.other)}, at "
+            f"{called(tree, x.last)} ends in the lumen of {called(tree, x.other)}, at "
             f"{place_mm(x.end)}: a loop is meant, and as a tree it would be an outlet of its own",
             where=where,
             expected="branches that end in tissue",
@@ -166,14 +166,14 @@ def _note_wide_ends(tree: PointTree, part: _Segments, where: str) -> None:
     inlet = float(part.radius[tree.parent[part.proximal] < 0, 0].max())
     if tree.radius[widest] > _WIDE_END * inlet:
         note(
-            f"{_called(tree, widest)} ends at {place_mm(tree.position[widest])} with a radius of "
+            f"{called(tree, widest)} ends at {place_mm(tree.position[widest])} with a radius of "
             f"{tree.radius[widest] / M_PER_MM:.2f} mm, wider than the inlet with "
             f"{inlet / M_PER_MM:.2f} mm; turn the vessel round if that end is its inlet",
             where=where,
         )
 
 
-def _parents_first(tree: PointTree, where: str) -> list[int]:
+def parents_first(tree: PointTree, where: str) -> list[int]:
     """The points in an order in which every parent comes before its children."""
     child: list[list[int]] = [[] for _ in tree.parent]
     for p, q in enumerate(tree.parent.tolist()):
@@ -186,7 +186,7 @@ def _parents_first(tree: PointTree, where: str) -> list[int]:
         reached = np.zeros(len(tree.parent), np.bool_)
         reached[order] = True
         raise InputError(
-            f"the parents run in a circle through {_called(tree, _on_cycle(tree, reached))}",
+            f"the parents run in a circle through {called(tree, _on_cycle(tree, reached))}",
             where=where,
             expected="a tree: every chain of parents ends at a root (parent -1)",
             fix="Correct the parent of one of these points",
@@ -201,7 +201,7 @@ def _on_cycle(tree: PointTree, reached: np.ndarray) -> int:
     return point
 
 
-def _called(tree: PointTree, point: int) -> str:
+def called(tree: PointTree, point: int) -> str:
     return f"{tree.name_of} {tree.number[point]}"
 
 
@@ -222,7 +222,7 @@ def _refuse_lone_roots(
     lone = np.setdiff1d(np.flatnonzero(tree.parent < 0), kept)
     if len(lone):
         raise InputError(
-            f"the root at {_called(tree, int(lone[0]))} has no vessel",
+            f"the root at {called(tree, int(lone[0]))} has no vessel",
             where=where,
             expected="roots that feed at least one segment",
             fix="Remove the point or give it as a parent",

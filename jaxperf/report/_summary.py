@@ -62,6 +62,7 @@ def summary(
         mbf_by_territory=_territories(results),
         cfr_mean=mean["hyperemia"] / mean["rest"],
         ffr_min=float(np.min(results.ffr_tree)),
+        ffr_min_branch=lowest_branch(results),
         ffr_by_branch={
             row["branch"]: row["ffr_min"]
             for row in branches
@@ -83,6 +84,13 @@ def summary(
         warnings=said + [f"{f.where}: {f.message}." for f in findings],
         seed=None if case.growth is None else case.growth.seed,
     )
+
+
+def lowest_branch(results: Results) -> str:
+    """The segmented or drawn branch of the lowest FFR."""
+    tree = results.prepared.tree
+    segment = int(np.argmin(results.ffr_tree.min(axis=1)))
+    return tree.branch_name[int(np.asarray(tree.branch)[segment])]
 
 
 def _halves(results: Results) -> dict[str, dict[str, Float[np.ndarray, "17"]]]:
