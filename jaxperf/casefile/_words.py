@@ -17,6 +17,7 @@ CASE_WORDS: Mapping[str, str] = {
         "(solver.max_linear_steps)"
     ),
     "`max_steps`": "solver.max_steps",
+    "`cell_time`": "pulsatile.cell_time_s",
     "`max_cycles`": "pulsatile.cycles_max",
     "`tolerance`": "pulsatile.tolerance",
     "`closed`": "boundary.outlets",
