@@ -29,6 +29,7 @@ CASE_WORDS: Mapping[str, str] = {
     "`pressure_sink`": "microcirculation.pressure_sink_mmHg",
     "`mbf_rest_ml_min_g`": "microcirculation.mbf_rest_ml_min_g",
     "`mbf_hyperemia_ml_min_g`": "microcirculation.mbf_hyperemia_ml_min_g",
+    "`cell_time`": "pulsatile.cell_time_s",
     "grow_forest": "growth",
     "synthetic_right_coronary": "synthetic_rca",
     "the numbers of the labels": "the label numbers under ventricle.labels",

@@ -43,6 +43,8 @@ def summary(
     per_state = lambda key: {k: int(getattr(s, key)) for k, s in solutions.items()}
     balance = [float(s.mass_balance_relative_error) for s in solutions.values()]
     said = [*warnings(results), *split_warnings(forest)]
+    for state, beat in ({} if pulsation is None else pulsation.beats).items():
+        said += [f"Pulsatile flow at {state}. {doubt}" for doubt in beat.doubts]
     return Summary(
         title=case.title,
         kind=case.kind,
