@@ -227,6 +227,19 @@ def cross_check(
 
     **Returns:** [`bridges.CrossCheck`][]. **Errors:** `InputError` for parameters that are not
     float64 arrays.
+
+    **Example:**
+
+    ```python
+    import bridges, jax, numpy as np
+    jax.config.update("jax_enable_x64", True)
+    check = bridges.cross_check(
+        lambda x, bound: (x["radius"] ** -4.0).sum(),
+        {"radius": np.array([1.0, 2.0, 3.0])},
+        reference=lambda x: (x["radius"] ** -4.0).sum(),
+    )
+    print(check)
+    ```
     """
     given = {key: jnp.asarray(value) for key, value in parameters.items()}
     for key, value in given.items():

@@ -41,6 +41,16 @@ def reference_darcy(
     **Arguments:** `mesh` of jaxperf.geometry, not prepared; the others as there.
 
     **Errors:** [`InputError`][] for faces that the surface does not have.
+
+    **Example:**
+
+    ```python
+    import bridges, jax, jax.numpy as jnp, jaxperf as jp
+    jax.config.update("jax_enable_x64", True)
+    mesh, _, _ = jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)
+    sink, source = jnp.full(mesh.n_cells, 1e-5), jnp.full(mesh.n_cells, 1e-2)
+    raw = bridges.reference_darcy(mesh, jnp.asarray(2e-9), sink=sink, source=source)
+    ```
     """
     faces = _named_faces(mesh)
     zero = torch.zeros(mesh.n_cells, dtype=to_tensor(permeability).dtype)

@@ -74,6 +74,13 @@ def jax_to_torch(array: jax.Array) -> torch.Tensor:
     **Returns:** a contiguous tensor that requires no gradient.
 
     **Errors:** `InputError` for tracers and random keys.
+
+    **Example:**
+
+    ```python
+    import bridges, jax.numpy as jnp
+    tensor = bridges.jax_to_torch(jnp.arange(3.0))
+    ```
     """
     alias = _alias(array)
     copied = alias.clone(memory_format=torch.contiguous_format)
@@ -135,6 +142,13 @@ def torch_to_jax(tensor: torch.Tensor) -> jax.Array:
 
     **Errors:** `InputError` for a tensor that requires a gradient, is sparse, strided, or of a
     type JAX does not have; 64-bit types count among these while `jax_enable_x64` is off.
+
+    **Example:**
+
+    ```python
+    import bridges, torch
+    array = bridges.torch_to_jax(torch.arange(3.0))
+    ```
     """
     _check(tensor, "torch_to_jax")
     # The copy is torch's: with jax 0.10, from_dlpack(tensor, copy=True) on the CPU is an alias.
@@ -182,6 +196,13 @@ def tree_to_torch(tree: Any) -> Any:
 
     **Returns:** the same containers; Equinox modules stay modules, with tensors in their fields.
     Each tensor is a copy. **Errors:** as `jax_to_torch`.
+
+    **Example:**
+
+    ```python
+    import bridges, jax.numpy as jnp
+    tensors = bridges.tree_to_torch({"pressure_Pa": jnp.ones(3), "name": "LAD"})
+    ```
     """
     return jax.tree.map(_leaf_to_torch, tree)
 
@@ -205,6 +226,13 @@ def tree_to_jax(tree: Any) -> Any:
     """A tree with a JAX array for every tensor, and all else as it is.
 
     **Errors:** as `torch_to_jax`.
+
+    **Example:**
+
+    ```python
+    import bridges, torch
+    arrays = bridges.tree_to_jax({"pressure_Pa": torch.ones(3), "name": "LAD"})
+    ```
     """
     convert = lambda leaf: torch_to_jax(leaf) if isinstance(leaf, torch.Tensor) else leaf
     return jax.tree.map(convert, tree)

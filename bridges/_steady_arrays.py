@@ -134,6 +134,19 @@ def reference_steady(problem: SteadyProblem) -> steady.SteadyProblem:
     **Returns:** raw arrays and laws; nothing that jaxperf has computed.
 
     **Errors:** `InputError` for a law or a boundary condition that the reference does not know.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    tree = jp.anatomy.demo_tree(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[2])
+    inlet = jp.PressureBoundary(tree.roots, np.full(2, 12400.0))
+    n = len(tree.terminals)
+    outlet = jp.ResistanceOutlet(tree.terminals, np.full(n, 5e10), np.full(n, 2e3))
+    import bridges
+    raw = bridges.reference_steady(jp.SteadyProblem(tree, (inlet, outlet)))
+    flow = bridges.reference.solve_steady(raw).flow  # a tensor that torch differentiates
+    ```
     """
     return steady.SteadyProblem(
         network=reference_network(problem.network),

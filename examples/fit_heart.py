@@ -6,8 +6,7 @@ The scan is synthetic: one made of the same heart with values drawn from the pri
 import jax
 import numpy as np
 
-from jaxperf import enable_compilation_cache
-from jaxperf._progress import Progress
+from jaxperf import enable_compilation_cache, Progress
 from jaxperf.casefile import Case, FitSection, Wire
 from jaxperf.jobs import demo_case
 from jaxperf.study import (

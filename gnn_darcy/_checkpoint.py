@@ -37,6 +37,15 @@ def read_header(path: Path, kind: str) -> dict[str, Any]:
     """The header of a checkpoint of this kind.
 
     **Errors:** `InputError` for a file that is missing, no checkpoint, of another format or kind.
+
+    **Example:**
+
+    ```python
+    import gnn_darcy
+    from pathlib import Path
+    trained = Path(gnn_darcy.__file__).parent / "trained"
+    header = gnn_darcy.read_header(trained / "flux_multigrid.eqx", "flux_multigrid")
+    ```
     """
     return _read(path, kind)[0]
 

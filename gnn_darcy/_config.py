@@ -48,6 +48,15 @@ def read_config(path: Path) -> TrainConfig:
     """Read a YAML file.
 
     **Errors:** `InputError` naming the file, and the key where one is wrong.
+
+    **Example:**
+
+    ```python
+    from pathlib import Path
+    import gnn_darcy
+    Path("network.yaml").write_text("model: flux_multigrid\\nout: trained")
+    config = gnn_darcy.read_config(Path("network.yaml"))
+    ```
     """
 
     def refuse(what: str, fix: str) -> NoReturn:

@@ -144,6 +144,13 @@ def sample_case(
     - `n_tets`: about how many tetrahedra, or five times how many voxels; drawn where left out.
 
     **Errors:** [`InputError`][] for another kind, and a negative seed or size.
+
+    **Example:**
+
+    ```python
+    import gnn_darcy
+    case = gnn_darcy.sample_case(0, kind="voxel", n_tets=3000)
+    ```
     """
     _check(seed, kind, n_tets)
     # one stream for each part, so that none depends on how much another draws

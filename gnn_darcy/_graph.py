@@ -27,6 +27,14 @@ def darcy_graph(
     **Returns:** a `GraphsTuple` with node features `volume` and `sink` and edge feature
     `transmissibility`. Indices have the default integer type, the only one that jraph's batching
     and padding take under strict type promotion.
+
+    **Example:**
+
+    ```python
+    import gnn_darcy, jax.numpy as jnp
+    edge = jnp.array([[0, 1], [1, 2]])
+    graph = gnn_darcy.darcy_graph(edge, jnp.ones(2), jnp.ones(3), jnp.full(3, 0.1))
+    ```
     """
     first, second = edge[:, 0].astype(int), edge[:, 1].astype(int)
     return jraph.GraphsTuple(

@@ -39,6 +39,14 @@ def flux_multigrid(
     - `mode`, `cycles`, `rtol`, `max_steps`, `dtype`: see [`gnn_darcy.FluxMultigrid`][].
 
     **Returns:** a [`gnn_darcy.FluxMultigrid`][].
+
+    **Example:**
+
+    ```python
+    import gnn_darcy, jaxperf as jp
+    mesh = jp.darcy.darcy_mesh(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[0])
+    solver = gnn_darcy.flux_multigrid(mesh, 2e-9)
+    ```
     """
     used = network or load_network(_TRAINED / "flux_multigrid.eqx", "flux_multigrid")
     plan = flux_plan(mesh, permeability)
@@ -55,6 +63,14 @@ def message_passing(
 
     **Arguments:** `network`, from [`gnn_darcy.load_network`][]; where left out, the one of the
     package.
+
+    **Example:**
+
+    ```python
+    import gnn_darcy, jaxperf as jp
+    mesh = jp.darcy.darcy_mesh(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[0])
+    solver = gnn_darcy.message_passing(mesh, 2e-9)
+    ```
     """
     check_permeability(mesh, np.asarray(permeability, float), "message_passing: permeability")
     return MessagePassing(

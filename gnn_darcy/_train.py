@@ -50,14 +50,32 @@ KINDS = {
 
 
 def build_network(name: str, hidden: int, messages: int, seed: int = 0) -> Any:
-    """An untrained network, in single precision."""
+    """An untrained network, in single precision.
+
+    **Example:**
+
+    ```python
+    import gnn_darcy
+    network = gnn_darcy.build_network("flux_multigrid", hidden=16, messages=2, seed=0)
+    ```
+    """
     network = KINDS[name].build(hidden, messages, key=jax.random.key(seed))
     narrow = lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x
     return jax.tree.map(narrow, network)
 
 
 def load_network(path: Path, name: str) -> Any:
-    """A trained network of this kind; **errors** as [`read_header`][]."""
+    """A trained network of this kind; **errors** as [`read_header`][].
+
+    **Example:**
+
+    ```python
+    import gnn_darcy
+    from pathlib import Path
+    trained = Path(gnn_darcy.__file__).parent / "trained"
+    network = gnn_darcy.load_network(trained / "flux_multigrid.eqx", "flux_multigrid")
+    ```
+    """
     header = read_header(path, name)
     shape = header.get("hidden"), header.get("messages")
     if not all(isinstance(size, int) and size > 0 for size in shape):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ._citation import citation as citation
     from ._misc import InputError as InputError
     from ._padding import cut_solution as cut_solution, pad_problem as pad_problem
+    from ._progress import Progress as Progress
     from ._results import RESULTS as RESULTS, SolveError as SolveError
     from ._versions import __version__ as __version__
     from .coupling import (

@@ -1,5 +1,6 @@
 """What every room needs and none owns: the error for bad input, and dtype helpers."""
 
+import warnings
 from typing import Any, NoReturn
 
 import jax.numpy as jnp
@@ -21,6 +22,25 @@ class InputError(ValueError):
     def __init__(self, what: str, *, where: str, expected: str, fix: str) -> None:
         self.what, self.where, self.expected, self.fix = what, where, expected, fix
         super().__init__(f"{where}: {what}. Expected {expected}. {fix}.")
+
+
+class InputNote(UserWarning):
+    """What a reader took for granted, because the input does not say it outright.
+
+    **Arguments:**
+
+    - `what`: what was found, and what was made of it.
+    - `where`: the file, the key or the vessel.
+    """
+
+    def __init__(self, what: str, *, where: str) -> None:
+        self.what, self.where = what, where
+        super().__init__(f"{where}: {what}.")
+
+
+def note(what: str, *, where: str) -> None:
+    """Warn with an [`InputNote`][]; checks and runs of a case turn it into a finding."""
+    warnings.warn(InputNote(what, where=where), stacklevel=3)
 
 
 FRAMES = ("LPS", "RAS", "model")

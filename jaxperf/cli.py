@@ -6,7 +6,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TYPE_CHECKING, TypeVar
 
@@ -50,6 +51,33 @@ def _fail(sentence: str, code: int) -> typer.Exit:
     return typer.Exit(code)
 
 
+@contextmanager
+def _in_sentences() -> Iterator[None]:
+    """What cannot be done is said in a sentence, with the exit code for its reason."""
+    from ._misc import InputError
+    from ._results import SolveError
+    from .inverse import FitError
+
+    try:
+        yield
+    except InputError as error:
+        raise _fail(str(error), BAD_INPUT) from None
+    except (SolveError, FitError) as error:
+        raise _fail(str(error), FAILED_SOLVE) from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # whatever a reader or a writer has not put into words of its own
+        where = "the file system" if error.filename is None else os.fsdecode(error.filename)
+        refused = InputError(
+            error.strerror or str(error) or type(error).__name__,
+            where=where,
+            expected="a place that can be read and written, with room for what is written",
+            fix="Make room there, change its rights, or choose another place",
+        )
+        raise _fail(str(refused), BAD_INPUT) from None
+
+
 def _prepare_jax() -> None:
     # the process is the user's own here, which a library may not assume
     import jax
@@ -68,19 +96,12 @@ def _carry_out(
     out: Path | None = None,
 ) -> None:
     """Do the work of a command, and say what came of it or why it could not be done."""
-    from ._misc import InputError
     from ._progress import Progress
-    from ._results import SolveError
-    from .inverse import FitError
     from .io import json_text
 
     _prepare_jax()
-    try:
+    with _in_sentences():
         said = work(Progress(None if quiet or as_json else Console(stderr=True)))
-    except InputError as error:
-        raise _fail(str(error), BAD_INPUT) from None
-    except (SolveError, FitError) as error:
-        raise _fail(str(error), FAILED_SOLVE) from None
     if as_json:
         written = {} if out is None else {"out": str(out)}
         typer.echo(json_text({**written, **said.model_dump()}))
@@ -99,7 +120,9 @@ def _run_lines(said: Summary) -> list[str]:
         f"CFR {said.cfr_mean:.2f}",
         *(
             f"  lesion   {rich.markup.escape(x.branch)} "
-            f"{100 * x.diameter_reduction:.0f} %: FFR {x.ffr:.2f}, CFR {x.cfr:.2f}"
+            f"{100 * x.diameter_reduction:.0f} %: FFR {x.ffr:.2f} behind it, {x.ffr_behind:.2f} at "
+            f"{x.ffr_behind_at_mm:.0f} mm"
+            + (", closed" if x.is_occlusion else f", CFR {x.cfr:.2f}")
             for x in said.lesions
         ),
         f"  FFR      lowest {said.ffr_min:.2f}",
@@ -150,12 +173,8 @@ def init(
     quiet: _Quiet = False,
 ) -> None:
     """Write a commented case file and demonstration inputs to start from."""
-    from ._misc import InputError
-
-    try:
+    with _in_sentences():
         path = jobs.write_starter(folder, overwrite=overwrite)
-    except InputError as error:
-        raise _fail(str(error), BAD_INPUT) from None
     if not quiet:
         typer.echo(f"{path} written; run it with: jaxperf run {path} --out {folder / 'run'}")
 
@@ -166,7 +185,8 @@ def check(
 ) -> None:
     """List every finding about a case: schema, units, frames, vessels, distances."""
     _prepare_jax()
-    findings = study.check_case(case_file, data or case_file.parent)
+    with _in_sentences():
+        findings = study.check_case(case_file, data or case_file.parent)
     errors = sum(f.severity == "error" for f in findings)
     if as_json:
         typer.echo(json.dumps([f.as_dict() for f in findings]))

@@ -166,7 +166,7 @@ def centerlines_of_wrong_suffix(folder: Path) -> Any:
 
 MAIN: list[list[float]] = [[0, 0, 0], [20, 0, 0], [40, 0, 0]]
 FAR: list[list[float]] = [[20, 9, 0], [20, 30, 0]]
-BESIDE: list[list[float]] = [[0, 0, 0], [10, 0.3, 0], [30, 0.3, 0], [31, 9, 0]]
+BESIDE: list[list[float]] = [[0, 0, 0], [2, 0.9, 0], [30, 0.9, 0], [31, 9, 0]]
 
 CENTERLINES = [
     Case("vtp without radius", vtp([MAIN], None), "lines.vtp", "arrays present are: Length"),
@@ -178,7 +178,7 @@ CENTERLINES = [
     Case("vtp far side branch", vtp([MAIN, FAR]), "line 1 starts 9 mm", "within 2 radii"),
     Case("vtp lines side by side", vtp([MAIN, BESIDE]), "line 1", "merge_tolerance"),
     Case("vtp line twice", vtp([MAIN, MAIN]), "line 1", "over its whole length"),
-    Case("vtp too many inlets", vtp([MAIN], n_roots=2), "lines.vtp", "n_roots = 2"),
+    Case("vtp too many inlets", vtp([MAIN], n_roots=2), "lines.vtp", "`n_roots` = 2"),
     Case("vtp of a surface", surface_as_centerlines, "surface.vtp", "0 are lines"),
     Case("vtp truncated", truncated_vtp, "cut.vtp", "VTK cannot read it"),
     Case("vtp holds a grid", grid_called_vtp, "grid.vtp", "PolyData"),
@@ -239,13 +239,16 @@ def repeated_lesion(folder: Path) -> Any:
 
 LESIONS = [
     Case("lesion off the branch", lesion(start_mm=20, end_mm=30), "lesion on LAD", "<= 24.14 mm"),
-    Case("lesion backwards", lesion(start_mm=8, end_mm=2), "lesion on LAD", "0 <= start < end"),
+    Case(
+        "lesion backwards", lesion(start_mm=8, end_mm=2), "lesion on LAD", "0 <= start_mm < end_mm"
+    ),
     Case("lesion NaN", lesion(start_mm=float("nan")), "lesion on LAD", "nan"),
-    Case("lesion over a junction", lesion(end_mm=15), "lesion on LAD", "side branch leaves"),
+    Case("lesion past the end", lesion(end_mm=25), "lesion on LAD", "past the end of the branch"),
+    Case("lesion beyond it", lesion(start_mm=30, end_mm=40), "lesion on LAD", "it lies from 30"),
     Case("lesion repeated", repeated_lesion, "lesion on LAD", "overlaps"),
     Case("reduction in per cent", lesion(diameter_reduction=60.0), "lesion on LAD", "60 % as 0.6"),
-    Case("reduction of one", lesion(diameter_reduction=1.0), "lesion on LAD", "below 1"),
-    Case("reduction negative", lesion(diameter_reduction=-0.1), "lesion on LAD", "at least 0"),
+    Case("reduction above one", lesion(diameter_reduction=1.01), "lesion on LAD", "from 0 to 1"),
+    Case("reduction negative", lesion(diameter_reduction=-0.1), "lesion on LAD", "from 0 to 1"),
     Case("reduction NaN", lesion(diameter_reduction=float("nan")), "lesion on LAD", "nan"),
     Case("lesion reference", lesion(reference_radius_mm=-1.0), "lesion on LAD", "positive radius"),
     Case("lesion on unknown branch", lesion(branch="RCA"), "'RCA'", "LAD, D1"),

@@ -11,8 +11,7 @@ from helpers import data_dir, requires_data
 from pydantic import BaseModel
 from scipy.spatial import KDTree
 
-from jaxperf import InputError
-from jaxperf._progress import Progress
+from jaxperf import InputError, Progress
 from jaxperf.anatomy import demo_tree
 from jaxperf.casefile import Case, case_schema, load_case
 from jaxperf.coupling import solve_perfusion

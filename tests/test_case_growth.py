@@ -14,8 +14,7 @@ from growth_case import growth_case, write_case
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from jaxperf import InputError
-from jaxperf._progress import Progress
+from jaxperf import InputError, Progress
 from jaxperf.casefile import Case, Growth, load_case
 from jaxperf.cli import app, BAD_INPUT
 from jaxperf.geometry import TetMesh, transmural_depth

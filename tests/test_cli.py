@@ -1,8 +1,13 @@
 """The command line from `init` to a complete run folder, and its exit codes."""
 
 import csv
+import errno
 import json
+import os
+import subprocess
+import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -20,6 +25,7 @@ from jaxperf.jobs import write_starter
 FILES = {
     "config.yaml",
     "versions.json",
+    "written.json",
     "summary.json",
     "tree.vtp",
     "perfusion.vtu",
@@ -27,6 +33,7 @@ FILES = {
     "mbf_hyperemia.nii.gz",
     "segments17.csv",
     "branches.csv",
+    "lesions.csv",
     "figures/bullseye.png",
     "figures/ffr_pullback.png",
     "figures/scene.png",
@@ -109,11 +116,39 @@ def test_configuration_reproduces_the_case(done):
     assert {"python", "jax", "equinox", "numpy"} <= set(versions)
 
 
+def _ffr_on(path, branch, mm):
+    """FFR along a branch of a written tree, which knows nothing of how we find places."""
+    tree = pyvista.read(path)
+    names = list(tree.cell_data["branch_name"])
+    line = tree.lines.reshape(-1, 3)[:, 1:]
+    ends = [line[i] for i, name in enumerate(names) if name == branch]
+    at = lambda point: tuple(np.round(tree.points[point], 4))
+    after = {at(a): (a, b) for a, b in ends}
+    (here,) = set(after) - {at(b) for _, b in ends}
+    arc, ffr = [0.0], [tree.point_data["ffr"][after[here][0]]]
+    while here in after:
+        a, b = after[here]
+        arc.append(arc[-1] + np.linalg.norm(tree.points[b] - tree.points[a]))
+        ffr.append(tree.point_data["ffr"][b])
+        here = at(b)
+    return np.interp(mm, arc, ffr)
+
+
 def test_tables(done):
     with (done[0] / "segments17.csv").open() as file:
         segments = list(csv.DictReader(file))
     assert [int(row["segment"]) for row in segments] == list(range(1, 18))
     assert sum(float(row["mass_g"]) for row in segments) == pytest.approx(130.0, rel=0.1)
+    for row in segments[:12]:  # at the apex a coarse wall has no two halves
+        half = [float(row[f"mbf_hyperemia_{name}_ml_min_g"]) for name in ("endo", "epi")]
+        assert min(half) < float(row["mbf_hyperemia_ml_min_g"]) < max(half)
+    text = (done[0] / "lesions.csv").read_text()
+    (row,) = csv.DictReader(text.splitlines())
+    assert float(row["ffr_behind_at_mm"]) == float(row["end_mm"]) + 20.0
+    assert max(len(x.strip("0.")) for x in row.values() if x[:1].isdigit()) <= 7
+    ratio = lambda mm: _ffr_on(done[0] / "tree.vtp", "LAD", mm)
+    assert float(row["ffr"]) == pytest.approx(ratio(float(row["end_mm"])), abs=2e-3)
+    assert float(row["ffr_behind"]) == pytest.approx(ratio(float(row["end_mm"]) + 20.0), abs=2e-3)
     with (done[0] / "branches.csv").open() as file:
         branches = {row["branch"]: row for row in csv.DictReader(file)}
     total = float(branches["LM"]["flow_rest_ml_min"]) + float(branches["RCA"]["flow_rest_ml_min"])
@@ -251,3 +286,55 @@ def test_init_and_check(tmp_path):
 def test_schema_is_printed():
     result = runner.invoke(app, ["schema"])
     assert json.loads(result.stdout)["properties"]["tree"]
+
+
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, errno.EROFS, errno.ENAMETOOLONG, errno.EACCES, errno.EIO]
+)
+@pytest.mark.parametrize("command", ["init", "check", "run", "grow"])
+def test_what_the_system_refuses_is_a_sentence(tmp_path, monkeypatch, number, command):
+    """Disk full, read-only, a name too long: whatever no reader and no writer has put in words."""
+
+    def refuse(*args, **kwargs):
+        raise OSError(number, os.strerror(number), str(tmp_path / "place"))
+
+    work = {"init": "write_starter", "run": "run_case", "grow": "grow_case"}
+    place = ("jaxperf.study.check_case",) if command == "check" else (jobs, work[command])
+    monkeypatch.setattr(*place, refuse)
+    case = tmp_path / "case.yaml"
+    case.write_text(jobs.demo_case(5.0).model_dump_json())
+    more = ["--out", str(tmp_path / "out")] if command == "run" else []
+    result = runner.invoke(app, [command, str(case), *more])
+    assert result.exit_code == BAD_INPUT, result.output
+    assert os.strerror(number) in result.stderr and "place" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_init_in_no_place(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file" / "heart", tmp_path / ("n" * 300)):
+        result = runner.invoke(app, ["init", str(folder)])
+        assert result.exit_code == BAD_INPUT and result.stderr.count("\n") == 1, result.output
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
+def test_vtk_files_on_a_full_disk(tmp_path):
+    """VTK's own file writer ends the process there; a limit of the file's size does the same."""
+    script = (
+        "import resource, jaxperf as jp\n"
+        "tree = jp.anatomy.demo_tree(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[2])\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
+        "try:\n    jp.io.write_tree('tree.vtp', tree)\n"
+        "except OSError as error:\n    print('refused', error.errno)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(jobs.__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["refused", str(errno.EFBIG)], done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -9,8 +9,7 @@ import yaml
 from sample_texts import Y_CASE, Y_TREE
 from typer.testing import CliRunner
 
-from jaxperf import InputError, jobs, RESULTS, SolveError
-from jaxperf._progress import Progress
+from jaxperf import InputError, jobs, Progress, RESULTS, SolveError
 from jaxperf.cli import app, BAD_INPUT, FAILED_SOLVE
 from jaxperf.flow1d import initial_state
 from jaxperf.io import read_openbf, read_svoned
@@ -30,7 +29,8 @@ network:
      R1: 3.e7, R2: 3.8e8, Cc: 2.e-9}
 """
 INLET = "0 1e-5\n0.15 3.0e-4\n0.3 1e-5\n0.8 1e-5\n"
-FILES = {"config.yaml", "versions.json", "summary.json", "waveforms.csv", "figures/waveforms.png"}
+FILES = {"config.yaml", "versions.json", "written.json", "summary.json", "waveforms.csv"}
+FILES |= {"figures/waveforms.png"}
 MMHG = 133.322
 ML_MIN = 1e-6 / 60.0
 

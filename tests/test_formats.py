@@ -56,7 +56,7 @@ def test_a_name_goes_before_a_suffix():
         reader_of("tree.obj", "tree")
 
 
-def _points(path, units, frame, branch_name, n_roots):
+def _points(path, units, frame, branch_name):
     """One vessel: a line of x, y, z, radius for each point."""
     table = np.loadtxt(path) * {"mm": 1e-3}[units]
     edge = np.stack([np.arange(len(table) - 1), np.arange(1, len(table))], axis=1)

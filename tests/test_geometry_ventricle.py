@@ -124,7 +124,7 @@ def test_missing_and_closed_cavities_are_refused():
         label = np.where(_MESH.label == 3, 0, _MESH.label)
         lv_frame_from_labels(build_voxel_mesh(label, _MESH.affine, frame="model"))
     with pytest.raises(InputError, match="no face towards the background"):
-        lid = np.concatenate([_MESH.label, np.full_like(_MESH.label[:, :, :1], 4)], axis=2)
+        lid = np.concatenate([_MESH.label, np.full_like(_MESH.label[:, :, :1], 1)], axis=2)
         lv_frame_from_labels(build_voxel_mesh(lid, _MESH.affine, frame="model"))
 
 

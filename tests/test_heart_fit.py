@@ -13,8 +13,7 @@ import yaml
 from test_states import case_with
 from typer.testing import CliRunner
 
-from jaxperf import InputError
-from jaxperf._progress import Progress
+from jaxperf import InputError, Progress
 from jaxperf.casefile import Case, FitSection, Severity, Wire
 from jaxperf.casefile._schema import AutoregulationSection
 from jaxperf.cli import app, BAD_INPUT
@@ -274,6 +273,7 @@ def test_the_command_writes_a_run_folder(written):
     assert found == {
         "config.yaml",
         "versions.json",
+        "written.json",
         "summary.json",
         "parameters.csv",
         "segments17.csv",

@@ -17,8 +17,7 @@ from inverse_cases import (
     whole,
 )
 
-from jaxperf import InputError
-from jaxperf._progress import Progress
+from jaxperf import InputError, Progress
 from jaxperf.inverse import (
     FirstOrder,
     fit,

@@ -164,6 +164,7 @@ _TREE_LENGTH = (
 )
 
 
+@pytest.mark.filterwarnings("ignore:.*were taken for one course")
 @pytest.mark.parametrize("step", [0.5, 1.0])
 @pytest.mark.parametrize("jitter", [0.0, 0.01])
 def test_overlapping_lines_are_read_once(tmp_path, step, jitter):

@@ -6,7 +6,7 @@ import time
 import pytest
 from rich.console import Console
 
-from jaxperf._progress import Progress
+from jaxperf import Progress
 
 
 def console(**settings) -> Console:

@@ -10,8 +10,7 @@ import yaml
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from jaxperf import InputError, RESULTS, SolveError
-from jaxperf._progress import Progress
+from jaxperf import InputError, Progress, RESULTS, SolveError
 from jaxperf.casefile import Case, load_case
 from jaxperf.cli import app
 from jaxperf.network import branch_course
@@ -69,6 +68,23 @@ def test_a_beat_has_the_mean_and_the_pulse_asked_for(rate, pulse, inlet):
     assert beat.period == pytest.approx(60.0 / rate)
     assert float(beat.aortic.mean[0]) / PA_PER_MMHG == pytest.approx(inlet, rel=1e-12)
     assert np.ptp(beat.aortic.value) / PA_PER_MMHG == pytest.approx(pulse, rel=1e-12)
+
+
+@pytest.mark.parametrize("above", [-20.0, 15.0])
+def test_a_beat_about_another_mean_is_one_heart(tmp_path, above):
+    """The ventricle meets the aortic pressure in ejection, and fills at the pressure it did."""
+    beat = heartbeat(tmp_path)
+    moved = beat.moved(above * PA_PER_MMHG)
+    assert float(moved.aortic.mean[0]) / PA_PER_MMHG == pytest.approx(93.0 + above, rel=1e-12)
+    time = np.linspace(0.0, beat.period, 500)
+    before, after = (in_mmHg(b.lv, time) for b in (beat, moved))
+    ejecting = np.abs(before - in_mmHg(beat.aortic, time)) < 1e-9
+    assert ejecting.sum() > 100
+    np.testing.assert_allclose(after[ejecting], in_mmHg(moved.aortic, time)[ejecting], rtol=1e-9)
+    filling = before < 9.0
+    assert filling.sum() > 100
+    np.testing.assert_allclose(after[filling], before[filling], rtol=1e-12)
+    assert np.abs(np.diff(after)).max() < 1.5 * np.abs(np.diff(before)).max()
 
 
 def test_the_valve_is_open_where_the_pressures_are_one():

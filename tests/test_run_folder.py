@@ -1,5 +1,6 @@
 """Run folders of real processes that are killed, hung up, or run side by side."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -166,9 +167,10 @@ def test_a_run_under_nohup_outlives_its_terminal(waiting):
 
 def test_a_run_killed_between_its_renames_loses_nothing(tmp_path):
     out, new = tmp_path / "out", tmp_path / ".out-0123abcd"
-    for name, text in ((".out-0123abcd-old", "first"), (".out-0123abcd", "second")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "summary.json").write_text(text)
+    for name, text in (("a", "first"), ("b", "second")):
+        write(tmp_path / name, text)
+    (tmp_path / "a").rename(tmp_path / ".out-0123abcd-old")
+    (tmp_path / "b").rename(new)
     with pytest.raises(InputError, match="it exists"):
         write(out, "third")
     assert content(out) == "second" and list(tmp_path.iterdir()) == [out]
@@ -184,8 +186,8 @@ def test_a_run_killed_between_its_renames_loses_nothing(tmp_path):
 def test_what_was_being_deleted_does_not_come_back(tmp_path):
     """A run was killed while it deleted the folder it had replaced, and its own was moved away."""
     out, old = tmp_path / "out", tmp_path / ".out-0123abcd-old"
-    old.mkdir()
-    (old / "summary.json").write_text("a part of it")
+    write(out, "first")
+    out.rename(old)
     write(out, "third")
     assert content(out) == "third" and list(tmp_path.iterdir()) == [out]
 
@@ -220,3 +222,157 @@ def test_a_failed_run_keeps_what_it_was_to_replace(tmp_path):
     assert content(out) == "first" and list(tmp_path.iterdir()) == [out]
     write(out, "second", overwrite=True)
     assert content(out) == "second" and list(tmp_path.iterdir()) == [out]
+
+
+# --- what belongs to others ---
+
+
+def tree_of(folder: Path) -> dict[str, str]:
+    """The text of every file below a folder, by its path."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in files}
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {},
+        {"summary.json": "{}"},
+        {"written.json": "{}"},
+        {"written.json": "no JSON"},
+        {"written.json": '["jaxperf folder"]'},
+        {"written.json": '{"format": "mine", "kind": "run", "files": {"thesis.txt": null}}'},
+    ],
+)
+def test_names_make_no_run_folder(tmp_path, forged):
+    out = tmp_path / "out"
+    out.mkdir()
+    for name, text in {"thesis.txt": "years of work", **forged}.items():
+        (out / name).write_text(text)
+    before = tree_of(tmp_path)
+    with pytest.raises(InputError, match="no folder that jaxperf wrote"):
+        write(out, "new", overwrite=True)
+    assert tree_of(tmp_path) == before
+
+
+def test_files_of_others_stay_and_are_named(tmp_path):
+    """Beside ours, in our subfolders, in their own, as links, and under the name of a new file."""
+    out, said = tmp_path / "out", []
+    with run_folder(out, False) as folder:
+        (folder / "figures").mkdir()
+        for name in ("summary.json", "old.csv", "figures/old.png"):
+            (folder / name).write_text("ours")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "old.png").write_text("theirs")
+    (out / "thesis.txt").write_text("years of work")
+    (out / "figures" / "mine.png").write_text("theirs")
+    (out / "notes").mkdir()
+    (out / "notes" / "a.txt").write_text("theirs")
+    (out / "link").symlink_to(other, target_is_directory=True)
+    (out / "new.csv").write_text("theirs")
+    with run_folder(out, True, say=said.append) as folder:
+        (folder / "summary.json").write_text("second")
+        (folder / "new.csv").write_text("ours")
+    (beside,) = (p for p in tmp_path.iterdir() if p.name.startswith("out-"))
+    assert tree_of(beside) == {"new.csv": "theirs"}
+    left = tree_of(out)
+    assert left.pop("written.json")
+    assert left == {
+        "figures/mine.png": "theirs",
+        "new.csv": "ours",
+        "notes/a.txt": "theirs",
+        "summary.json": "second",
+        "thesis.txt": "years of work",
+    }
+    assert (out / "link").is_symlink() and tree_of(other) == {"old.png": "theirs"}
+    named = " ".join(said)
+    assert all(name in named for name in ("thesis.txt", "notes/a.txt", "figures/mine.png", "link"))
+    assert str(beside) in named
+    assert not any(p.name.startswith(".") for p in tmp_path.iterdir())
+
+
+def test_a_file_of_ours_that_was_edited_is_not_replaced(tmp_path):
+    out = tmp_path / "out"
+    write(out, "first")
+    (out / "summary.json").write_text("first, with remarks")
+    with pytest.raises(InputError, match=r"summary\.json changed since the run was written"):
+        write(out, "second", overwrite=True)
+    assert content(out) == "first, with remarks"
+
+
+def test_a_folder_of_another_kind_is_not_replaced(tmp_path):
+    out = tmp_path / "out"
+    write(out, "first")
+    with pytest.raises(InputError, match="it holds a run"), run_folder(out, True, "forest report"):
+        pass
+    assert content(out) == "first"
+
+
+@posix
+def test_a_link_keeps_leading_to_the_run(tmp_path):
+    real, link = tmp_path / "disk" / "real", tmp_path / "out"
+    real.parent.mkdir()
+    write(real, "first")
+    link.symlink_to(real)
+    write(link, "second", overwrite=True)
+    assert link.is_symlink() and content(real) == "second"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["disk", "out"]
+    assert list(real.parent.iterdir()) == [real]
+    # the place is the same by either name
+    with run_folder(link, True) as folder:
+        (folder / "summary.json").write_text("third")
+        with pytest.raises(InputError, match="another run is writing it"):
+            write(real, "fourth", overwrite=True)
+    assert content(real) == "third"
+    real.rename(real.with_name("gone"))
+    write(link, "through a link to nothing")
+    assert content(real) == "through a link to nothing"
+
+
+@posix
+@pytest.mark.parametrize("name", ["n" * 245, "n" * 300])
+def test_a_name_too_long_is_said_before_the_run(tmp_path, name):
+    with pytest.raises(InputError, match="cannot be created"), run_folder(tmp_path / name, False):
+        pytest.fail("the run began")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_root_is_no_place(tmp_path):
+    with pytest.raises(InputError, match="root of the file system"), run_folder("/", True):
+        pytest.fail("the run began")
+
+
+def test_a_full_disk_is_said_and_leaves_what_was_there(tmp_path):
+    out = tmp_path / "out"
+    write(out, "first")
+    with pytest.raises(InputError, match="there is no room for it"), run_folder(out, True):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert content(out) == "first" and list(tmp_path.iterdir()) == [out]
+
+
+def test_hidden_folders_of_others_stay(tmp_path):
+    """They are named as those of a killed run are."""
+    for name in (".out-0123abcd", ".out-0123abcd-old"):
+        (tmp_path / name / "empty").mkdir(parents=True)
+        (tmp_path / name / "thesis.txt").write_text("years of work")
+    write(tmp_path / "out", "first")
+    for name in (".out-0123abcd", ".out-0123abcd-old"):
+        assert tree_of(tmp_path / name) == {"thesis.txt": "years of work"}
+        assert (tmp_path / name / "empty").is_dir()
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_replacement_that_was_killed_is_ended_by_the_next_run(tmp_path, is_there):
+    """Ours go; theirs go back, or into a folder that can be seen where the run was moved away."""
+    out = tmp_path / "out"
+    write(tmp_path / "a", "first")
+    (tmp_path / "a" / "thesis.txt").write_text("years of work")
+    if is_there:
+        write(out, "second")
+    (tmp_path / "a").rename(tmp_path / ".out-0123abcd-old")
+    write(out, "third", overwrite=is_there)
+    assert content(out) == "third"
+    place = out if is_there else tmp_path / "out-0123abcd-old"
+    assert (place / "thesis.txt").read_text() == "years of work"
+    assert sorted(tmp_path.iterdir()) == sorted({out, place})

@@ -10,19 +10,23 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from jaxperf._progress import Progress
-from jaxperf.casefile import Case
+from jaxperf import Progress
+from jaxperf.casefile import Case, FitSection
 from jaxperf.jobs import demo_case, run_case
 from jaxperf.observe import observe
 from jaxperf.report import fit_summary_schema, Summary, summary_schema
 from jaxperf.report._schema import TerritoryFlow
 from jaxperf.study import collect, prepare_case, solve_case
+from jaxperf.study._unknowns import heart_unknowns
+from jaxperf.units import M3_S_KG_PER_ML_MIN_G
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 STATES = {
     "stent": {"without_lesions": "all"},
     "low": {"like": "rest", "pressure_inlet_mmHg": 80.0},
+    "healthy": {"without_lesions": "all", "pressure_inlet_mmHg": 60.0},
 }
+STRESS_MMHG = 85.0
 
 
 def case_with(**changes) -> Case:
@@ -33,14 +37,16 @@ def case_with(**changes) -> Case:
 
 @pytest.fixture(scope="module")
 def results():
-    prepared = prepare_case(case_with(states=STATES), ".", Progress())
+    pressures = {"pressure_hyperemia_mmHg": STRESS_MMHG}
+    prepared = prepare_case(case_with(states=STATES, boundary=pressures), ".", Progress())
     return collect(prepared, solve_case(prepared, Progress()))
 
 
 def test_a_stent_is_the_heart_without_its_lesion(results):
-    prepared = prepare_case(case_with(lesions=[]), ".", Progress())
+    pressures = {"pressure_hyperemia_mmHg": STRESS_MMHG}
+    prepared = prepare_case(case_with(lesions=[], boundary=pressures), ".", Progress())
     healthy = collect(prepared, solve_case(prepared, Progress()))
-    assert results.states == ("rest", "hyperemia", "stent", "low")
+    assert results.states == ("rest", "hyperemia", *STATES)
     expected, found = healthy.solution("hyperemia"), results.solution("stent")
     np.testing.assert_allclose(found.mbf, expected.mbf, rtol=1e-7)
     np.testing.assert_allclose(found.terminal_pressure, expected.terminal_pressure, rtol=1e-7)
@@ -55,13 +61,49 @@ def test_a_pressure_of_its_own_leaves_the_bed_as_it_is(results):
     assert 0.95 < low / rest < 1.0
 
 
+def test_maximal_flow_follows_the_aortic_pressure(results):
+    """Stress is calibrated at its own pressure, and the bed keeps its conductances at others."""
+    assert results.pressure_aortic("hyperemia") == pytest.approx(STRESS_MMHG * 133.322)
+    assert results.pressure_aortic("stent") == pytest.approx(STRESS_MMHG * 133.322)
+    mbf = {s: np.asarray(results.solution(s).terminal_flow).sum() for s in results.states}
+    # rigid vessels without lesions: nothing on the way but Poiseuille's loss
+    assert mbf["healthy"] / mbf["stent"] == pytest.approx(60.0 / STRESS_MMHG, rel=1e-9)
+    found = results.solved.calibration
+    mass = float(np.sum(results.prepared.problem.tissue.volume)) * 1050.0
+    reached = mbf["stent"] / mass / M3_S_KG_PER_ML_MIN_G
+    assert reached == pytest.approx(found.mbf_hyperemia_ml_min_g, rel=1e-9)
+    assert found.mbf_rest_ml_min_g == pytest.approx(1.0, rel=1e-6)
+
+
+def test_a_fit_starts_each_state_at_its_own_pressure(results):
+    prepared, states = results.prepared, results.solved.states
+    kind = {name: prepared.case.likeness(name) for name in states}
+    said = FitSection.model_validate({"demand": None, "reserve": None, "severity": None})
+    (unknown,) = heart_unknowns(
+        prepared, said, states, kind=kind, like={name: kind[name] for name in states}, n_terminals=1
+    )
+    rest, hyperemia = np.asarray(unknown.parameter.prior.median)
+    assert (rest, hyperemia) == (93.0, STRESS_MMHG)
+    for name, state in states.items():
+        problem = state.of(prepared.problem)
+        moved = unknown.change(
+            problem, name, jax.device_put(np.array([rest + 2.0, hyperemia - 3.0]))
+        )
+        above = 2.0 if kind[name] == "rest" else -3.0
+        np.testing.assert_allclose(
+            moved.boundary[0].pressure, problem.boundary[0].pressure + above * 133.322
+        )
+        bed = moved.microcirculation
+        assert bed.beta_source is problem.microcirculation.beta_source
+        assert bed.dilation is problem.microcirculation.dilation
+
+
 def test_observations_are_those_of_raw_arrays(results):
     prepared = results.prepared
     volume, segment = np.asarray(prepared.problem.tissue.volume), prepared.segment
     for state in results.states:
         solution = results.solution(state)
-        aortic = results.prepared.case.boundary.pressure_inlet_mmHg * 133.322
-        aortic = 80.0 * 133.322 if state == "low" else aortic
+        aortic = {"rest": 93.0, "low": 80.0, "healthy": 60.0}.get(state, STRESS_MMHG) * 133.322
         np.testing.assert_allclose(
             results.observed.pressure_ratio[state],
             np.asarray(solution.pressure_static) / aortic,
@@ -118,7 +160,8 @@ def test_a_run_writes_every_state(tmp_path):
         ({"rest": {}}, "states.rest: the name is taken"),
         ({"stent": {"without_lesions": [2]}}, "the case declares 1 lesions"),
         ({"A/B": {}}, "should match pattern"),
-        ({"stent": {"pressure_inlet_mmHg": -1}}, "greater than 0"),
+        ({"stent": {"pressure_inlet_mmHg": -1}}, "greater than or equal to 20"),
+        ({"stent": {"pressure_inlet_mmHg": 12400}}, "less than or equal to 300"),
     ],
 )
 def test_impossible_states_are_refused(states, said):
@@ -139,3 +182,16 @@ def test_what_does_not_exist_is_null_in_the_file_and_nan_in_python():
     assert np.isnan(TerritoryFlow.model_validate_json(text).cfr)
     with pytest.raises(ValidationError, match="Extra inputs"):
         TerritoryFlow(**flow, mbf=1.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"boundary": {"pressure_hyperemia_mmHg": 25.0}}, "boundary.pressure_hyperemia_mmHg"),
+        ({"states": {"low": {"pressure_inlet_mmHg": 28.0}}}, "states.low.pressure_inlet_mmHg"),
+        ({"boundary": {"pressure_inlet_mmHg": 29.0}}, "boundary.pressure_inlet_mmHg"),
+    ],
+)
+def test_no_state_lies_below_its_capillaries(changes, said):
+    with pytest.raises(ValidationError, match=f"must fall from {said}"):
+        case_with(**changes, microcirculation={"pressure_capillary_mmHg": 30.0})

@@ -2,17 +2,18 @@
 
 import ast
 import re
+import warnings
 from pathlib import Path
 
 import pytest
 from test_states import case_with
 
-from jaxperf import InputError, SolveError
-from jaxperf._progress import Progress
+from jaxperf import InputError, Progress, SolveError
+from jaxperf._misc import InputNote, note
 from jaxperf._results import RESULTS
 from jaxperf.casefile import Case, CASE_WORDS, in_words, speaking
 from jaxperf.jobs._flow1d_run import _WORDS
-from jaxperf.study import prepare_case, solve_case
+from jaxperf.study import Finding, noted, prepare_case, solve_case
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LOWER = ["network", "vessel", "geometry", "steady", "flow1d", "growth"]
@@ -83,3 +84,14 @@ def test_the_limits_of_a_case_are_the_solver_s():
     prepared = prepare_case(case_with(solver={"max_steps": 1}), ".", Progress())
     with pytest.raises(SolveError, match=r"Raise solver\.max_steps"):
         solve_case(prepared, Progress())
+
+
+def test_what_a_reader_notes_joins_the_findings_once():
+    found = [Finding("error", "a", "b")]
+    with noted(found), pytest.warns(UserWarning, match="another"):
+        for _ in range(2):
+            note("`n_terminals` was taken", where="tree.vtp")
+        warnings.warn("another", stacklevel=1)
+    assert found[1:] == [Finding("warning", "tree.vtp", "growth.n_terminals was taken")]
+    with pytest.warns(InputNote, match=r"^tree\.vtp: said\.$"):
+        note("said", where="tree.vtp")

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
         Wire as Wire,
     )
     from ._load import case_errors as case_errors, load_case as load_case, read_yaml as read_yaml
+    from ._pulsatile import Pulsatile as Pulsatile
     from ._schema import (
         Case as Case,
         case_schema as case_schema,
         Growth as Growth,
-        Pulsatile as Pulsatile,
         Solver as Solver,
         StateSection as StateSection,
     )

@@ -24,6 +24,14 @@ def load_case(path: str | os.PathLike) -> Case:
 
     **Errors:** [`InputError`][] naming the file and the first offending key; all of them are in
     [`case_errors`][].
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    case = jp.casefile.load_case(jp.jobs.write_starter("heart", spacing_mm=5.0))
+    print(case.lesions)
+    ```
     """
     raw = read_yaml(path)
     try:
@@ -33,7 +41,17 @@ def load_case(path: str | os.PathLike) -> Case:
 
 
 def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
-    """The mapping in a YAML file."""
+    """The mapping in a YAML file.
+
+    **Example:**
+
+    ```python
+    from pathlib import Path
+    import jaxperf as jp
+    Path("case.yaml").write_text("title: one heart\\n")
+    content = jp.casefile.read_yaml("case.yaml")
+    ```
+    """
     path, where = Path(path), str(path)
     if not path.is_file():
         what = "it is a folder" if path.is_dir() else "there is no such file"

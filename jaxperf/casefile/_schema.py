@@ -4,8 +4,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from .._defaults import DEFAULT_CELL_TIME, DEFAULT_CELL_TOLERANCE, DEFAULT_CFL
 from ._fit import FitSection
+from ._physics import (
+    AutoregulationSection,
+    BloodSection,
+    BoundarySection,
+    MicrocirculationSection,
+    Pressure,
+    Wall,
+)
+from ._pulsatile import Pulsatile
 from ._section import (
     exactly_one,
     Exponent,
@@ -26,16 +34,26 @@ class Tree(Section):
     file: str | None = Field(default=None, description="Path of the tree, below the data folder.")
     format: str | None = Field(
         default=None,
-        description="Format of the file: swc, centerlines or svoned; from its suffix (.swc, .vtp, "
-        ".in) where left out.",
+        description="Format of the file: swc, centerlines or svoned; from its suffix (.swc, .vtp "
+        "or .vtk, .in) where left out.",
     )
     units: Unit | None = Field(default=None, description="Unit of length of the file. Required.")
     frame: Frame | None = Field(
         default=None,
         description="Frame of the coordinates: LPS (DICOM, VTK), RAS (NIfTI). Required.",
     )
-    n_roots: int = Field(
-        default=1, ge=1, description="Number of inlets; read from centrelines only."
+    n_roots: int | None = Field(
+        default=None, ge=1, description="Number of inlets of centrelines; 1 where left out."
+    )
+    radius_array: str | None = Field(
+        default=None,
+        description="Point array of centrelines that holds the radius; where left out, the one "
+        "that its name calls so.",
+    )
+    merge_tolerance_mm: Positive | None = Field(
+        default=None,
+        description="How far apart the points of centrelines on the same course may lie; where "
+        "left out, as far as the radius and the scatter of the lines say.",
     )
     branches: dict[int | str, str] = Field(
         default_factory=dict,
@@ -54,11 +72,6 @@ class Tree(Section):
         if self.file is not None and missing:
             raise ValueError(f"{' and '.join(missing)} of the tree's file must be stated")
         return self
-
-
-# Wide enough for any physiology, narrow enough to catch another unit.
-Density = Annotated[float, Field(ge=800.0, le=1300.0)]
-Viscosity = Annotated[float, Field(ge=0.3, le=30.0)]
 
 
 class Labels(Section):
@@ -167,120 +180,11 @@ class Lesion(Section):
     branch: str = Field(description="Name of the branch.")
     start_mm: NotNegative = Field(description="Arc length from the branch's proximal end.")
     end_mm: Positive = Field(description="Arc length where the lesion ends.")
-    diameter_reduction: Fraction = Field(description="1 - D_min/D_reference: 0.6 for 60 %.")
+    diameter_reduction: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        description="1 - D_min/D_reference: 0.6 for 60 %, 1 for a vessel that is closed."
+    )
     reference_radius_mm: Positive | None = Field(
         default=None, description="Healthy radius; the mean of both ends where left out."
-    )
-
-
-class BloodSection(Section):
-    """Blood."""
-
-    density_kg_m3: Density = Field(default=1060.0, description="Density.")
-    viscosity: Literal["constant", "pries"] = Field(
-        default="constant", description="Law: constant, or Pries (1994) in vivo."
-    )
-    viscosity_mPa_s: Viscosity = Field(
-        default=3.5, description="Dynamic viscosity of the constant law."
-    )
-    haematocrit: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
-        default=0.45, description="Discharge haematocrit of the Pries law."
-    )
-    plasma_viscosity_mPa_s: Viscosity = Field(
-        default=1.2, description="Plasma viscosity, Pries law."
-    )
-    profile_exponent: Positive = Field(
-        default=2.0, description="Velocity profile: 2 parabolic, 9 blunt."
-    )
-
-
-class Wall(Section):
-    """The vessels' wall."""
-
-    law: Literal["rigid", "elastic"] = Field(
-        default="rigid", description="Rigid, or Olufsen's E h/r."
-    )
-    k1_Pa: NotNegative = Field(default=2e6, description="Olufsen's k1.")
-    k2_per_m: Finite = Field(default=-2253.0, description="Olufsen's k2.")
-    k3_Pa: NotNegative = Field(default=8.65e4, description="Olufsen's k3.")
-    pressure_reference_mmHg: Finite = Field(
-        default=93.0,
-        description="Transmural pressure at which the radii of the tree were measured.",
-    )
-
-
-class Outlet(Section):
-    """An outlet that does not perfuse the left ventricle, such as a right ventricular branch."""
-
-    branch: str = Field(description="Branch that ends there.")
-    flow_ml_min: NotNegative | None = Field(default=None, description="Prescribed outflow.")
-    resistance_mmHg_min_ml: Positive | None = Field(
-        default=None, description="Resistance to a pressure."
-    )
-    pressure_reference_mmHg: Finite = Field(
-        default=0.0, description="Pressure behind the resistance."
-    )
-
-    @model_validator(mode="after")
-    def _complete(self) -> "Outlet":
-        exactly_one(self, ("flow_ml_min", "resistance_mmHg_min_ml"))
-        return self
-
-
-class BoundarySection(Section):
-    """Pressures and flows at the ends of the tree."""
-
-    pressure_inlet_mmHg: Annotated[float, Field(ge=20.0, le=300.0)] = Field(
-        default=93.0, description="Mean aortic pressure at the roots."
-    )
-    outlets: tuple[Outlet, ...] = Field(default=(), description="Outlets beside the ventricle's.")
-
-    @model_validator(mode="after")
-    def _once(self) -> "BoundarySection":
-        named = [outlet.branch for outlet in self.outlets]
-        for branch in named:
-            if named.count(branch) > 1:
-                raise ValueError(f"outlets names the branch {branch} twice")
-        return self
-
-
-class MicrocirculationSection(Section):
-    """The perfused bed and its calibration in the lesion-free heart."""
-
-    mbf_rest_ml_min_g: Positive = Field(default=1.0, description="Target mean flow at rest.")
-    mbf_hyperemia_ml_min_g: Positive | None = Field(
-        default=None, description="Target mean flow at hyperemia; or give hyperemia_factor."
-    )
-    hyperemia_factor: Annotated[float, Field(gt=1.0, allow_inf_nan=False)] | None = Field(
-        default=None,
-        description="Factor on both conductances; 3.75 where no target is given either.",
-    )
-    pressure_capillary_mmHg: Finite = Field(default=15.0, description="Mean tissue pressure.")
-    pressure_sink_mmHg: Finite = Field(default=0.0, description="Venous pressure.")
-    permeability_m2_per_Pa_s: Positive = Field(
-        default=2e-9,
-        description="The mobility K along the fibres: permeability in m² over viscosity in Pa·s.",
-    )
-    permeability_across_m2_per_Pa_s: Positive | None = Field(
-        default=None, description="K across the fibres; isotropic where left out."
-    )
-    fibre_endo_deg: Finite = Field(default=60.0, description="Fibre angle at the endocardium.")
-    fibre_epi_deg: Finite = Field(default=-60.0, description="Fibre angle at the epicardium.")
-    density_kg_m3: Density = Field(default=1050.0, description="Density of the tissue.")
-
-    @model_validator(mode="after")
-    def _complete(self) -> "MicrocirculationSection":
-        if self.mbf_hyperemia_ml_min_g is not None and self.hyperemia_factor is not None:
-            raise ValueError("give mbf_hyperemia_ml_min_g or hyperemia_factor, not both")
-        return self
-
-
-class AutoregulationSection(Section):
-    """Adaptation of the bed at rest."""
-
-    enabled: bool = Field(default=True, description="Hold the rest target behind lesions.")
-    dilation_min: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        default=0.4, description="Strongest constriction."
     )
 
 
@@ -358,83 +262,6 @@ class Growth(Section):
         return self
 
 
-class Pulsatile(Section):
-    """Pulsatile flow over one heart beat; used with `flow: pulsatile`."""
-
-    states: tuple[str, ...] = Field(
-        default=("rest", "hyperemia"),
-        min_length=1,
-        description="States that are followed over a beat; those of the section `states` too.",
-    )
-    heart_rate_per_min: Annotated[float, Field(ge=30.0, le=200.0)] | None = Field(
-        default=None, description="Heart rate; 70 where left out and no waveform file is given."
-    )
-    pulse_pressure_mmHg: Annotated[float, Field(gt=0.0, le=150.0)] | None = Field(
-        default=None,
-        description="Systolic less diastolic aortic pressure about the mean, which is "
-        "boundary.pressure_inlet_mmHg; 40 where left out and no waveform file is given.",
-    )
-    ejection_duration_s: Annotated[float, Field(ge=0.05, le=0.6)] | None = Field(
-        default=None,
-        description="From the opening to the closure of the aortic valve; from the heart rate "
-        "where left out (Weissler 1968).",
-    )
-    lv_diastolic_pressure_mmHg: Annotated[float, Field(ge=0.0, le=50.0)] = Field(
-        default=8.0, description="Left ventricular pressure at the end of diastole."
-    )
-    aortic_pressure_file: str | None = Field(
-        default=None,
-        description="One beat of aortic pressure in place of the built-in one: a CSV file with "
-        "the columns time_s, pressure_mmHg, below the data folder. The last time is the period.",
-    )
-    lv_pressure_file: str | None = Field(
-        default=None,
-        description="The same beat of left ventricular pressure; needs aortic_pressure_file.",
-    )
-    tissue_compliance_rest_ml_mmHg_100g: Positive = Field(
-        default=0.10, description="Intramyocardial compliance at rest (Chilian 1984)."
-    )
-    tissue_compliance_hyperemia_ml_mmHg_100g: Positive = Field(
-        default=0.21, description="Intramyocardial compliance at hyperemia (Chilian 1984)."
-    )
-    min_radius_mm: Positive | None = Field(
-        default=None,
-        description="Grown vessels from this radius on are 1-D vessels too; none where left out. "
-        "The rest of the forest is condensed.",
-    )
-    cell_time_s: Annotated[float, Field(ge=1e-6, le=5e-3)] | Literal["auto"] = Field(
-        default=DEFAULT_CELL_TIME,
-        description="Time that a wave takes through one cell of a vessel; with auto cells are "
-        "halved until they keep cell_tolerance.",
-    )
-    cell_tolerance: Annotated[float, Field(gt=0.0, lt=0.1)] = Field(
-        default=DEFAULT_CELL_TOLERANCE,
-        description="What the length of the cells may change a ratio of mean pressures by: more is "
-        "a warning.",
-    )
-    cfl: Annotated[float, Field(gt=0.0, le=0.9)] = Field(
-        default=DEFAULT_CFL,
-        description="Longest time step over cell_time_s. Waves under load are faster than at rest.",
-    )
-    cycles_max: int = Field(default=50, ge=1, description="Beats until which it must be periodic.")
-    tolerance: Annotated[float, Field(gt=0.0, lt=0.1)] = Field(
-        default=1e-6,
-        description="Largest change from one beat to the next, relative to the largest pressure "
-        "and flow.",
-    )
-
-    @model_validator(mode="after")
-    def _complete(self) -> "Pulsatile":
-        if self.aortic_pressure_file is None:
-            if self.lv_pressure_file is not None:
-                raise ValueError("lv_pressure_file needs aortic_pressure_file, of the same beat")
-            return self
-        for name in ("heart_rate_per_min", "pulse_pressure_mmHg"):
-            if getattr(self, name) is not None:
-                raise ValueError(f"give {name} or aortic_pressure_file, which says it, not both")
-        return self
-
-
 class Darcy(Section):
     """Flow in the tissue."""
 
@@ -475,6 +302,11 @@ class Output(Section):
     spacing_mm: Positive = Field(
         default=1.25, description="Grid of the NIfTI maps where the input has none."
     )
+    ffr_behind_mm: NotNegative = Field(
+        default=20.0,
+        description="FFR is also said this far behind each lesion; nearer where the branch ends "
+        "or its next lesion begins.",
+    )
 
 
 class StateSection(Section):
@@ -483,8 +315,8 @@ class StateSection(Section):
     like: Literal["rest", "hyperemia"] = Field(
         default="hyperemia", description="The state it starts from."
     )
-    pressure_inlet_mmHg: Positive | None = Field(
-        default=None, description="Mean aortic pressure; the case's where left out."
+    pressure_inlet_mmHg: Pressure | None = Field(
+        default=None, description="Mean aortic pressure; that of the state it is like if left out."
     )
     without_lesions: tuple[Annotated[int, Field(ge=1)], ...] | Literal["all"] = Field(
         default=(),
@@ -546,12 +378,8 @@ class Case(Section):
             raise ValueError("a built ventricle or tree is no patient; kind must be synthetic")
         for name, state in self.states.items():
             _state_is_possible(name, state, len(self.lesions))
-        bed, inlet = self.microcirculation, self.boundary.pressure_inlet_mmHg
-        if not bed.pressure_sink_mmHg < bed.pressure_capillary_mmHg < inlet:
-            raise ValueError(
-                "pressures must fall from boundary.pressure_inlet_mmHg to "
-                "microcirculation.pressure_capillary_mmHg to microcirculation.pressure_sink_mmHg"
-            )
+        for name in ("rest", "hyperemia", *self.states):
+            self._pressures_fall(name)
         known = ("rest", "hyperemia", *self.states)
         for name in self.pulsatile.states:
             if name not in known:
@@ -564,7 +392,36 @@ class Case(Section):
                 "flow: pulsatile needs wall.law: elastic, as waves travel at infinite speed in a "
                 "rigid wall; write wall: {law: elastic}, which takes Olufsen's stiffness"
             )
+        if self.flow == "pulsatile":
+            _pulsatile_is_open(self)
         return self
+
+    def pressure_mmHg(self, state: str) -> float:
+        """Mean aortic pressure of a state, mmHg."""
+        section = self.states.get(state)
+        if section is not None and section.pressure_inlet_mmHg is not None:
+            return section.pressure_inlet_mmHg
+        return self.boundary.pressure_at(self.likeness(state))
+
+    def likeness(self, state: str) -> str:
+        """Rest or hyperemia, whichever a state is like."""
+        section = self.states.get(state)
+        if section is not None:
+            return section.like
+        return "rest" if state == "rest" else "hyperemia"
+
+    def _pressures_fall(self, state: str) -> None:
+        bed, inlet = self.microcirculation, self.pressure_mmHg(state)
+        if not bed.pressure_sink_mmHg < bed.pressure_capillary_mmHg < inlet:
+            key = {"rest": "boundary.pressure_inlet_mmHg"}.get(
+                state, "boundary.pressure_hyperemia_mmHg"
+            )
+            key = f"states.{state}.pressure_inlet_mmHg" if state in self.states else key
+            raise ValueError(
+                f"pressures must fall from {key} to "
+                "microcirculation.pressure_capillary_mmHg to microcirculation.pressure_sink_mmHg; "
+                f"found {inlet:g}, {bed.pressure_capillary_mmHg:g}, {bed.pressure_sink_mmHg:g}"
+            )
 
 
 def _state_is_possible(name: str, state: StateSection, n_lesions: int) -> None:
@@ -577,8 +434,30 @@ def _state_is_possible(name: str, state: StateSection, n_lesions: int) -> None:
         )
 
 
+def _pulsatile_is_open(case: Case) -> None:
+    """No wave can be followed into a vessel that an occlusion closes."""
+    for i, lesion in enumerate(case.lesions):
+        for name in case.pulsatile.states if lesion.diameter_reduction == 1.0 else ():
+            opened = case.states[name].without_lesions if name in case.states else ()
+            if opened != "all" and i + 1 not in opened:
+                raise ValueError(
+                    f"lesions.{i} closes {lesion.branch} (diameter_reduction 1), which flow: "
+                    f"pulsatile cannot follow at {name}; write flow: steady, or leave out of "
+                    "pulsatile.states what the lesion is not opened in"
+                )
+
+
 def case_schema() -> dict[str, Any]:
-    """The JSON schema of the case file."""
+    """The JSON schema of the case file.
+
+    **Example:**
+
+    ```python
+    import json
+    import jaxperf as jp
+    print(json.dumps(jp.casefile.case_schema(), indent=2))
+    ```
+    """
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **Case.model_json_schema(),

@@ -13,8 +13,8 @@ from .._custom_types import as_leaf, cast_like, ScalarLike
 from .._misc import InputError, is_traced
 from .._results import nan_unless, RESULTS
 from ..darcy import AbstractDarcySolver, ConjugateGradient
-from ..network import vessel_label, without_lesions
-from ..steady import initial_state, node_closure
+from ..network import check_boundary, vessel_label, without_lesions
+from ..steady import Boundary, initial_state, node_closure
 from ..units import M3_S_KG_PER_ML_MIN_G, PA_PER_MMHG
 from ._problem import Autoregulation, Microcirculation, PerfusionProblem
 from ._solve import PerfusionSolution, solve_perfusion
@@ -56,6 +56,7 @@ def calibrate(
     mbf_hyperemia_ml_min_g: ScalarLike | None = None,
     hyperemia_factor: ScalarLike | None = None,
     pressure_capillary_mmHg: ScalarLike = 15.0,
+    boundary_hyperemia: Boundary | None = None,
     rtol: float = 1e-9,
     method: AbstractDarcySolver = ConjugateGradient(),
     solve: Callable[[PerfusionProblem], PerfusionSolution] | None = None,
@@ -72,6 +73,9 @@ def calibrate(
     the flow. In hyperemia both grow by a common factor, which is given or is the one at which the
     lesion-free heart reaches a stress target.
 
+    Rest was measured at the problem's boundary, stress at `boundary_hyperemia`. At other pressures
+    the bed keeps what was found: calibrate once, then change `problem.boundary`.
+
     Where values are known, the host iterates over solves of the problem, so that no program is
     compiled that later solves do not share. Under a transformation (`jit`, `grad`, `vmap`) Newton's
     method solves the same equations, the unknown joined to the perfusion, and the implicit rule
@@ -80,7 +84,8 @@ def calibrate(
 
     **Arguments:** `problem`, whose own β and dilation are only a layout; its lesions are lifted.
     Give exactly one of `mbf_hyperemia_ml_min_g` and `hyperemia_factor`. `pressure_capillary_mmHg`
-    is P_cap. `method` is the Darcy solver. On the host: `rtol`, on the flow targets; `solve`, in
+    is P_cap. `boundary_hyperemia` is the boundary in hyperemia, the problem's where left out.
+    `method` is the Darcy solver. On the host: `rtol`, on the flow targets; `solve`, in
     the place of `solve_perfusion` with `method`, as where the problem is solved padded; `report`,
     which is told after every solve what was reached.
 
@@ -106,31 +111,25 @@ def calibrate(
     print(found.mbf_hyperemia_ml_min_g)
     ```
     """
-    if (mbf_hyperemia_ml_min_g is None) == (hyperemia_factor is None):
-        raise InputError(
-            "both or none of mbf_hyperemia_ml_min_g and hyperemia_factor are given",
-            where="calibrate",
-            expected="exactly one of the two",
-            fix="Remove one",
-        )
     targets = (mbf_rest_ml_min_g, mbf_hyperemia_ml_min_g, hyperemia_factor)
     _check_targets(*targets)
-    bare = eqx.tree_at(
-        lambda p: (p.network, p.autoregulation),
-        problem,
-        (without_lesions(problem.network), None),
-        is_leaf=lambda x: x is None,
-    )
-    highest = _at_rest(bare)
+    changed = (without_lesions(problem.network), None)
+    where = lambda p: (p.network, p.autoregulation)
+    bare = eqx.tree_at(where, problem, changed, is_leaf=lambda x: x is None)
+    stressed = bare
+    if boundary_hyperemia is not None:
+        check_boundary(bare.network, boundary_hyperemia)
+        stressed = eqx.tree_at(lambda p: p.boundary, bare, boundary_hyperemia)
+    highest = [_at_rest(bare), _at_rest(stressed)]
     # Under `jit` every program gives traced values, known as those it was given may be.
-    given = (bare, targets, pressure_capillary_mmHg, highest)
+    given = (stressed, bare, targets, pressure_capillary_mmHg, highest)
     if not any(map(is_traced, jax.tree.leaves(given))):
-        if solve is None:
-            solve = lambda problem: solve_perfusion(problem, method)
+        solve = solve or (lambda problem: solve_perfusion(problem, method))
+        values = tuple(None if x is None else float(x) for x in targets)
         capillary = float(pressure_capillary_mmHg) * PA_PER_MMHG
-        rest = float(mbf_rest_ml_min_g)
-        stress, factor = (None if x is None else float(x) for x in targets[1:])
-        return _on_host(bare, rest, stress, factor, capillary, float(highest), rtol, solve, report)
+        return _on_host(
+            (bare, stressed), values, capillary, list(map(float, highest)), rtol, solve, report
+        )
     if solve is not None:
         raise InputError(
             "solve is given under a transformation",
@@ -138,30 +137,33 @@ def calibrate(
             expected="a Darcy solver as method",
             fix="Give method instead",
         )
-    return _traced(bare, *targets, pressure_capillary_mmHg, method)
+    return _traced(bare, stressed, *targets, pressure_capillary_mmHg, method)
 
 
 def _on_host(
-    bare: PerfusionProblem,
-    target: float,
-    stress_target: float | None,
-    factor: float | None,
+    problems: tuple[PerfusionProblem, PerfusionProblem],
+    targets: tuple[float | None, ...],
     capillary: float,
-    highest: float,
+    highest: list[float],
     rtol: float,
     solve: _Solve,
     report: _Report,
 ) -> Calibration:
-    """The calibration by solves of the problem, one after another."""
-    rest, solution, solves = _rest(bare, target, capillary, highest, rtol, solve, report)
+    """The calibration by solves of rest, then of hyperemia, one after another."""
+    (bare, stressed), (target, stress_target, factor) = problems, targets
+    assert target is not None
+    for level in highest:
+        _refuse_low_inlet(level, capillary)
+    rest, solution, solves = _rest(bare, target, capillary, highest[0], rtol, solve, report)
+    at_rest = _mean_mbf(stressed, solution)
     if factor is None:
         assert stress_target is not None
-        at_rest = _mean_mbf(bare, solution)
-        factor, stress, more = _factor(bare, rest, at_rest, stress_target, rtol, solve, report)
+        start = stress_target / at_rest
+        factor, stress, more = _factor(stressed, rest, start, stress_target, rtol, solve, report)
     else:
         more = 1
-        stress = solve(_with_bed(bare, _dilated(rest, factor)))
-    tissue = bare.tissue
+        stress = solve(_with_bed(stressed, _dilated(rest, factor)))
+    tissue = stressed.tissue
     per_volume = target * M3_S_KG_PER_ML_MIN_G * np.asarray(tissue.density)
     return Calibration(
         rest=rest,
@@ -170,8 +172,8 @@ def _on_host(
             as_leaf(per_volume * np.asarray(tissue.terminal_volume)), factor
         ),
         hyperemia_factor=factor,
-        mbf_rest_ml_min_g=_mean_mbf(bare, solution),
-        mbf_hyperemia_ml_min_g=_mean_mbf(bare, stress),
+        mbf_rest_ml_min_g=at_rest,
+        mbf_hyperemia_ml_min_g=_mean_mbf(stressed, stress),
         solves=solves + more,
     )
 
@@ -179,6 +181,7 @@ def _on_host(
 @eqx.filter_jit
 def _traced(
     bare: PerfusionProblem,
+    stressed: PerfusionProblem,
     mbf_rest: ScalarLike,
     mbf_hyperemia: ScalarLike | None,
     factor: ScalarLike | None,
@@ -199,12 +202,12 @@ def _traced(
     rest = find_bed(_with_bed(bare, guess), flow_of(mbf_rest), "beta_source", method, factor=one)
     holds = (mbf_rest > 0) & (pressure_sink < capillary) & (capillary < highest)
     holds = holds & (capillary < rest.terminal_pressure) & (rest.result == RESULTS.successful)
-    undilated = _with_bed(bare, rest.bed)
+    holds = holds & (capillary < _at_rest(stressed))
     if factor is None:
         assert mbf_hyperemia is not None
         mbf_hyperemia = cast_like(mbf_hyperemia, like)
         stress = find_bed(
-            undilated,
+            _with_bed(stressed, rest.bed),
             flow_of(mbf_hyperemia),
             "dilation",
             method,
@@ -215,7 +218,9 @@ def _traced(
         steps = rest.steps + stress.steps
     else:
         factor = cast_like(factor, like)
-        stress = solve_perfusion(_with_bed(bare, _dilated(rest.bed, factor)), method, throw=False)
+        stress = solve_perfusion(
+            _with_bed(stressed, _dilated(rest.bed, factor)), method, throw=False
+        )
         flow, result = jnp.sum(stress.terminal_flow), stress.result
         steps = rest.steps + stress.newton_iterations
     found = Calibration(
@@ -233,6 +238,13 @@ def _traced(
 def _check_targets(
     rest: ScalarLike, hyperemia: ScalarLike | None, factor: ScalarLike | None
 ) -> None:
+    if (hyperemia is None) == (factor is None):
+        raise InputError(
+            "both or none of mbf_hyperemia_ml_min_g and hyperemia_factor are given",
+            where="calibrate",
+            expected="exactly one of the two",
+            fix="Remove one",
+        )
     for name, value, least in (
         ("mbf_rest_ml_min_g", rest, 0.0),
         ("mbf_hyperemia_ml_min_g", hyperemia, rest),
@@ -290,6 +302,16 @@ def _refuse_low_pressure(
     )
 
 
+def _refuse_low_inlet(highest: float, capillary: float) -> None:
+    if highest <= capillary:
+        raise InputError(
+            f"the inlet lies at {highest / PA_PER_MMHG:.1f} mmHg",
+            where="boundary",
+            expected=f"more than the capillary pressure, {capillary / PA_PER_MMHG:.1f} mmHg",
+            fix="Give the mean aortic pressure in mmHg",
+        )
+
+
 def _rest(
     problem: PerfusionProblem,
     target: float,
@@ -310,13 +332,6 @@ def _rest(
             fix="Raise one or lower the other",
         )
     beta_sink = per_volume / above_sink
-    if system_pressure <= capillary:
-        raise InputError(
-            f"the inlet lies at {system_pressure / PA_PER_MMHG:.1f} mmHg",
-            where="boundary",
-            expected=f"more than the capillary pressure, {capillary / PA_PER_MMHG:.1f} mmHg",
-            fix="Give the mean aortic pressure in mmHg",
-        )
     weight = np.asarray(problem.tissue.terminal_volume)
     weight = weight / weight.sum()
     beta_source = per_volume / (system_pressure - capillary)
@@ -353,16 +368,19 @@ def _at_rest(problem: PerfusionProblem) -> Float[Array, ""]:
 def _factor(
     problem: PerfusionProblem,
     rest: Microcirculation,
-    at_rest: float,
+    start: float,
     target: float,
     rtol: float,
     solve: _Solve,
     report: _Report,
 ) -> tuple[float, PerfusionSolution, int]:
-    """Secant on the flow as a function of the factor, which is smooth, increasing and concave."""
+    """Secant on the flow as a function of the factor, which is smooth, increasing and concave.
+
+    It begins at the factor 0, where nothing flows at any pressure, and at `start`.
+    """
     flow_at = lambda factor: solve(_with_bed(problem, _dilated(rest, factor)))
-    low, low_flow = 1.0, at_rest
-    factor = target / at_rest
+    low, low_flow = 0.0, 0.0
+    factor = start
     for solves in range(1, 41):
         solution = flow_at(factor)
         flow = _mean_mbf(problem, solution)

@@ -34,7 +34,8 @@ class Grid(eqx.Module):
     With one row every difference of neighbours is one slice of one array. A *slot* is a cell or a
     gap, face f lies between the slots f − 1 and f, and a face between a gap and a cell is an *end*
     of a vessel. A vessel here is an unbranched course between two nodes at which something
-    happens: a junction, a boundary, the middle of a lesion, a step in calibre or stiffness.
+    happens: a junction, a boundary, the middle of a lesion, a step in calibre or stiffness. All
+    that a lesion loses lies in its middle, with the flow there, also where it lies over a junction.
 
     **Attributes:**
 
@@ -213,6 +214,9 @@ def _courses(
         while True:
             start = 0.0
             for fraction, lesion in middle.get(segment, []):
+                if fraction > 1.0 - 1e-9 and stops[node[segment, 1]]:
+                    # the middle is a node already, with other vessels: half a segment before it
+                    fraction = 0.5
                 course.pieces.append((segment, start, fraction))
                 course.distal = len(node_network)
                 courses.append(course)

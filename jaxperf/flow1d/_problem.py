@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from .._custom_types import as_leaf, float_leaf, Parameter
 from .._defaults import DEFAULT_CELL_TIME, DEFAULT_CFL
 from .._misc import InputError, is_traced
-from ..network import check_boundary, Ladder, VascularNetwork, Waveform
+from ..network import check_boundary, Ladder, VascularNetwork, vessel_label, Waveform
 from ..steady import Boundary
 from ..vessel import AbstractElasticWall, Blood
 from ._grid import elastic, Grid, make_grid
@@ -138,7 +138,8 @@ def flow1d_problem(
       faster than in the unloaded vessel; the default leaves them a factor of two.
     - the others: see [`Flow1DProblem`][].
 
-    **Errors:** [`InputError`][] for waveforms of different periods, or none and no `period`.
+    **Errors:** [`InputError`][] for waveforms of different periods, or none and no `period`, and
+    for a lesion that closes its vessel.
 
     **Example:**
 
@@ -161,6 +162,7 @@ def flow1d_problem(
             expected="a number above 0, at most 0.9",
             fix=f"Leave it at {DEFAULT_CFL}",
         )
+    _refuse_occlusions(network)
     grid = make_grid(network, boundary, blood, wall, cell_time=cell_time)
     time_step = cfl * cell_time
     if wall_viscosity is not None:
@@ -181,6 +183,21 @@ def flow1d_problem(
         junction_pressure=junction_pressure,
         boundary_pressure=boundary_pressure,
     )
+
+
+def _refuse_occlusions(network: VascularNetwork) -> None:
+    """A wave would have to be thrown back where a vessel is closed, which no node does here."""
+    lesion = network.lesion
+    if is_traced(lesion.diameter_reduction) or not lesion.length.size:
+        return
+    closed = np.asarray(lesion.segment)[np.asarray(lesion.closes)]
+    if closed.size:
+        raise InputError(
+            f"an occlusion closes {vessel_label(network, int(closed[0]))}",
+            where="flow1d_problem",
+            expected="lesions of a diameter reduction below 1",
+            fix="Solve it in steady flow, or leave the vessel and all below it out",
+        )
 
 
 def _common_period(

@@ -16,6 +16,11 @@ from ._mesh import (
     BoundaryFaces as BoundaryFaces,
     Quadrature as Quadrature,
 )
+from ._openings import (
+    cavity_openings as cavity_openings,
+    CavityOpenings as CavityOpenings,
+    Opening as Opening,
+)
 from ._refine import (
     mesh_quality as mesh_quality,
     MeshQuality as MeshQuality,

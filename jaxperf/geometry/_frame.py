@@ -6,11 +6,22 @@ from jaxtyping import Float
 
 from .._misc import check_frame, InputError
 from ._mesh import check_finite
+from ._openings import cavity_openings, CavityOpenings, main_cavity
 from ._voxel import VoxelMesh
 
 _UNIT_TOLERANCE = 1e-9
 # Share of the cavity, farthest from the base, whose centroid gives the long axis its direction.
 _TIP_SHARE = 0.005
+# A hole of this share of the base's area in the lowest part of the cavity takes its tip away: the
+# ellipsoid that it cuts would be 5 % longer.
+_TIP_HOLE, _TIP_HEIGHT = 0.2, 0.25
+# Length of the cavity over the width of its opening: 2.8 in a patient, 1.3 where the image ends at
+# the widest place.
+_LEAST_SLENDER = 1.0
+# Angle (degrees) between valve plane's normal and axis; 18 in a patient, 40 for an aortic ring.
+_MOST_TILT = 55.0
+# Variance of the cavity along the axis over the largest one: 1 for a ventricle, 0.4 across it.
+_LEAST_ALONG = 0.7
 
 
 class LVFrame(eqx.Module):
@@ -130,27 +141,36 @@ def lv_frame_from_points(
 
 
 def lv_frame_from_labels(
-    mesh: VoxelMesh, *, cavity_label: int = 2, rv_label: int = 3, where: str = "LV frame"
+    mesh: VoxelMesh,
+    *,
+    cavity_label: int = 2,
+    rv_label: int | None = 3,
+    apex: Float[np.ndarray, "3"] | None = None,
+    base_centre: Float[np.ndarray, "3"] | None = None,
+    rv_centre: Float[np.ndarray, "3"] | None = None,
+    where: str = "LV frame",
 ) -> LVFrame:
     """The frame of a labelled ventricle.
 
-    The base centre is the centroid of the cavity's open faces (towards neither wall nor other
-    tissue, so mitral and aortic valve together), the long axis runs through it and the centroid of
-    the 0.5 % of the cavity farthest from it, the apex is where the axis leaves the cavity's
-    extent, and the septum lies towards the centroid of the RV cavity. A cavity without an open
-    face has no base plane and is refused.
+    The base centre is that of the valve plane ([`jaxperf.geometry.cavity_openings`][]), the long
+    axis runs through it and the centroid of the 0.5 % of the cavity farthest from it, the apex is
+    where the axis leaves the cavity's extent, and the septum lies towards the centroid of the RV
+    cavity. Voids count as cavity. A point given by hand takes the place of that from the labels.
 
     **Arguments:**
 
     - `mesh`: a [`jaxperf.geometry.VoxelMesh`][] that keeps the cavities' labels.
-    - `cavity_label`, `rv_label`: labels of the two cavities.
+    - `cavity_label`, `rv_label`: labels of the two cavities; without `rv_label`, `rv_centre` is
+      needed.
+    - `apex`, `base_centre`, `rv_centre`: (3,), m, in the mesh's frame.
     - `where`: the file that errors name.
 
     **Returns:**
 
     An [`jaxperf.geometry.LVFrame`][] in the mesh's frame.
 
-    **Errors:** [`InputError`][] where a label is missing or the cavity is closed.
+    **Errors:** [`InputError`][] where a label is missing, the cavity is closed, open at the tip
+    too, or longer across the axis than along it, and where the plane of its opening is no base.
 
     **Example:**
 
@@ -160,44 +180,100 @@ def lv_frame_from_labels(
     frame = jp.geometry.lv_frame_from_labels(mesh, cavity_label=2, rv_label=3)
     ```
     """
+    _check_labels(mesh, cavity_label, rv_label if rv_centre is None else None, where)
+    base, openings = base_centre, None
+    if base is None:
+        openings = cavity_openings(mesh, cavity_label=cavity_label, rv_label=rv_label, where=where)
+        base, inside = openings.base.centre, openings.cavity
+    else:
+        inside = main_cavity(mesh, cavity_label, rv_label)
+    cavity = mesh.position(np.argwhere(inside).astype(np.float64))
+    if openings is not None:
+        # a cavity whose label goes on above the valve plane, into the atrium, has its tip below it
+        cavity = cavity[(cavity - base[None, :]) @ openings.base.normal < 0.0]
+    if apex is None:
+        apex = _tip(mesh, cavity, base)
+    right = _septum(mesh, rv_label, where) if rv_centre is None else rv_centre
+    frame = lv_frame_from_points(apex, base, right, frame=mesh.frame, where=where)
+    if openings is not None:
+        _check_base(frame, openings, cavity, where)
+    return frame
+
+
+def _check_labels(mesh: VoxelMesh, cavity_label: int, rv_label: int | None, where: str) -> None:
     for label, name in ((cavity_label, "LV cavity"), (rv_label, "RV cavity")):
-        if not np.any(mesh.label == label):
+        if label is not None and not np.any(mesh.label == label):
             raise InputError(
                 f"no voxel has the label {label} of the {name}",
                 where=where,
                 expected="a label volume with wall, LV cavity and RV cavity",
-                fix="State the label numbers, or give apex, base and RV point by hand",
+                fix="State the label numbers, or give `landmarks` by hand",
             )
-    base = _open_face_centre(mesh, cavity_label, where)
-    cavity = mesh.label_centre(cavity_label)
+
+
+def _septum(mesh: VoxelMesh, rv_label: int | None, where: str) -> Float[np.ndarray, "3"]:
+    if rv_label is None:
+        raise InputError(
+            "nothing says where the septum is",
+            where=where,
+            expected="an RV cavity among the labels, or a point in its direction",
+            fix="Name the label of the RV cavity, or give `rv_centre` among the `landmarks`",
+        )
+    return mesh.label_centre(rv_label).mean(axis=0)
+
+
+def _tip(
+    mesh: VoxelMesh, cavity: Float[np.ndarray, "v 3"], base: Float[np.ndarray, "3"]
+) -> Float[np.ndarray, "3"]:
+    """Where the long axis leaves the cavity's extent."""
     apart = np.sum((cavity - base[None, :]) ** 2, axis=1)
     # One farthest voxel would be off the axis by the width of a blunt tip. Voxels as far as the
     # last one belong to it too, or a rotation of the grid would choose among them by round-off.
     tip = cavity[apart >= (1.0 - 1e-9) * np.quantile(apart, 1.0 - _TIP_SHARE)].mean(axis=0)
     axis = (tip - base) / np.linalg.norm(tip - base)
     half_voxel = 0.5 * float(np.abs(mesh.axes @ axis) @ mesh.spacing)
-    apex = base + (np.max((cavity - base[None, :]) @ axis) + half_voxel) * axis
-    rv = mesh.label_centre(rv_label).mean(axis=0)
-    return lv_frame_from_points(apex, base, rv, frame=mesh.frame, where=where)
+    return base + (np.max((cavity - base[None, :]) @ axis) + half_voxel) * axis
 
 
-def _open_face_centre(mesh: VoxelMesh, cavity_label: int, where: str) -> Float[np.ndarray, "3"]:
-    """Area-weighted centroid of the faces between the cavity and the background."""
-    label = np.pad(mesh.label, 1)
-    ijk = np.argwhere(mesh.label == cavity_label)
-    total, centre = 0.0, np.zeros(3)
-    for a in range(3):
-        area = float(np.prod(mesh.spacing) / mesh.spacing[a])
-        for sign in (-1, 1):
-            step = sign * np.eye(3, dtype=np.int64)[a]
-            open_face = ijk[label[tuple((ijk + 1 + step[None, :]).T)] == 0] + 0.5 * step[None, :]
-            total += area * open_face.shape[0]
-            centre += area * mesh.position(open_face).sum(axis=0)
-    if total == 0.0:
-        raise InputError(
-            f"the LV cavity (label {cavity_label}) has no face towards the background",
-            where=where,
-            expected="a cavity that is open at the base",
-            fix="Label the left atrium and the aorta 0, or give apex, base and RV point by hand",
+def _check_base(
+    frame: LVFrame, openings: CavityOpenings, cavity: Float[np.ndarray, "v 3"], where: str
+) -> None:
+    """Refuse an opening that is no base: the axis would be turned and every segment with it."""
+    base = openings.base
+    tilt = float(np.degrees(np.arccos(np.clip(base.normal @ frame.long_axis, -1.0, 1.0))))
+    spread = np.cov(cavity.T)
+    along = float(frame.long_axis @ spread @ frame.long_axis)
+    at_tip = [
+        hole
+        for hole in openings.holes
+        if hole.area >= _TIP_HOLE * base.area
+        and float(frame.height(hole.centre[None, :])[0]) < _TIP_HEIGHT * frame.length
+    ]
+    what = None
+    if at_tip:
+        what = (
+            f"the LV cavity is open at both ends: {1e6 * base.area:.0f} mm² at one, "
+            f"{1e6 * at_tip[0].area:.0f} mm² at the other, so that its tip is not in the image"
         )
-    return centre / total
+    elif tilt > _MOST_TILT:
+        what = (
+            f"the largest opening of the LV cavity looks {tilt:.0f}° away from the line between "
+            "it and the cavity's tip"
+        )
+    elif frame.length < _LEAST_SLENDER * 2.0 * base.radius:
+        what = (
+            f"the LV cavity is {1e3 * frame.length:.0f} mm long and its opening "
+            f"{2e3 * base.radius:.0f} mm wide: the image cuts the ventricle far below its base"
+        )
+    elif along < _LEAST_ALONG * float(np.linalg.eigvalsh(spread)[-1]):
+        what = (
+            "the LV cavity is longer across the line from its opening to its tip than along it, so "
+            "that the opening is no base"
+        )
+    if what is not None:
+        raise InputError(
+            what,
+            where=where,
+            expected="a cavity that is open at the base and closed elsewhere",
+            fix="Repair the labels, or give apex and base among the `landmarks` by hand",
+        )

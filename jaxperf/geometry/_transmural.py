@@ -8,6 +8,7 @@ from .._misc import InputError
 from ._frame import LVFrame
 from ._mesh import AbstractMesh, BoundaryFaces, check_finite, check_same_frame
 from ._nearest import nearest
+from ._openings import filled_voids
 from ._voxel import VoxelMesh
 
 # Radii in face widths. Balls and not a number of neighbours: on a grid many are equally far, and
@@ -35,7 +36,8 @@ def classify_boundary(
     """The side of the wall each boundary face is on: 0 endocardium, 1 epicardium or RV, 2 neither.
 
     With labels: endocardium is towards the cavity; epicardium is towards background or RV cavity;
-    the cut towards other tissue (the RV free wall at its insertion) is neither. Without: the
+    the cut towards other tissue (the RV free wall at its insertion) and a void inside the wall are
+    neither. Without: the
     endocardium is where the averaged outward normal points to the ventricle's centre line, which
     begins at half height (so that the apex looks up at it). Faces in the upper part that look along
     the long axis are the base plane, which is neither.
@@ -59,18 +61,19 @@ def classify_boundary(
         outward = faces.centre - frame.apex[None, :] - above
         endo = np.einsum("fd,fd->f", outward, normal) < 0.0
         return np.where(base, NEITHER, np.where(endo, ENDOCARDIUM, EPICARDIUM))
-    surface = (faces.label == 0) | (faces.label == rv_label)
+    surface = np.isin(faces.label, [0] if rv_label is None else [0, rv_label])
     outer = np.where(surface & ~base, EPICARDIUM, NEITHER)
     return np.where(faces.label == cavity_label, ENDOCARDIUM, outer)
 
 
 def transmural_depth(
-    mesh: AbstractMesh, frame: LVFrame, *, cavity_label: int = 2, rv_label: int = 3
+    mesh: AbstractMesh, frame: LVFrame, *, cavity_label: int = 2, rv_label: int | None = 3
 ) -> Float[np.ndarray, " c"]:
     """Depth in the wall, d_endo / (d_endo + d_epi): 0 endocardium, 1 epicardium or RV side.
 
     Distances are to the nearest points of the two surfaces of the mesh (`classify_boundary`); the
-    steps of a voxel surface are levelled first. Where the segmentation's own surfaces exist,
+    steps of a voxel surface are levelled first, and voids of a cavity, such as papillary muscles,
+    count as cavity. Where the segmentation's own surfaces exist,
     [`jaxperf.geometry.depth_between`][] is more accurate.
 
     **Arguments:**
@@ -95,11 +98,11 @@ def transmural_depth(
     ```
     """
     check_same_frame(mesh.frame, frame.frame, "transmural_depth")
-    faces = mesh.boundary_faces()
-    known = isinstance(mesh, VoxelMesh) and bool(np.any(mesh.label == cavity_label))
-    side = classify_boundary(
-        faces, frame, cavity_label=cavity_label if known else None, rv_label=rv_label
-    )
+    sides, walls = None, mesh
+    if isinstance(mesh, VoxelMesh) and np.any(mesh.label == cavity_label):
+        sides, walls = cavity_label, filled_voids(mesh, cavity_label, rv_label)
+    faces = walls.boundary_faces()
+    side = classify_boundary(faces, frame, cavity_label=sides, rv_label=rv_label)
     for code, name in ((ENDOCARDIUM, "endocardium"), (EPICARDIUM, "epicardium")):
         if not np.any(side == code):
             raise InputError(

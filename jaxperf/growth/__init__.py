@@ -2,6 +2,7 @@
 
 from ._forest import (
     Forest as Forest,
+    is_forest as is_forest,
     join_forest as join_forest,
     load_forest as load_forest,
     save_forest as save_forest,

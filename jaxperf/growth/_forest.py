@@ -1,5 +1,6 @@
 """The grown forest: what it holds, its file, and its union with the fixed vessels."""
 
+import hashlib
 import json
 import os
 import secrets
@@ -16,7 +17,7 @@ from .._misc import InputError
 from ..network import build_network, parent_segment, VascularNetwork
 
 STUB, CONDUIT, TRANSMURAL = 0, 1, 2
-_FORMAT = 1
+_FORMAT = 2
 
 
 class Forest(eqx.Module):
@@ -215,7 +216,8 @@ def load_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
 def save_forest(path: str | os.PathLike, forest: Forest) -> None:
     """Write a forest to a `.npz` file: one array per field of [`Forest`][], SI units.
 
-    `format` is the number of the layout, `territory_name`, `frame` and `settings` are text.
+    `format` is the number of the layout, `territory_name`, `frame` and `settings` are text, and
+    `content` is the digest of all that, by which a file that was changed since is told.
 
     **Example:**
 
@@ -233,14 +235,28 @@ def save_forest(path: str | os.PathLike, forest: Forest) -> None:
         territory_name=np.array(forest.territory_name),
         frame=np.array(forest.frame),
         settings=np.array(forest.settings),
+        content=np.array(_content(forest)),
         **{name: getattr(forest, name) for name in _ARRAYS},
     )
+
+
+def _content(forest: Forest) -> str:
+    """The digest of a forest."""
+    text = [list(forest.territory_name), forest.frame, forest.settings]
+    total = hashlib.sha256(json.dumps(text).encode())
+    for name in _ARRAYS:
+        values = np.ascontiguousarray(getattr(forest, name))
+        # as little-endian numbers, whatever the machine
+        values = values.astype(values.dtype.newbyteorder("<"))
+        total.update(f"{name} {values.dtype.str} {values.shape}".encode() + values.tobytes())
+    return total.hexdigest()
 
 
 def load_forest(path: str | os.PathLike) -> Forest:
     """Read a forest that [`save_forest`][] wrote.
 
-    **Errors:** [`InputError`][] for a file that is missing, no forest, or of another layout.
+    **Errors:** [`InputError`][] for a file that is missing, no forest, of another layout, or
+    changed since it was written.
 
     **Example:**
 
@@ -267,20 +283,74 @@ def load_forest(path: str | os.PathLike) -> Forest:
         raise _no_forest(path, str(error)) from None
     found = str(stored.get("format"))
     missing = [
-        name for name in (*_ARRAYS, "territory_name", "frame", "settings") if name not in stored
+        name
+        for name in (*_ARRAYS, "territory_name", "frame", "settings", "content")
+        if name not in stored
     ]
     if found != str(_FORMAT) or missing:
         raise _no_forest(path, f"layout {found}, without {', '.join(missing) or 'nothing'}")
-    m, r = len(stored["position"]), len(stored["root_node"])
-    per_node = all(len(stored[name]) == m for name in ("parent", "radius", "tree", "stage"))
-    if not per_node or stored["parent"].max(initial=-1) >= m or stored["parent"].min() < -r:
-        raise _no_forest(path, "its arrays do not fit each other")
-    return Forest(
+    names = stored["territory_name"]
+    wrong = _unlike_a_forest(stored, names.size)
+    if wrong is not None:
+        raise _no_forest(path, wrong)
+    forest = Forest(
         **{name: stored[name] for name in _ARRAYS},
-        territory_name=tuple(str(name) for name in stored["territory_name"]),
+        territory_name=tuple(str(name) for name in names),
         frame=str(stored["frame"]),
         settings=str(stored["settings"]),
     )
+    if str(stored["content"]) != _content(forest):
+        raise _no_forest(path, "its content was changed since it was grown")
+    return forest
+
+
+def _unlike_a_forest(stored: dict[str, np.ndarray], n_names: int) -> str | None:
+    """What in the arrays of a file can be no forest's; None where nothing is."""
+    if stored["position"].ndim != 2 or stored["position"].shape[1] != 3:
+        return "position has other axes than (m, 3)"
+    m, r = len(stored["position"]), stored["root_node"].size
+    sizes = {"root_territory": r, "root_share": r, "root_projected": r}
+    sizes |= dict.fromkeys(("parent", "radius", "tree", "stage"), m)
+    for name in (n for n in _ARRAYS if n != "position"):
+        if stored[name].shape != (sizes.get(name, stored[name].size),):
+            return f"{name} does not fit the other arrays"
+    bounds = {"root_node": (0, 2**31), "root_territory": (0, n_names), "parent": (-r, m)}
+    bounds |= {"tree": (0, r), "stage": (0, TRANSMURAL + 1), "terminal": (0, m)}
+    bounds["cell_tree"] = (-1, r)
+    for name, (low, high) in bounds.items():
+        values = stored[name]
+        if values.dtype.kind not in "iu" or ((values < low) | (values >= high)).any():
+            return f"{name} has other numbers than whole ones from {low} to {high - 1}"
+    for name in ("root_share", "root_projected", "position", "radius"):
+        if stored[name].dtype.kind != "f" or not np.isfinite(stored[name]).all():
+            return f"{name} has other numbers than finite ones"
+    if not (m and r and (stored["radius"] > 0).all()):
+        return "a radius is not above zero" if m and r else "it has no vessels"
+    try:
+        about = json.loads(str(stored["settings"]))
+    except ValueError:
+        about = None
+    if not isinstance(about, dict) or not isinstance(about.get("fingerprint"), str):
+        return "settings say of no input that it was grown for"
+    return None
+
+
+def is_forest(path: str | os.PathLike) -> bool:
+    """Whether a file is a forest, of whatever layout.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    np.savez("posterior.npz", xi=np.zeros(3))
+    jp.growth.is_forest("posterior.npz")  # False
+    ```
+    """
+    try:
+        stored = load_arrays(path)
+    except ValueError:
+        return False
+    return {"format", "root_node", "cell_tree", "settings"} <= set(stored)
 
 
 def _no_forest(path: Path, said: str) -> InputError:

@@ -229,12 +229,14 @@ def _program() -> str:
     return f"layout {_LAYOUT}, jaxperf {importlib.metadata.version('jaxperf')}"
 
 
-def is_checkpoint(path: str | os.PathLike, problem: GrowthProblem) -> bool:
-    """Whether a file is a checkpoint of the growth of a problem."""
+def is_checkpoint(path: str | os.PathLike, problem: GrowthProblem | None = None) -> bool:
+    """Whether a file is a checkpoint of a growth: of that of a problem, or of any."""
     try:
         stored = load_arrays(path)
     except ValueError:
         return False
+    if problem is None:
+        return {"fingerprint", "program", "queue"} <= set(stored)
     said = [str(stored.get(name)) for name in ("fingerprint", "program")]
     return said == [fingerprint(problem), _program()]
 
@@ -255,7 +257,8 @@ def _resumed(checkpoint: str | os.PathLike | None, mark: str) -> Run | None:
             "it was written while another forest grew, or by another version, or is damaged",
             where=str(checkpoint),
             expected="a checkpoint of the same vessels, wall and settings",
-            fix="Delete it (`jaxperf grow --overwrite` does), or go back to its settings",
+            fix="Delete it (`jaxperf grow --overwrite` does where it is a checkpoint), or go back "
+            "to its settings",
         )
 
     def group(kind: Any, prefix: str) -> Any:

@@ -5,6 +5,7 @@ import os
 import re
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +17,9 @@ from jaxtyping import PyTree
 
 from .._custom_types import as_leaf
 from .._misc import InputError
+
+# Its content is the digest of what was asked.
+_MARK = "question.txt"
 
 
 class Checkpoint:
@@ -32,7 +36,7 @@ class Checkpoint:
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        digest, mark = _digest(asked), self.folder / "question.txt"
+        digest, mark = _digest(asked), self.folder / _MARK
         if not mark.is_file():
             _write(mark, lambda file: file.write(digest.encode()))
         elif mark.read_text(encoding="utf-8") != digest:
@@ -73,6 +77,20 @@ class Checkpoint:
         """Remove what was written under a name."""
         if self.folder is not None:
             (self.folder / f"{name}.npz").unlink(missing_ok=True)
+
+
+def drop_steps(folder: str | os.PathLike) -> None:
+    """Remove what fits and samplers have kept in a folder; what else lies there stays.
+
+    **Arguments:** `folder`, itself one that a fit was given, or any above it.
+    """
+    ours = lambda mark: re.fullmatch("[0-9a-f]{64}", mark.read_text(errors="replace"))
+    for mark in filter(ours, list(Path(folder).rglob(_MARK))):
+        for kept in [*mark.parent.glob("*.npz"), *mark.parent.glob("*.tmp"), mark]:
+            kept.unlink()
+    for parent, _, _ in os.walk(folder, topdown=False):
+        with suppress(OSError):
+            os.rmdir(parent)
 
 
 def _write(path: Path, fill: Callable[[BinaryIO], object]) -> None:

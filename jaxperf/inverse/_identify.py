@@ -52,10 +52,19 @@ def identify(fit: Fit, threshold: float = 0.5) -> Identifiability:
     **Returns:** an [`Identifiability`][].
 
     **Example:**
+
     ```python
-    for sentence in identify(found).blind:
+    import jax, jax.numpy as jnp, numpy as np
+    from jaxperf import inverse
+    time = np.linspace(0.0, 1.0, 20)
+    def signal(values): return values["height"] * jnp.exp(-values["rate"] * time)
+    height = inverse.Parameter("height", inverse.Normal(1.0, 0.5), inverse.Log())
+    rate = inverse.Parameter("rate", inverse.Normal(2.0, 0.5), inverse.Log())
+    measured, noise = 1.5 * np.exp(-3.0 * time), inverse.GaussianNoise(sd=0.02)
+    measurement = inverse.Measurement("signal", lambda signal: signal, measured, noise)
+    problem = inverse.InverseProblem(inverse.PlainModel(signal), [height, rate], [measurement])
+    for sentence in inverse.identify(inverse.fit(problem, starts=1)).blind:
         print(sentence)
-    # severity up by 0.11 with reserve[LAD] up by 12 % changes no measurement by more than 0.1 sd.
     ```
     """
     problem, mode = fit.problem, fit.best
@@ -210,6 +219,22 @@ def profile(
     **Returns:** a [`Profile`][].
 
     **Errors:** [`InputError`][] for an unknown name, an index or a grid out of range.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, numpy as np
+    from jaxperf import inverse
+    time = np.linspace(0.0, 1.0, 20)
+    def signal(values): return values["height"] * jnp.exp(-values["rate"] * time)
+    height = inverse.Parameter("height", inverse.Normal(1.0, 0.5), inverse.Log())
+    rate = inverse.Parameter("rate", inverse.Normal(2.0, 0.5), inverse.Log())
+    measured, noise = 1.5 * np.exp(-3.0 * time), inverse.GaussianNoise(sd=0.02)
+    measurement = inverse.Measurement("signal", lambda signal: signal, measured, noise)
+    problem = inverse.InverseProblem(inverse.PlainModel(signal), [height, rate], [measurement])
+    found = inverse.fit(problem, starts=1)
+    along = inverse.profile(found, "rate", np.linspace(2.0, 4.0, 5))
+    ```
     """
     problem, mode = found.problem, found.best
     parameter = _find(problem, name, index, grid)
@@ -310,6 +335,24 @@ def shrinkage(
 
     **Source:** Chaloner and Verdinelli, Bayesian experimental design (1995),
     doi 10.1214/ss/1177009939.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, numpy as np
+    from jaxperf import inverse
+    time = np.linspace(0.0, 1.0, 20)
+    def signal(values): return values["height"] * jnp.exp(-values["rate"] * time)
+    height = inverse.Parameter("height", inverse.Normal(1.0, 0.5), inverse.Log())
+    rate = inverse.Parameter("rate", inverse.Normal(2.0, 0.5), inverse.Log())
+    measured, noise = 1.5 * np.exp(-3.0 * time), inverse.GaussianNoise(sd=0.02)
+    measurement = inverse.Measurement("signal", lambda signal: signal, measured, noise)
+    problem = inverse.InverseProblem(inverse.PlainModel(signal), [height, rate], [measurement])
+    def early(signal): return signal[:1]
+    posterior = inverse.laplace(inverse.fit(problem, starts=1))
+    further = inverse.Measurement("first", early, np.ones(1), inverse.GaussianNoise(sd=0.005))
+    print(inverse.shrinkage(posterior, further))
+    ```
     """
     _, more = posterior.jacobian(lambda values, output: measurement.residual(output))
     slope = np.asarray(posterior.mode.jacobian)
@@ -355,6 +398,21 @@ def misfit(fit: Fit, *, n: int = 2000, key: PRNGKeyArray | None = None) -> Misfi
     parameters.
 
     **Source:** Gelman, Meng and Stern (1996), Statistica Sinica 6; Satterthwaite (1946).
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, numpy as np
+    from jaxperf import inverse
+    time = np.linspace(0.0, 1.0, 20)
+    def signal(values): return values["height"] * jnp.exp(-values["rate"] * time)
+    height = inverse.Parameter("height", inverse.Normal(1.0, 0.5), inverse.Log())
+    rate = inverse.Parameter("rate", inverse.Normal(2.0, 0.5), inverse.Log())
+    measured, noise = 1.5 * np.exp(-3.0 * time), inverse.GaussianNoise(sd=0.02)
+    measurement = inverse.Measurement("signal", lambda signal: signal, measured, noise)
+    problem = inverse.InverseProblem(inverse.PlainModel(signal), [height, rate], [measurement])
+    print(inverse.misfit(inverse.fit(problem, starts=1)))
+    ```
     """
     problem, mode = fit.problem, fit.best
     residual, slope = np.asarray(mode.residual, float), np.asarray(mode.jacobian, float)

@@ -136,6 +136,21 @@ def mixture(
     **Returns:** a [`SampledPosterior`][] with weights.
 
     **Errors:** [`InputError`][] for fewer than 25 draws, too few for a tail, or fewer that solve.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, numpy as np
+    from jaxperf import inverse
+    time = np.linspace(0.0, 1.0, 20)
+    def signal(values): return values["height"] * jnp.exp(-values["rate"] * time)
+    height = inverse.Parameter("height", inverse.Normal(1.0, 0.5), inverse.Log())
+    rate = inverse.Parameter("rate", inverse.Normal(2.0, 0.5), inverse.Log())
+    measured, noise = 1.5 * np.exp(-3.0 * time), inverse.GaussianNoise(sd=0.02)
+    measurement = inverse.Measurement("signal", lambda signal: signal, measured, noise)
+    problem = inverse.InverseProblem(inverse.PlainModel(signal), [height, rate], [measurement])
+    posterior = inverse.mixture(inverse.fit(problem, starts=1), jax.random.key(0), 100)
+    ```
     """
     _check_draws(n, "mixture")
     about = proposal(fit.modes, freedom)
@@ -207,6 +222,21 @@ def check_laplace(
     **Errors:** [`InputError`][] for fewer than 25 draws.
 
     **Source:** Yao et al., Yes, but did it work? (2018), arXiv 1802.02538.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, numpy as np
+    from jaxperf import inverse
+    time = np.linspace(0.0, 1.0, 20)
+    def signal(values): return values["height"] * jnp.exp(-values["rate"] * time)
+    height = inverse.Parameter("height", inverse.Normal(1.0, 0.5), inverse.Log())
+    rate = inverse.Parameter("rate", inverse.Normal(2.0, 0.5), inverse.Log())
+    measured, noise = 1.5 * np.exp(-3.0 * time), inverse.GaussianNoise(sd=0.02)
+    measurement = inverse.Measurement("signal", lambda signal: signal, measured, noise)
+    problem = inverse.InverseProblem(inverse.PlainModel(signal), [height, rate], [measurement])
+    check = inverse.check_laplace(inverse.fit(problem, starts=1), jax.random.key(0), 100)
+    ```
     """
     _check_draws(n, "check_laplace")
     mode = fit.best

@@ -137,6 +137,14 @@ def squared_exponential(
     **Arguments:** `distance` and the correlation `length`, in the same unit.
 
     **Source:** Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), eq. 4.9.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    place = np.linspace(0.0, 90.0, 10)  # mm
+    near = jp.inverse.squared_exponential(np.abs(place[:, None] - place), 30.0)
+    ```
     """
     if not length > 0.0:
         raise InputError(

@@ -39,8 +39,9 @@ class Format:
       `waveform`, `scan`, `scan of segments`, `pressure wires`, `tissue`, `map`, `table`, `summary`.
     - `suffix`: of its files.
     - `units`, `frame`: where they come from, in words.
-    - `use`: the function. A reader of a tree takes the path and `units`, `frame`, `branch_name`,
-      `n_roots`; one of a 1-D case the path. The others have arguments of their own.
+    - `use`: the function. A reader of a tree takes the path and `units`, `frame`, `branch_name`;
+      one of a 1-D case the path. The others have arguments of their own.
+    - `options`: further arguments that a reader of a tree takes, as the case names them.
     - `is_content`: whether a text is in this format, where the suffix does not say it.
     """
 
@@ -50,11 +51,8 @@ class Format:
     units: str
     frame: str
     use: Callable[..., Any]
+    options: tuple[str, ...] = ()
     is_content: Callable[[str], bool] | None = None
-
-
-# What of a tree's arguments SWC needs: its rows say which are roots.
-_swc_tree = lambda path, n_roots, **given: read_swc(path, **given)
 
 
 def _svoned_tree(
@@ -62,7 +60,6 @@ def _svoned_tree(
     units: str,
     frame: str,
     branch_name: Mapping[int | str, str] | None,
-    n_roots: int,
 ) -> VascularNetwork:
     if units != "cm":
         raise InputError(
@@ -87,12 +84,14 @@ def _is_svoned(text: str) -> bool:
     return bool(_CARD.search(text))
 
 
+_LINES = ("radius_array", "merge_tolerance_mm", "n_roots")
+
 READERS: tuple[Format, ...] = (
-    Format("swc", "tree", (".swc",), "stated", "stated", _swc_tree),
-    Format("centerlines", "tree", (".vtp",), "stated", "stated", read_centerlines),
+    Format("swc", "tree", (".swc",), "stated", "stated", read_swc),
+    Format("centerlines", "tree", (".vtp", ".vtk"), "stated", "stated", read_centerlines, _LINES),
     Format("svoned", "tree", (".in",), "cm", "stated", _svoned_tree),
-    Format("svOneDSolver", "1-D case", (".in",), "cm, g, s", "model", read_svoned, _is_svoned),
-    Format("openBF", "1-D case", (".yaml", ".yml"), "SI", "model", read_openbf, _is_openbf),
+    Format("svOneDSolver", "1-D case", (".in",), "cm, g, s", "model", read_svoned, (), _is_svoned),
+    Format("openBF", "1-D case", (".yaml", ".yml"), "SI", "model", read_openbf, (), _is_openbf),
     Format("labels", "labels", (".nii", ".nii.gz"), "header", "RAS", read_voxel_labels),
     Format("tetrahedra", "tetrahedra", (".vtu",), "stated", "stated", read_tets),
     Format("waveform", "waveform", (".csv",), "in the columns", "none", read_waveform),

@@ -80,7 +80,8 @@ def read_swc(
     position = np.array([row[2:5] for row in rows], np.float64)
     radius = np.array([row[5] for row in rows], np.float64)
     check_plausible(position, radius, units, where)
-    tree = PointTree(position * unit, radius * unit, parent, index, "row id")
+    number = np.array([row[0] for row in rows], np.int64)
+    tree = PointTree(position * unit, radius * unit, parent, number, index, "row id")
     return tree_network(tree, frame=frame, branch_name=branch_name, where=where)
 
 

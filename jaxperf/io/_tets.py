@@ -65,7 +65,7 @@ def read_tets_with_data(path: str | os.PathLike, *, units: str, frame: str) -> T
     where = str(path)
     unit = length_unit(units, where)
     check_frame(frame, where)
-    data = read_vtk(path, ".vtu", "UnstructuredGrid", _EXPECTED)
+    data = read_vtk(path, (".vtu",), "UnstructuredGrid", _EXPECTED)
     other = data.celltypes[data.celltypes != _TETRA]
     if len(other):
         kind = _CELL_NAME.get(int(other[0]), f"VTK type {other[0]}")

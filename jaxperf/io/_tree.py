@@ -1,43 +1,102 @@
 """From points with parents to a network of named branches; shared by the centreline readers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from .._misc import InputError
+from .._misc import InputError, note
 from ..network import build_network, VascularNetwork
+from ..units import M_PER_MM
+from ._overlap import Overlap, overlaps
 
 # Two points closer than this fraction of the radius are one point: no segment between them has
 # a meaning, and its length would rule the time step of a transient run.
 _COINCIDENT = 1e-3
+# An end wider than the inlet by this factor is worth a note: arteries taper.
+_WIDE_END = 1.2
 
 
 @dataclass(frozen=True)
 class PointTree:
     """Centreline points, each with the index of the point before it, −1 at a root.
 
-    `name` is what the file calls some of the points (the row ids of an SWC file, the line that
-    ends there), and `name_of` says what such a name is.
+    `number` is what the file calls each point: the id of its row in an SWC file, or its line.
+    `name` holds the points that a branch can be named by, as the row or as the line that ends
+    there, and `name_of` says which of the two these are. `beside` are the stretches of lines that
+    were found to run in the lumen of others before they became a tree.
     """
 
     position: Float[np.ndarray, "p 3"]
     radius: Float[np.ndarray, " p"]
     parent: Int[np.ndarray, " p"]
+    number: Int[np.ndarray, " p"]
     name: Mapping[int, int]
     name_of: str
+    beside: tuple[Overlap, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Segments:
+    """The segments of a tree: `node`, the point that each is merged into, and the rest (s)."""
+
+    node: Int[np.ndarray, " p"]
+    proximal: Int[np.ndarray, " s"]
+    distal: Int[np.ndarray, " s"]
+    chord: Float[np.ndarray, " s"]
+    radius: Float[np.ndarray, "s 2"]
 
 
 def tree_network(
-    tree: PointTree, *, frame: str, branch_name: Mapping[int | str, str] | None, where: str
+    tree: PointTree,
+    *,
+    frame: str,
+    branch_name: Mapping[int | str, str] | None,
+    where: str,
+    advice: Callable[[], str] = lambda: "Leave one of the two out",
 ) -> VascularNetwork:
     """A network with a segment between each point and its parent, decomposed into branches.
 
     Coincident consecutive points become one node, where the calibre may step. Below a junction,
     a first segment that ends inside the junction's own lumen has the radius of its distal end
-    at both ends: it links the centrelines and is no vessel that tapers.
+    at both ends: it links the centrelines and is no vessel that tapers. Where the file has a
+    point of the daughter at the junction, that point says the radius.
+
+    **Arguments:** `advice`: what to do about vessels that run in one lumen.
     """
+    part = _segments(tree, where)
+    _refuse_overlaps(tree, overlaps_of(tree, part), where, advice)
+    _note_wide_ends(tree, part, where)
+    node, proximal, distal = part.node, part.proximal, part.distal
+    kept = np.unique(np.concatenate([proximal, distal]))
+    branch, names = _name_branches(tree, node, proximal, distal, part.chord, branch_name, where)
+    number = np.full(len(node), -1, np.int64)
+    number[kept] = np.arange(len(kept))
+    return build_network(
+        tree.position[kept],
+        number[np.stack([proximal, distal], axis=1)],
+        part.radius,
+        root=number[np.flatnonzero(tree.parent < 0)],
+        frame=frame,
+        branch=branch,
+        branch_name=names,
+        where=where,
+    )
+
+
+def is_single(tree: PointTree, where: str) -> bool:
+    """Whether no lumen of the tree runs inside another."""
+    return not overlaps_of(tree, _segments(tree, where))
+
+
+def overlaps_of(tree: PointTree, part: _Segments) -> list[Overlap]:
+    """The stretches that were found line by line, or else those of the whole tree."""
+    segment = np.stack([part.proximal, part.distal], axis=1)
+    return list(tree.beside) or overlaps(tree.position, part.radius, segment)
+
+
+def _segments(tree: PointTree, where: str) -> _Segments:
     order = _parents_first(tree, where)
     node = _merge_coincident(tree, order)
     distal = np.array([p for p in order if node[p] == p and tree.parent[p] >= 0], np.int64)
@@ -55,20 +114,61 @@ def tree_network(
     chord = np.linalg.norm(tree.position[distal] - tree.position[proximal], axis=1)
     start = tree.radius[tree.parent[distal]]
     junction = np.bincount(proximal, minlength=len(node))[proximal] > 1
-    start = np.where(junction & (chord <= start), tree.radius[distal], start)
-    branch, names = _name_branches(tree, node, proximal, distal, chord, branch_name, where)
-    number = np.full(len(node), -1, np.int64)
-    number[kept] = np.arange(len(kept))
-    return build_network(
-        tree.position[kept],
-        number[np.stack([proximal, distal], axis=1)],
-        np.stack([start, tree.radius[distal]], axis=1),
-        root=number[np.flatnonzero(tree.parent < 0)],
-        frame=frame,
-        branch=branch,
-        branch_name=names,
-        where=where,
-    )
+    before = tree.parent[distal]
+    children = np.bincount(tree.parent[tree.parent >= 0], minlength=len(node))
+    own = (node[before] != before) & (children[before] == 1)
+    start = np.where(junction & ~own & (chord <= start), tree.radius[distal], start)
+    radius = np.stack([start, tree.radius[distal]], axis=1)
+    return _Segments(node, proximal, distal, chord, radius)
+
+
+def place_mm(position: Float[np.ndarray, "3"]) -> str:
+    """A place (m) as messages say it."""
+    x, y, z = (f"{value / M_PER_MM:.1f}" for value in position)
+    return f"({x}, {y}, {z}) mm"
+
+
+def _refuse_overlaps(
+    tree: PointTree, found: list[Overlap], where: str, advice: Callable[[], str]
+) -> None:
+    """Refuse vessels that run in the lumen of others, and ends in another lumen."""
+    beside = sorted((x for x in found if not x.is_end), key=lambda x: -x.radii)
+    if beside:
+        said = [
+            f"{_called(tree, x.last)} runs inside the lumen of {_called(tree, x.other)} for "
+            f"{x.radii:.0f} radii, {x.apart / M_PER_MM:.2g} mm beside it, from "
+            f"{place_mm(x.begin)} to {place_mm(x.end)}"
+            for x in beside[:4]
+        ]
+        more = f"; and {len(beside) - 4} more" if len(beside) > 4 else ""
+        raise InputError(
+            "; ".join(said) + more,
+            where=where,
+            expected="one centreline in a lumen, because two there are two parallel vessels",
+            fix=advice(),
+        )
+    for x in found:
+        raise InputError(
+            f"{_called(tree, x.last)} ends in the lumen of {_called(tree, x.other)}, at "
+            f"{place_mm(x.end)}: a loop is meant, and as a tree it would be an outlet of its own",
+            where=where,
+            expected="branches that end in tissue",
+            fix="Leave that branch out, or cut it before it meets the other one",
+        )
+
+
+def _note_wide_ends(tree: PointTree, part: _Segments, where: str) -> None:
+    """An end that is wider than every root: the vessel may run from its end to its inlet."""
+    end = np.setdiff1d(part.distal, part.proximal)
+    widest = int(end[np.argmax(tree.radius[end])])
+    inlet = float(part.radius[tree.parent[part.proximal] < 0, 0].max())
+    if tree.radius[widest] > _WIDE_END * inlet:
+        note(
+            f"{_called(tree, widest)} ends at {place_mm(tree.position[widest])} with a radius of "
+            f"{tree.radius[widest] / M_PER_MM:.2f} mm, wider than the inlet with "
+            f"{inlet / M_PER_MM:.2f} mm; turn the vessel round if that end is its inlet",
+            where=where,
+        )
 
 
 def _parents_first(tree: PointTree, where: str) -> list[int]:
@@ -100,8 +200,7 @@ def _on_cycle(tree: PointTree, reached: np.ndarray) -> int:
 
 
 def _called(tree: PointTree, point: int) -> str:
-    names = [name for name, p in tree.name.items() if p == point]
-    return f"{tree.name_of} {names[0]}" if names else f"point {point}"
+    return f"{tree.name_of} {tree.number[point]}"
 
 
 def _merge_coincident(tree: PointTree, order: list[int]) -> Int[np.ndarray, " p"]:
@@ -160,7 +259,7 @@ def _name_branches(
     if repeated:
         raise InputError(
             f"the name {repeated[0]!r} is given to several branches",
-            where=f"{where}, branch_name",
+            where=f"{where}, `branch_name`",
             expected="a name of its own for each branch",
             fix="Number the parts, such as 'OM 1' and 'OM 2'",
         )
@@ -193,7 +292,7 @@ def _named_ends(
             tips = [n for n, p in tree.name.items() if int(node[p]) in leaf]
             raise InputError(
                 f"{key!r} is {'named twice' if point in ends else 'not the end of any branch'}",
-                where=f"{where}, branch_name",
+                where=f"{where}, `branch_name`",
                 expected=f"a name from 'branch 0' to 'branch {len(courses) - 1}', or the "
                 f"{tree.name_of} where a branch ends (tips: {', '.join(map(str, tips))})",
                 fix=f"Correct the key of {name!r}",
@@ -265,7 +364,9 @@ def _courses(
             end = claim.get(course[-1])
             below = child[course[-1]]
             same = [c for c in below if end is not None and claim.get(c) == end]
-            onward = max(same or below, key=rank)
+            candidates = same or below
+            # to rank a single one would walk the whole vessel at each of its points
+            onward = candidates[0] if len(candidates) == 1 else max(candidates, key=rank)
             starts += [c for c in below if c != onward]
             course.append(onward)
         courses.append(course if first in step else course[1:])

@@ -9,18 +9,18 @@ from .._misc import InputError
 from ._files import check_suffix, readable_file, replacing
 
 
-def read_vtk(path: str | os.PathLike, suffix: str, kind: str, expected: str) -> Any:
-    """The data set in a VTK XML file.
+def read_vtk(path: str | os.PathLike, suffix: tuple[str, ...], kind: str, expected: str) -> Any:
+    """The data set in a VTK file.
 
     VTK reports a broken file on the standard error stream and returns an empty data set; here
     its first complaint becomes an error.
 
-    **Arguments:** `suffix`, such as `.vtp`; `kind`, the VTK class the file must hold.
+    **Arguments:** `suffix`, such as `.vtp`, any of them; `kind`, the VTK class the file must hold.
     """
     import pyvista
     from vtkmodules.vtkCommonCore import vtkLogger
 
-    path = check_suffix(readable_file(path, expected), (suffix,))
+    path = check_suffix(readable_file(path, expected), suffix)
     verbosity = vtkLogger.GetCurrentVerbosityCutoff()
     vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_OFF)
     try:
@@ -49,12 +49,21 @@ def read_vtk(path: str | os.PathLike, suffix: str, kind: str, expected: str) -> 
 def save_vtk(path: str | os.PathLike, suffix: str, data: Any, frame: str) -> None:
     """Write a data set under a temporary name, then give it its own.
 
-    The frame of the coordinates and their unit are kept as field data.
+    The frame of the coordinates and their unit are kept as field data. VTK writes into memory:
+    where the disk is full, its own file writer ends the process.
     """
+    from vtkmodules.vtkIOXML import vtkXMLPolyDataWriter, vtkXMLUnstructuredGridWriter
+
     data.field_data["frame"] = [frame]
     data.field_data["length_unit"] = ["mm"]
     with replacing(check_suffix(path, (suffix,))) as temporary:
-        data.save(temporary)
+        kind = {".vtp": vtkXMLPolyDataWriter, ".vtu": vtkXMLUnstructuredGridWriter}[suffix]
+        writer = kind()
+        writer.SetInputData(data)
+        writer.SetDataModeToBinary()
+        writer.SetWriteToOutputString(True)
+        writer.Write()
+        temporary.write_text(writer.GetOutputString(), encoding="utf-8")
 
 
 def add_array(data: Any, name: str, values: Any, on: str) -> None:

@@ -147,6 +147,8 @@ def _hexahedra(mesh: VoxelMesh) -> tuple[np.ndarray, np.ndarray]:
 def write_csv(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows as CSV (RFC 4180, UTF-8); the first row's keys are the header.
 
+    Numbers have six significant digits: no solve and no measurement knows more.
+
     **Errors:** [`InputError`][] where there are no rows, or a row has other keys.
 
     **Example:**
@@ -172,7 +174,12 @@ def write_csv(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> Non
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, header)
         writer.writeheader()
-        writer.writerows({key: _plain(value) for key, value in row.items()} for row in rows)
+        writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+
+
+def _cell(value: Any) -> Any:
+    plain = _plain(value)
+    return float(f"{plain:.6g}") if isinstance(plain, float) else plain
 
 
 def write_json(path: str | os.PathLike, content: Mapping[str, Any]) -> None:

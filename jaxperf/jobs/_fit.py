@@ -1,7 +1,6 @@
 """Fitting a case to what was measured, and its run folder."""
 
 import os
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,13 +15,16 @@ from .._progress import Progress
 from .._versions import versions
 from ..casefile import Case, Demand, FitSection, Pet, Reserve, Wire
 from ..geometry import AHA17_NAME
+from ..inverse import drop_steps
 from ..io import write_csv, write_json
 from ..report import fit_summary, FitSummary, fitted_segment_rows, parameter_rows
 from ..study import (
+    Finding,
     fit_heart,
     geometry_findings,
     HeartFit,
     Measured,
+    noted,
     prepare_case,
     read_measured,
     refuse_errors,
@@ -59,6 +61,16 @@ def fit_case(
 
     **Errors:** [`InputError`][] for bad input, [`SolveError`][] where the start cannot be solved,
     [`jaxperf.inverse.FitError`][] where no mode is found.
+
+    **Example:**
+
+    ```python
+    from pathlib import Path
+    import jaxperf as jp
+    Path("wire.csv").write_text("branch,at_mm,ratio\\nLAD,50,0.74\\n")
+    case = jp.jobs.demo_case(spacing_mm=5.0).model_copy(update={"growth": None})
+    found = jp.jobs.fit_case(jp.jobs.with_measurements(case, [], "wire.csv"), out="fit")
+    ```
     """
     said = case.fit
     if said is None:
@@ -79,11 +91,14 @@ def fit_case(
     )
     progress.stages = (*ahead, "rest", "hyperemia", *case.states, *ending)
     seconds: dict[str, float] = {}
-    partial = Path(out).absolute().with_name(f"{Path(out).name}.partial")
-    with run_folder(out, overwrite) as folder:
+    partial = Path(f"{os.path.realpath(out)}.partial")
+    with run_folder(out, overwrite, "fit", progress.say) as folder:
         begin = time.perf_counter()
-        prepared = prepare_case(case, data, progress)
-        refuse_errors(geometry_findings(case, prepared.tree, prepared.heart))
+        findings: list[Finding] = []
+        with noted(findings):
+            prepared = prepare_case(case, data, progress)
+        findings += geometry_findings(case, prepared.tree, prepared.heart)
+        refuse_errors(findings)
         if measured is None:
             measured = read_measured(prepared, said, Path(data))
         solved = solve_case(prepared, progress)
@@ -99,6 +114,7 @@ def fit_case(
                 posterior=said.posterior,
                 seed=said.seed,
                 seconds=seconds,
+                findings=findings,
             )
             summary = summary.model_copy(
                 update={"seconds": {**seconds, "intervals": time.perf_counter() - begin}}
@@ -109,7 +125,7 @@ def fit_case(
                 from ..report import write_fit_figures
 
                 write_fit_figures(folder / "figures", summary)
-    shutil.rmtree(partial, ignore_errors=True)
+        drop_steps(partial)
     return summary
 
 
@@ -196,6 +212,13 @@ def demo_fit(
 
     The truth is drawn from the prior: a lesion of 70 % with less reserve behind it. The noise is
     that of a PET scan.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    found = jp.jobs.demo_fit(out="fit")
+    ```
     """
     progress = progress or Progress()
     quiet = Progress()

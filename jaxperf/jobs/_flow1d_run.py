@@ -121,6 +121,24 @@ def run_flow1d(
     **Errors:** [`InputError`][] for bad input, an existing folder, and cells so long that the
     inertia they add takes more than a tenth of the pulse; [`SolveError`][] where a vessel
     collapses, the flow becomes supercritical or does not become periodic.
+
+    **Example:**
+
+    ```python
+    from pathlib import Path
+    import jaxperf as jp
+    Path("beat.dat").write_text("\\n".join(["0 0", "0.2 1e-4", "0.5 0", "0.8 0"]))
+    Path("case.yaml").write_text('''
+    project_name: one vessel
+    inlet_file: beat.dat
+    blood: {rho: 1060, mu: 4e-3}
+    solver: {Ccfl: 0.9, cycles: 20, convergence_tolerance: 2.0}
+    network:
+      - {label: aorta, sn: 1, tn: 2, L: 0.1, E: 4e5, R0: 0.01, h0: 1e-3,
+         outlet: wk3, R1: 2e8, R2: 1.8e9, Cc: 2e-10}
+    ''')
+    summary = jp.jobs.run_flow1d("case.yaml", out="results", cell_time=2e-3)
+    ```
     """
     progress = progress or Progress()
     progress.stages = ("read", "solve", "write", "figures")
@@ -132,7 +150,7 @@ def run_flow1d(
         "cell_tolerance": cell_tolerance,
         "cfl": cfl,
     }
-    with run_folder(out, overwrite) as folder, speaking(_WORDS):
+    with run_folder(out, overwrite, "1-D run", progress.say) as folder, speaking(_WORDS):
         with progress.stage("read"):
             begin = time.perf_counter()
             case = read_foreign(path, DEFAULT_CELL_TIME if cell_time == "auto" else cell_time, cfl)

@@ -1,47 +1,118 @@
-"""The folder of a run: complete before it gets its name."""
+"""The folder of a run: complete before it gets its name, and known by a list of what is in it."""
 
+import errno
+import hashlib
+import json
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from filelock import FileLock, Timeout
 
 from .._misc import InputError
 
+Kind = Literal["run", "fit", "1-D run", "forest report"]
+# What a folder of ours holds besides its results: the format, the kind, and each file's digest. A
+# name says nothing; people have files called summary.json too.
+_LIST = "written.json"
+_FORMAT = "jaxperf folder"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_Say: TypeAlias = Callable[[str], None]
+
 
 @contextmanager
 def run_folder(
-    out: str | os.PathLike, overwrite: bool, marker: str = "summary.json"
+    out: str | os.PathLike,
+    overwrite: bool,
+    kind: Kind = "run",
+    say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Path]:
     """A temporary sibling folder that takes the name `out` once the block has succeeded.
 
-    What a killed run left beside `out` is cleared away first.
+    It lists what was written in `written.json`. Where it replaces an older one, the files on that
+    one's list go; all others stay. What a killed run left beside `out` is cleared away first.
 
-    **Arguments:** `marker`: the file by which a folder of this kind is known.
+    **Arguments:** `kind`: a folder is replaced by one of the same kind only; `say`: is told which
+    files of other people stay.
 
-    **Errors:** [`InputError`][] where `out` exists and is not to be replaced, is no run folder, or
-    is being written by another run.
+    **Errors:** [`InputError`][] where `out` exists and is not to be replaced, is no such folder,
+    holds a file of ours that was changed since, or is being written by another run.
     """
-    out = Path(out).absolute()
+    # A link stays where it is, and what it leads to is replaced.
+    out = Path(os.path.realpath(out))
+    if not out.name:
+        raise InputError(
+            "it is the root of the file system",
+            where=str(out),
+            expected="a name for a run folder",
+            fix="Choose another place for --out",
+        )
     with _alone(out):
-        _clear(out)
-        _refuse_existing(out, overwrite, marker)
+        _clear(out, say)
+        _refuse_existing(out, overwrite, kind)
         temporary = out.with_name(f".{out.name}-{secrets.token_hex(4)}")
         try:
             temporary.mkdir()
+            _write_list(temporary, kind)
             yield temporary
+            _write_list(temporary, kind)
             # somebody else may have written there meanwhile
-            _refuse_existing(out, overwrite, marker)
-            _put(temporary, out)
+            _refuse_existing(out, overwrite, kind)
+            _put(temporary, out, say)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            raise InputError(
+                f"there is no room for it ({error.strerror})",
+                where=str(out),
+                expected="a disk with room for the folder",
+                fix="Make room, or choose another place for --out",
+            ) from None
         finally:
-            _clear(out)
+            _clear(out, say)
 
 
-def _put(temporary: Path, out: Path) -> None:
+def _files(folder: Path) -> list[str]:
+    """Everything in a folder that is no folder, by its path from there; no link is followed."""
+    found = []
+    for parent, folders, files in os.walk(folder):
+        links = [name for name in folders if (Path(parent) / name).is_symlink()]
+        found += [Path(parent, name).relative_to(folder).as_posix() for name in [*files, *links]]
+    return sorted(found)
+
+
+def _digest(path: Path) -> str | None:
+    """The digest of a file's content; None for what is no file."""
+    if path.is_symlink() or not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_list(folder: Path, kind: Kind) -> None:
+    files = {name: _digest(folder / name) for name in _files(folder) if name != _LIST}
+    text = json.dumps({"format": _FORMAT, "kind": kind, "files": files}, indent=2)
+    (folder / _LIST).write_text(text + "\n", encoding="utf-8")
+
+
+def _read_list(folder: Path) -> tuple[str, dict[str, str]] | None:
+    """Kind and files of a folder of ours; None for any other."""
+    try:
+        said = json.loads((folder / _LIST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(said, dict) or said.get("format") != _FORMAT:
+        return None
+    kind, files = said.get("kind"), said.get("files")
+    return (kind, files) if isinstance(kind, str) and isinstance(files, dict) else None
+
+
+def _put(temporary: Path, out: Path, say: _Say) -> None:
     """Give a complete folder its name, and set what bears the name now aside until then."""
     aside = temporary.with_name(f"{temporary.name}-old")
     if out.exists():
@@ -59,6 +130,54 @@ def _put(temporary: Path, out: Path) -> None:
             expected="a place that only this run writes to",
             fix=f"The run is in {kept[0].name.removeprefix('.')} beside it",
         ) from None
+    _retire(aside, out, say)
+
+
+def _retire(aside: Path, out: Path, say: _Say) -> None:
+    """Delete what we wrote into a folder that was replaced; everything else moves into `out`.
+
+    What finds its name taken there stays in a folder beside `out`.
+    """
+    said = _read_list(aside)
+    if said is None:
+        _remove_empty(aside)
+        return
+    moved = []
+    for name in _files(aside):
+        # a file that cannot be removed or moved is left over, and said
+        with suppress(OSError):
+            if name == _LIST:
+                continue
+            if said[1].get(name) is not None and said[1][name] == _digest(aside / name):
+                (aside / name).unlink()
+            elif out.is_dir() and not os.path.lexists(out / name):
+                (out / name).parent.mkdir(parents=True, exist_ok=True)
+                (aside / name).rename(out / name)
+                moved.append(name)
+    if moved:
+        say(f"  {out}: not ours, and still there: {_some(moved)}")
+    left = [name for name in _files(aside) if name != _LIST]
+    # last, so that the next run ends what one that was killed here has begun
+    (aside / _LIST).unlink()
+    if left:
+        beside = aside.with_name(aside.name.removeprefix("."))
+        aside.rename(beside)
+        say(f"  {beside}: not ours, moved there: {_some(left)}")
+    else:
+        _remove_empty(aside)
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder in which there is nothing but folders."""
+    if not _files(folder):
+        for parent, _, _ in os.walk(folder, topdown=False):
+            with suppress(OSError):
+                os.rmdir(parent)
 
 
 @contextmanager
@@ -68,6 +187,9 @@ def _alone(out: Path) -> Iterator[None]:
     lock = FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            # the longest name that will be needed
+            os.lstat(out.with_name(f".{out.name}-01234567-old"))
         lock.acquire(blocking=False)
     except Timeout:
         raise InputError(
@@ -93,7 +215,7 @@ def _alone(out: Path) -> Iterator[None]:
         lock.release()
 
 
-def _clear(out: Path) -> None:
+def _clear(out: Path, say: _Say) -> None:
     """Remove the folders of runs that ended early, and end a replacement that was begun.
 
     Only the holder of the place may call it: of any other run nothing is in use.
@@ -102,21 +224,24 @@ def _clear(out: Path) -> None:
     found = [path for path in out.parent.iterdir() if of_run.fullmatch(path.name)]
     for old in found:
         new = old.with_name(old.name.removesuffix("-old"))
-        if old.name.endswith("-old") and new.exists() and not _is_taken(out):
-            # The run ended between its two renames, so its own folder is complete. An old one
-            # alone had been replaced and was being deleted.
+        if old.name.endswith("-old") and _read_list(new) is not None and not _is_taken(out):
+            # The run ended between its two renames, so its own folder is complete.
             if out.exists():
                 out.rmdir()
             new.rename(out)
     for path in found:
-        shutil.rmtree(path, ignore_errors=True)
+        if path.name.endswith("-old") and path.exists():
+            _retire(path, out, say)
+        elif path.is_dir() and (_read_list(path) is not None or not any(path.iterdir())):
+            # of a run that ended early: ours alone while it is hidden
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _is_taken(out: Path) -> bool:
     return out.exists() and not (out.is_dir() and not any(out.iterdir()))
 
 
-def _refuse_existing(out: Path, overwrite: bool, marker: str) -> None:
+def _refuse_existing(out: Path, overwrite: bool, kind: Kind) -> None:
     if not _is_taken(out):
         return
     if not overwrite:
@@ -127,12 +252,23 @@ def _refuse_existing(out: Path, overwrite: bool, marker: str) -> None:
             fix="Choose another name or pass --overwrite",
         )
     # a typing error in --out must not delete someone's data
-    # a report is kept in a run folder too, but is not the whole of it
-    other = marker != "summary.json" and (out / "summary.json").is_file()
-    if other or not (out / marker).is_file():
+    said = _read_list(out)
+    if said is None or said[0] != kind:
         raise InputError(
-            "it is the folder of a run" if other else f"there is no {marker} in it",
+            "it is no folder that jaxperf wrote" if said is None else f"it holds a {said[0]}",
             where=str(out),
-            expected="a folder of the same kind, which may be replaced",
+            expected=f"the folder of a {kind}, which may be replaced",
             fix="Choose another name",
+        )
+    changed = [
+        name
+        for name, digest in said[1].items()
+        if os.path.lexists(out / name) and _digest(out / name) != digest
+    ]
+    if changed:
+        raise InputError(
+            f"{_some(changed)} changed since the {kind} was written",
+            where=str(out),
+            expected="files as they were written, which may be replaced",
+            fix="Keep them elsewhere, or choose another name",
         )

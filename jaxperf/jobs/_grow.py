@@ -10,7 +10,7 @@ from .._misc import InputError
 from .._progress import Progress
 from ..casefile import Case, speaking
 from ..geometry import terminal_regions, transmural_depth
-from ..growth import grow_forest, GrowthProblem, is_checkpoint, save_forest
+from ..growth import grow_forest, GrowthProblem, is_checkpoint, is_forest, save_forest
 from ..io import write_tree
 from ..network import VascularNetwork
 from ..report import (
@@ -24,6 +24,7 @@ from ..report import (
 )
 from ..study import (
     build_heart,
+    Finding,
     forest_path,
     geometry_findings,
     Grown,
@@ -31,6 +32,7 @@ from ..study import (
     healthy_tree,
     Heart,
     joined_forest,
+    noted,
     read_forest,
     refuse_errors,
 )
@@ -61,14 +63,28 @@ def grow_case(
     **Returns:** what is known of the forest.
 
     **Errors:** [`InputError`][] for bad input and an existing file.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    case = jp.jobs.demo_case(spacing_mm=5.0)
+    few = case.growth.model_copy(update={"n_terminals": 100})
+    grown = jp.jobs.grow_case(case.model_copy(update={"growth": few}), out="forest.npz")
+    ```
     """
     progress = progress or Progress()
     progress.stages = ("read", "mesh", "forest", "write")
     path = _target(case, out, Path(data), overwrite)
-    heart, tree, problem = _problem(case, Path(data), progress)
-    refuse_errors(geometry_findings(case, tree, heart))
+    findings: list[Finding] = []
+    with noted(findings):
+        heart, tree, problem = _problem(case, Path(data), progress)
+    findings += geometry_findings(case, tree, heart)
+    refuse_errors(findings)
+    for finding in findings:
+        progress.say(f"  {finding.where}: {finding.message}.")
     partial = path.with_suffix(".partial.npz")
-    if overwrite and partial.is_file() and not is_checkpoint(partial, problem):
+    if overwrite and is_checkpoint(partial) and not is_checkpoint(partial, problem):
         partial.unlink()
     if partial.is_file():
         progress.say(f"  going on from {partial}")
@@ -121,6 +137,22 @@ def _target(case: Case, out: str | os.PathLike | None, data: Path, overwrite: bo
             expected="a name for a new forest",
             fix="Use it as it is, choose another name, or pass --overwrite",
         )
+    # a typing error in --out must not delete someone's data
+    if path.exists() and not is_forest(path):
+        raise InputError(
+            "it is no forest",
+            where=str(path),
+            expected="a file that `jaxperf grow` wrote, which may be replaced",
+            fix="Choose another name",
+        )
+    beside = path.with_suffix(".vtp")
+    if beside.exists() and not path.exists():
+        raise InputError(
+            "it exists, and there is no forest that it may be the picture of",
+            where=str(beside),
+            expected=f"a free name for the picture of {path.name}",
+            fix="Move it, or choose another name for the forest",
+        )
     return path
 
 
@@ -153,6 +185,17 @@ def report_growth(
     **Arguments:** as in [`grow_case`][]; `forest`, the file that holds it; `out`, the folder.
 
     **Returns:** what is known of the forest; `morphometry.json` holds it too.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    case = jp.jobs.demo_case(spacing_mm=5.0)
+    few = case.growth.model_copy(update={"n_terminals": 100})
+    case = case.model_copy(update={"growth": few})
+    jp.jobs.grow_case(case, out="forest.npz")
+    grown = jp.jobs.report_growth(case, out="report", forest="forest.npz")
+    ```
     """
     progress = progress or Progress()
     progress.stages = ("read", "mesh", "write", "figures")
@@ -164,7 +207,7 @@ def report_growth(
             expected="a forest that `jaxperf grow` wrote",
             fix="Write its path into the case or pass --forest",
         )
-    with run_folder(out, overwrite, marker="morphometry.json") as folder:
+    with run_folder(out, overwrite, "forest report", progress.say) as folder:
         heart, tree, problem = _problem(case, Path(data), progress)
         path = Path(forest) if forest is not None else forest_path(case, Path(data))
         assert path is not None

@@ -18,6 +18,7 @@ from ..io import write_csv, write_json, write_nifti, write_perfusion, write_tree
 from ..report import (
     branch_rows,
     labels,
+    lesion_rows,
     segment_arrays,
     segment_rows,
     Summary,
@@ -27,8 +28,10 @@ from ..report import (
 )
 from ..study import (
     collect,
+    Finding,
     geometry_findings,
     heartbeat_of_case,
+    noted,
     prepare_case,
     Prepared,
     refuse_errors,
@@ -88,15 +91,26 @@ def run_case(
 
     **Errors:** [`InputError`][] for bad input and an existing folder, [`SolveError`][] where a
     solve fails.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    case = jp.jobs.demo_case(spacing_mm=5.0).model_copy(update={"growth": None})
+    summary = jp.jobs.run_case(case, out="results")
+    print(summary.mbf_mean_ml_min_g)
+    ```
     """
     progress = progress or Progress()
     progress.stages = stages(case)
-    with run_folder(out, overwrite) as folder:
+    with run_folder(out, overwrite, say=progress.say) as folder:
         begin = time.perf_counter()
         is_pulsatile = case.flow == "pulsatile"
         heartbeat = heartbeat_of_case(case, Path(data)) if is_pulsatile else None
-        prepared = prepare_case(case, data, progress)
-        findings = geometry_findings(case, prepared.tree, prepared.heart)
+        findings: list[Finding] = []
+        with noted(findings):
+            prepared = prepare_case(case, data, progress)
+        findings += geometry_findings(case, prepared.tree, prepared.heart)
         refuse_errors(findings)
         setup = time.perf_counter() - begin
         solved = solve_case(prepared, progress)
@@ -129,6 +143,8 @@ def _write(folder: Path, results: Results, said: Summary, data: Path) -> None:
     write_json(folder / "summary.json", said.model_dump())
     write_csv(folder / "segments17.csv", segment_rows(results))
     write_csv(folder / "branches.csv", branch_rows(results))
+    if said.lesions:
+        write_csv(folder / "lesions.csv", lesion_rows(results))
     _write_tree(folder / "tree.vtp", results)
     if prepared.grown is not None and said.forest is not None:
         write_morphometry(folder, prepared.grown, said.forest)

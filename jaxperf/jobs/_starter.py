@@ -70,7 +70,16 @@ output:
 
 
 def demo_case(spacing_mm: float = 2.5) -> Case:
-    """The embedded demonstration: ellipsoidal ventricle, average tree, forest, 60 % LAD lesion."""
+    """The embedded demonstration: ellipsoidal ventricle, average tree, forest, 60 % LAD lesion.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    case = jp.jobs.demo_case(spacing_mm=5.0)
+    print(case.microcirculation)
+    ```
+    """
     return Case.model_validate(
         {
             "title": "Demonstration",
@@ -92,6 +101,13 @@ def write_starter(
     **Returns:** the path of the case file.
 
     **Errors:** [`InputError`][] where the folder holds files and `overwrite` is not set.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    path = jp.jobs.write_starter("heart")  # heart/case.yaml
+    ```
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not overwrite)):
@@ -136,6 +152,14 @@ def write_swc(path: str | os.PathLike, network: VascularNetwork) -> dict[int, in
 
     Where the calibre steps at a node, a second row at the same place carries the calibre of the
     vessel that begins there.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    tree = jp.anatomy.demo_tree(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[2])
+    row_of_node = jp.jobs.write_swc("tree.swc", tree)
+    ```
     """
     node = np.asarray(network.segment_node)
     position = np.asarray(network.node_position) / M_PER_MM

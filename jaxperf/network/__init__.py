@@ -22,9 +22,13 @@ from ._forms import (
 )
 from ._lesion import (
     declare_lesion as declare_lesion,
+    InsideJunction as InsideJunction,
+    junctions_in_lesions as junctions_in_lesions,
+    without_lesions as without_lesions,
+)
+from ._narrowing import (
     Narrowing as Narrowing,
     undeclared_narrowings as undeclared_narrowings,
-    without_lesions as without_lesions,
 )
 from ._network import (
     branch_course as branch_course,

@@ -1,4 +1,4 @@
-"""Declared lesions and undeclared narrowings."""
+"""Declared lesions."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,17 +12,6 @@ from .._custom_types import as_leaf, ScalarLike
 from .._misc import InputError, is_traced
 from ..units import M_PER_MM
 from ._network import branch_course, build_network, Lesions, VascularNetwork
-
-
-@dataclass(frozen=True)
-class Narrowing:
-    """A narrowing that no lesion declares: its interval on a branch, and its tightest place."""
-
-    branch: str
-    start_mm: float
-    end_mm: float
-    arc_mm: float
-    diameter_reduction: float
 
 
 def _split_at(
@@ -65,14 +54,18 @@ def declare_lesion(
     """Declare a lesion: an arc interval of a branch, a reference radius and a reduction.
 
     Inside the interval the vessel takes the reference radius, and the Young–Tsai loss of the
-    lesion is added, spread over the interval in proportion to length.
+    lesion is added, spread over the interval in proportion to length. Each part of it loses what
+    its own flow makes it lose. So a lesion may lie over a junction: it goes on along the branch on
+    both sides. The side branch keeps its lumen and begins at the pressure inside the lesion; its
+    own ostium takes a lesion of its own.
+
+    A reduction of 1 is an occlusion: nothing flows through the first segment of the interval.
 
     **Arguments:**
 
-    - `start_mm`, `end_mm`: arc length from the branch's proximal end. No junction may lie
-      strictly inside.
-    - `diameter_reduction`: 1 − D_min/D_reference, at least 0 and below 1; may be traced, and is
-      not checked then.
+    - `start_mm`, `end_mm`: arc length from the branch's proximal end.
+    - `diameter_reduction`: 1 − D_min/D_reference, from 0 to 1; may be traced, and is not checked
+      then.
     - `reference_radius_mm`: the healthy radius; the mean of the radii at the two ends of the
       interval where left out.
 
@@ -93,20 +86,14 @@ def declare_lesion(
     where = f"lesion on {branch}"
     course, start = branch_course(network, branch)
     total = float(np.asarray(network.length)[course].sum())
+    _refuse_interval(start_mm, end_mm, total, where)
     a, b = start_mm * M_PER_MM, end_mm * M_PER_MM
-    if not 0 <= a < b <= total * (1 + 1e-9):
-        raise InputError(
-            f"the interval {start_mm} to {end_mm} mm does not lie on the branch",
-            where=where,
-            expected=f"0 <= start < end <= {total / M_PER_MM:.2f} mm",
-            fix="Measure from the proximal end of the branch",
-        )
-    if not is_traced(diameter_reduction) and not 0 <= diameter_reduction < 1:
+    if not is_traced(diameter_reduction) and not 0 <= diameter_reduction <= 1:
         raise InputError(
             f"diameter_reduction is {diameter_reduction}",
             where=where,
-            expected="a fraction of the diameter, at least 0 and below 1",
-            fix="Write 60 % as 0.6; leave an occluded vessel out of the network",
+            expected="a fraction of the diameter, from 0 to 1",
+            fix="Write 60 % as 0.6, and an occlusion as 1",
         )
     other = _other_lesions(network, course, start, a, b, where)
     raw: dict[str, Any] = {
@@ -117,7 +104,6 @@ def declare_lesion(
     course, start = _split_at(raw, course, start, min(b, total))
     middle = start + 0.5 * raw["length"][course]
     inside = course[(middle > a) & (middle < b)]
-    _refuse_junctions(raw, inside, where)
     if reference_radius_mm is None:
         reference = 0.5 * float(raw["radius"][inside[0], 0] + raw["radius"][inside[-1], 1])
     else:
@@ -138,6 +124,25 @@ def declare_lesion(
         lesion=_append(other, raw, inside, diameter_reduction),
         allow_loops=bool(network.topology.cut.size),
         where=where,
+    )
+
+
+def _refuse_interval(start_mm: float, end_mm: float, total: float, where: str) -> None:
+    """Refuse what is no interval on a branch of a length (m)."""
+    long = total / M_PER_MM
+    if 0 <= start_mm < end_mm <= long * (1 + 1e-9):
+        return
+    past = 0 <= start_mm < end_mm and end_mm > long
+    raise InputError(
+        f"it {'reaches' if start_mm < long else 'lies'} from {start_mm:g} to {end_mm:g} mm, past "
+        f"the end of the branch at {long:.2f} mm"
+        if past
+        else f"it reaches from {start_mm:g} to {end_mm:g} mm, which is no interval on the branch",
+        where=where,
+        expected=f"0 <= start_mm < end_mm <= {long:.2f} mm, from the branch's proximal end",
+        fix="End it there; what lies beyond is another branch, with lesions of its own"
+        if past
+        else "Measure from the proximal end of the branch",
     )
 
 
@@ -176,22 +181,6 @@ def _other_lesions(
     )
 
 
-def _refuse_junctions(
-    raw: dict[str, np.ndarray], inside: Int[np.ndarray, " k"], where: str
-) -> None:
-    degree = np.bincount(raw["segment_node"].ravel(), minlength=len(raw["node_position"]))
-    inner = raw["segment_node"][inside[:-1], 1]
-    if (degree[inner] > 2).any():
-        node = int(inner[degree[inner] > 2][0])
-        arc = raw["length"][inside][: int(np.flatnonzero(inner == node)[0]) + 1].sum()
-        raise InputError(
-            f"a side branch leaves {arc / M_PER_MM:.2f} mm after its start (node {node})",
-            where=where,
-            expected="an interval between two junctions",
-            fix="Shorten the interval, or declare one lesion on each side of the junction",
-        )
-
-
 def _append(
     lesion: Lesions,
     raw: dict[str, np.ndarray],
@@ -214,6 +203,41 @@ def _append(
     )
 
 
+@dataclass(frozen=True)
+class InsideJunction:
+    """A branch that leaves inside a lesion: its number, the branch, and the arc length (mm) at
+    which it leaves, from the start of the lesion."""
+
+    lesion: int
+    branch: str
+    arc_mm: float
+
+
+def junctions_in_lesions(network: VascularNetwork) -> list[InsideJunction]:
+    """The side branches that leave inside lesions; see [`declare_lesion`][] for what they do.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    tree = jp.anatomy.demo_tree(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[2])
+    tree = jp.declare_lesion(tree, branch="LAD", start_mm=2, end_mm=40, diameter_reduction=0.6)
+    for found in jp.network.junctions_in_lesions(tree):
+        print(found.branch, found.arc_mm)
+    ```
+    """
+    node, length = np.asarray(network.segment_node), np.asarray(network.length)
+    lesion, branch = network.lesion, np.asarray(network.branch)
+    found = []
+    for i in range(lesion.length.size):
+        chain = np.asarray(lesion.segment)[np.asarray(lesion.lesion) == i]
+        arc = np.cumsum(length[chain]) / M_PER_MM
+        for at, end in zip(arc[:-1], node[chain[:-1], 1], strict=True):
+            for s in np.setdiff1d(np.flatnonzero(node[:, 0] == end), chain).tolist():
+                found.append(InsideJunction(i, network.branch_name[branch[s]], float(at)))
+    return found
+
+
 def without_lesions(network: VascularNetwork) -> VascularNetwork:
     """The same network with every diameter reduction at zero: the lesion-free heart.
 
@@ -231,61 +255,3 @@ def without_lesions(network: VascularNetwork) -> VascularNetwork:
     given = network.lesion.diameter_reduction
     reduction = as_leaf(np.zeros(given.shape, given.dtype))
     return eqx.tree_at(lambda n: n.lesion.diameter_reduction, network, reduction)
-
-
-def undeclared_narrowings(network: VascularNetwork, threshold: float = 0.3) -> list[Narrowing]:
-    """Places where the lumen is narrower than before and after by more than `threshold`.
-
-    The reference at a place is the smaller of the largest lumen upstream, up to the root, and the
-    largest one downstream on the branch: a taper, which only falls, is no narrowing, and an ostium
-    is held against the vessel it leaves. Neighbouring places are one finding. Segments of declared
-    lesions are left out. Disease that reaches to the end of a branch looks like taper.
-
-    **Example:**
-
-    ```python
-    import jaxperf as jp
-    tree = jp.anatomy.demo_tree(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[2])
-    for found in jp.network.undeclared_narrowings(tree):
-        print(found.branch, found.arc_mm, found.diameter_reduction)
-    ```
-    """
-    node = np.asarray(network.segment_node)
-    into = np.full(network.n_nodes, -1, np.int64)
-    into[node[:, 1]] = np.arange(len(node))
-    widest = np.asarray(network.radius).max(axis=1)
-    declared = np.isin(np.arange(len(node)), np.asarray(network.lesion.segment))
-    found = []
-    for name in network.branch_name:
-        try:
-            course, start = branch_course(network, name)
-        except InputError:
-            continue  # a branch that divides, such as a grown tree, has no arc length
-        upstream, segment = 0.0, into[node[course[0], 0]]
-        while segment >= 0:
-            upstream = max(upstream, float(widest[segment]))
-            segment = into[node[segment, 0]]
-        radius = np.asarray(network.radius)[course]
-        arc = np.append(start, start[-1] + np.asarray(network.length)[course[-1]])
-        before_step = np.append(np.inf, radius[:-1, 1])
-        lumen = np.append(np.minimum(radius[:, 0], before_step), radius[-1, 1])
-        before = np.maximum(upstream, np.maximum.accumulate(lumen))
-        after = np.maximum.accumulate(lumen[::-1])[::-1]
-        reduction = 1 - lumen / np.minimum(before, after)
-        inside = declared[course]
-        reduction[np.append(inside, False) | np.append(False, inside)] = 0.0
-        found += _runs(name, arc / M_PER_MM, reduction, threshold)
-    return found
-
-
-def _runs(
-    name: str, arc_mm: Float[np.ndarray, " k"], reduction: Float[np.ndarray, " k"], threshold: float
-) -> list[Narrowing]:
-    over = np.concatenate([[False], reduction > threshold, [False]])
-    edge = np.flatnonzero(over[1:] != over[:-1])
-    runs = []
-    for first, stop in zip(edge[::2], edge[1::2], strict=True):
-        worst = first + int(np.argmax(reduction[first:stop]))
-        span = float(arc_mm[first]), float(arc_mm[stop - 1])
-        runs.append(Narrowing(name, *span, float(arc_mm[worst]), float(reduction[worst])))
-    return runs

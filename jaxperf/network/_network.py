@@ -3,8 +3,9 @@
 from typing import NamedTuple
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from .._custom_types import as_leaf
 from .._misc import check_frame, InputError
@@ -16,8 +17,8 @@ class Lesions(eqx.Module):
     """Declared lesions, and the segments each one lies on.
 
     **Attributes:** over lesions `l`: `diameter_reduction` (0 to 1), `length` (m); over pairs `k`
-    of a lesion with a segment inside it: `segment`, `lesion`, and `fraction`, the share of the
-    lesion's length on that segment.
+    of a lesion with a segment inside it: `segment`, from the lesion's proximal end on, `lesion`,
+    and `fraction`, the share of the lesion's length on that segment.
 
     The reference radius is not repeated here: segments inside a lesion have it as their radius,
     so that a derivative with respect to the network's radii reaches the lesion's loss too.
@@ -28,6 +29,23 @@ class Lesions(eqx.Module):
     segment: Int[Array, " k"]
     lesion: Int[Array, " k"]
     fraction: Float[Array, " k"]
+
+    @property
+    def is_occlusion(self) -> Bool[Array, " l"]:
+        """Whether a lesion closes its vessel: a reduction of exactly one."""
+        return self.diameter_reduction == 1.0
+
+    @property
+    def closes(self) -> Bool[Array, " k"]:
+        """The pairs whose segment an occlusion closes: the first of its lesion.
+
+        One closed segment stops the flow. Two in a row would leave the node between them without
+        any law for its pressure.
+        """
+        pair = jnp.arange(self.lesion.shape[0])
+        none = jnp.full(self.length.shape, self.lesion.shape[0])
+        first = none.at[self.lesion].min(pair)
+        return self.is_occlusion[self.lesion] & (first[self.lesion] == pair)
 
 
 def no_lesions() -> Lesions:

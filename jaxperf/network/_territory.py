@@ -21,7 +21,7 @@ def parent_segment(network: VascularNetwork) -> Int[np.ndarray, " n"]:
     return into
 
 
-def _upstream(network: VascularNetwork) -> tuple[Int[np.ndarray, " s"], list[np.ndarray]]:
+def upstream(network: VascularNetwork) -> tuple[Int[np.ndarray, " s"], list[np.ndarray]]:
     """The segment before each segment (−1 at a root), and rows of segments, leaves first.
 
     No two segments of a row lie on one way to a root.
@@ -36,7 +36,7 @@ def downstream_sum(
 ) -> Float[np.ndarray, " s"]:
     """The sum of an amount over the given nodes below each segment."""
     at_node = np.bincount(node, amount, network.n_nodes)
-    before, rows = _upstream(network)
+    before, rows = upstream(network)
     total = at_node[np.asarray(network.segment_node)[:, 1]]
     for row in rows:
         inner = row[before[row] >= 0]
@@ -77,7 +77,7 @@ def vessel_territories(
         )
     branch = np.asarray(network.branch).astype(np.int64)
     main = np.array([name.lower() in _LEFT_MAIN for name in network.branch_name])[branch]
-    before, rows = _upstream(network)
+    before, rows = upstream(network)
     first, decided = branch.copy(), ~main
     for row in reversed(rows):
         inner = row[before[row] >= 0]

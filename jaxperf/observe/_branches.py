@@ -44,6 +44,19 @@ def branch_summary(
       by their reference radius.
 
     A branch without segments has no flow and no length, and NaN for the rest.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    tree = jp.anatomy.demo_tree(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[2])
+    inlet = jp.PressureBoundary(tree.roots, np.full(2, 12400.0))
+    n = len(tree.terminals)
+    outlet = jp.ResistanceOutlet(tree.terminals, np.full(n, 5e10), np.full(n, 2e3))
+    flow = jp.solve_steady(jp.SteadyProblem(tree, (inlet, outlet)))
+    branches = jp.observe.branch_summary(tree, flow.flow, flow.pressure_static, 12400.0)
+    print(dict(zip(tree.branch_name, branches.ffr_min, strict=True)))
+    ```
     """
     ratio = fractional_flow_reserve(pressure_static, pressure_aortic)
     return _summary(network, flow, ratio)

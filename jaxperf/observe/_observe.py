@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .._padding import is_real
@@ -43,7 +44,7 @@ class Observations(eqx.Module):
 def observe(
     problem: PerfusionProblem,
     solutions: Mapping[str, PerfusionSolution],
-    segment: Int[Array, " c"],
+    segment: Int[Array, " c"] | Int[np.ndarray, " c"],
 ) -> Observations:
     r"""Pressures, flows and perfusion of one heart in its states; it solves nothing.
 
@@ -63,6 +64,24 @@ def observe(
     **Returns:** [`Observations`][], by the name of the state.
 
     **Errors:** none of its own; NaN of a failed solve stays NaN.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    from jaxperf import observe
+    mesh, frame, lv = jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)
+    tree, segment = jp.anatomy.demo_tree(lv), jp.geometry.aha17(mesh.centre, frame)
+    terminal = np.asarray(tree.terminals)
+    site = jp.anatomy.terminal_sites(tree, terminal, 0.02)
+    regions = jp.geometry.terminal_regions(mesh, *site, len(terminal))
+    inlet = jp.PressureBoundary(tree.roots, np.full(2, 12400.0))
+    bed = jp.Microcirculation(1.7e-6, 8.7e-6, 2e-9, 2000.0, 1.0)
+    problem = jp.PerfusionProblem(tree, jp.perfused_tissue(mesh, regions, terminal), (inlet,), bed)
+    states = {"hyperemia": jp.solve_perfusion(problem)}
+    seen = observe.observe(problem, states, segment)
+    print(seen.mbf_segment["hyperemia"])  # m³/(s·kg)
+    ```
     """
     volume = problem.tissue.volume
     ends = problem.network.segment_node

@@ -26,6 +26,16 @@ def segment_means(
 
     **Returns:** (n_segments,) in the unit of `mbf`. NaN means that the segment holds no tissue (a
     ventricle without an apex has no segment 17); its gradient is zero.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    mesh, frame, _ = jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)
+    segment = jp.geometry.aha17(mesh.centre, frame)
+    mbf = 1e-8 * (1.0 + mesh.centre[:, 0] / np.ptp(mesh.centre[:, 0]))  # m³/(s·kg)
+    of_17_segments = jp.observe.segment_means(mbf, mesh.volume, segment)
+    ```
     """
     # A negative index would wrap around, so what lies outside goes to a bin of its own.
     inside = (segment >= 1) & (segment <= n_segments)

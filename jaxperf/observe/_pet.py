@@ -100,9 +100,13 @@ def pet_segments(
     **Errors:** [`InputError`][] for a width that no camera has, and where no control volume lies
     in a segment.
 
+    **Example:**
+
     ```python
-    see = pet_segments(mesh, aha17(mesh.centre, frame), fwhm_mm=7.0)
-    mbf_of_17_segments = see(solution.mbf)
+    import jaxperf as jp, jax.numpy as jnp
+    mesh, frame, _ = jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)
+    see = jp.observe.pet_segments(mesh, jp.geometry.aha17(mesh.centre, frame), fwhm_mm=7.0)
+    of_17_segments = see(jnp.full(len(mesh.centre), 1.6e-8))  # of MBF in m³/(s·kg)
     ```
     """
     label = np.arange(1, n_segments + 1)[:, None]
@@ -131,9 +135,13 @@ def pet_polar(
 
     **Errors:** [`InputError`][] for no ring or sector, two patient frames and the width.
 
+    **Example:**
+
     ```python
-    see = pet_polar(mesh, frame, rings=12, sectors=24, fwhm_mm=7.0)
-    polar_map = see(solution.mbf).reshape(12, 24)
+    import jaxperf as jp, jax.numpy as jnp
+    mesh, frame, _ = jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)
+    see = jp.observe.pet_polar(mesh, frame, rings=6, sectors=12, fwhm_mm=7.0)
+    polar_map = see(jnp.full(len(mesh.centre), 1.6e-8)).reshape(6, 12)
     ```
     """
     if rings < 1 or sectors < 1:
@@ -183,10 +191,16 @@ def pet_voxels(
     **Errors:** [`InputError`][] where the image has no voxel in the wall, for an affine that is
     not invertible, two patient frames and the width.
 
+    **Example:**
+
     ```python
-    image = read_pet("mbf_stress.nii.gz", units="ml/min/g")
-    see = pet_voxels(mesh, image.shape, image.affine, frame=image.frame, fwhm_mm=7.0)
-    seen, measured = see(solution.mbf), image.mbf[tuple(see.label.T)]
+    import jaxperf as jp, jax.numpy as jnp, numpy as np
+    mesh, _, _ = jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)
+    affine = np.diag([4.0, 4.0, 4.0, 1.0]) * 1e-3  # of the scan's voxels, to m
+    affine[:3, 3] = mesh.centre.min(axis=0) - 4e-3
+    affine[3, 3] = 1.0
+    see = jp.observe.pet_voxels(mesh, (40, 40, 40), affine, frame=mesh.frame, fwhm_mm=7.0)
+    voxel, mbf = see.label, see(jnp.full(len(mesh.centre), 1.6e-8))
     ```
     """
     sigma = _sigma(fwhm_mm, "pet_voxels")

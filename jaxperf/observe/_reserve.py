@@ -22,6 +22,13 @@ def fractional_flow_reserve(
     - `pressure_aortic`: aortic pressure, Pa.
 
     **Returns:** the ratio, without unit; 0.80 or less is read as ischaemic.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, jax.numpy as jnp
+    ffr = jp.observe.fractional_flow_reserve(jnp.array([11000.0, 9300.0]), 12400.0)  # .89, .75
+    ```
     """
     return pressure_static / cast_like(pressure_aortic, pressure_static)
 
@@ -37,6 +44,13 @@ def coronary_flow_reserve(
     - `rest`, `hyperemia`: flow or myocardial blood flow in the same unit.
 
     **Returns:** the ratio, without unit; NaN where there is no flow at rest, with zero gradient.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, jax.numpy as jnp
+    cfr = jp.observe.coronary_flow_reserve(jnp.array([1.0, 0.9]), jnp.array([3.1, 1.8]))  # 3.1, 2.0
+    ```
     """
     flows = rest != 0.0
     return jnp.where(flows, hyperemia / jnp.where(flows, rest, 1.0), jnp.nan)

@@ -221,8 +221,13 @@ def pet_flow(
 
     **Returns:** (k,) m³/(s·kg); NaN where a row sees no wall.
 
+    **Example:**
+
     ```python
-    seen = pet_flow(see, solution.mbf, Rubidium82())
+    import jaxperf as jp, jax.numpy as jnp
+    mesh, frame, _ = jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)
+    see = jp.observe.pet_segments(mesh, jp.geometry.aha17(mesh.centre, frame), fwhm_mm=7.0)
+    seen = jp.observe.pet_flow(see, jnp.full(len(mesh.centre), 1.6e-8), jp.observe.Rubidium82())
     ```
     """
     uptake = operator(tracer.uptake(mbf / M3_S_KG_PER_ML_MIN_G))

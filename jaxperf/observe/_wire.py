@@ -58,9 +58,21 @@ def pressure_wire(network: VascularNetwork, branch: str, at_mm: float) -> Pressu
     **Errors:** those of `VascularNetwork.at`: an unknown branch, one that divides, a distance that
     does not lie on it.
 
+    **Example:**
+
     ```python
-    wire = pressure_wire(network, "LAD", at_mm=60.0)
-    ffr = wire(observe(problem, solutions, segment))
+    import jaxperf as jp, numpy as np
+    from jaxperf import observe
+    mesh, frame, lv = jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)
+    tree, segment = jp.anatomy.demo_tree(lv), jp.geometry.aha17(mesh.centre, frame)
+    terminal = np.asarray(tree.terminals)
+    site = jp.anatomy.terminal_sites(tree, terminal, 0.02)
+    regions = jp.geometry.terminal_regions(mesh, *site, len(terminal))
+    inlet = jp.PressureBoundary(tree.roots, np.full(2, 12400.0))
+    bed = jp.Microcirculation(1.7e-6, 8.7e-6, 2e-9, 2000.0, 1.0)
+    problem = jp.PerfusionProblem(tree, jp.perfused_tissue(mesh, regions, terminal), (inlet,), bed)
+    wire = observe.pressure_wire(tree, "LAD", at_mm=60.0)
+    ffr = wire(observe.observe(problem, {"hyperemia": jp.solve_perfusion(problem)}, segment))
     ```
     """
     place = network.at(branch, mm=at_mm)
@@ -115,9 +127,22 @@ def pull_back(network: VascularNetwork, branch: str, *, from_root: bool = False)
 
     **Errors:** [`InputError`][] for an unknown branch and for one that divides.
 
+    **Example:**
+
     ```python
-    draw = pull_back(network, "LAD")
-    distance_mm, ratio = draw.arc_mm, draw(observations, "hyperemia")
+    import jaxperf as jp, numpy as np
+    from jaxperf import observe
+    mesh, frame, lv = jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)
+    tree, segment = jp.anatomy.demo_tree(lv), jp.geometry.aha17(mesh.centre, frame)
+    terminal = np.asarray(tree.terminals)
+    site = jp.anatomy.terminal_sites(tree, terminal, 0.02)
+    regions = jp.geometry.terminal_regions(mesh, *site, len(terminal))
+    inlet = jp.PressureBoundary(tree.roots, np.full(2, 12400.0))
+    bed = jp.Microcirculation(1.7e-6, 8.7e-6, 2e-9, 2000.0, 1.0)
+    problem = jp.PerfusionProblem(tree, jp.perfused_tissue(mesh, regions, terminal), (inlet,), bed)
+    draw = observe.pull_back(tree, "LAD")
+    seen = observe.observe(problem, {"hyperemia": jp.solve_perfusion(problem)}, segment)
+    distance_mm, ratio = draw.arc_mm, draw(seen, "hyperemia")
     ```
     """
     course, _ = branch_course(network, branch)
@@ -163,9 +188,22 @@ def territory_flow(problem: PerfusionProblem, territory: str) -> TerritoryFlow:
 
     **Errors:** [`InputError`][] for a territory that the heart does not have.
 
+    **Example:**
+
     ```python
-    lad = territory_flow(problem, "LAD")
-    reserve = lad(observations, "hyperemia") / lad(observations, "rest")
+    import jaxperf as jp, numpy as np
+    from jaxperf import observe
+    mesh, frame, lv = jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)
+    tree, segment = jp.anatomy.demo_tree(lv), jp.geometry.aha17(mesh.centre, frame)
+    terminal = np.asarray(tree.terminals)
+    site = jp.anatomy.terminal_sites(tree, terminal, 0.02)
+    regions = jp.geometry.terminal_regions(mesh, *site, len(terminal))
+    inlet = jp.PressureBoundary(tree.roots, np.full(2, 12400.0))
+    bed = jp.Microcirculation(1.7e-6, 8.7e-6, 2e-9, 2000.0, 1.0)
+    problem = jp.PerfusionProblem(tree, jp.perfused_tissue(mesh, regions, terminal), (inlet,), bed)
+    lad = observe.territory_flow(problem, "LAD")
+    seen = observe.observe(problem, {"hyperemia": jp.solve_perfusion(problem)}, segment)
+    print(lad(seen, "hyperemia"))
     ```
     """
     terminal = np.asarray(problem.tissue.terminal_node).astype(np.int64)

@@ -112,6 +112,14 @@ def bullseye_figure(panels: Sequence[MapPanel], *, title: str, note: str = "") -
     **Arguments:** `note`, a line at the foot.
 
     **Returns:** a matplotlib figure.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    panel = jp.plot.MapPanel("hyperemia", np.linspace(1.8, 3.4, 17), "MBF, ml/min/g")
+    jp.plot.save_figure("bullseye.png", jp.plot.bullseye_figure([panel], title="One heart"))
+    ```
     """
     figure = new_figure(4.1 * len(panels), 5.0)
     figure.suptitle(title, fontsize=12, color=INK)

@@ -25,6 +25,14 @@ def interval_figure(
     at the foot.
 
     **Returns:** a matplotlib figure.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    row = jp.plot.IntervalRow("LAD", before=(0.4, 0.8, 1.0), after=(0.6, 0.7, 0.8))
+    figure = jp.plot.interval_figure([("FFR", [row])], title="Before and after a wire")
+    ```
     """
     counts = [max(len(rows), 1) for _, rows in groups]
     figure = new_figure(7.5, 1.2 + 0.26 * sum(counts) + 0.5 * len(groups))

@@ -38,6 +38,16 @@ def pullback_figure(curves: Sequence[Curve], *, title: str, note: str = "") -> A
     The dashed line is at 0.80, lesions are shaded with their diameter reduction.
 
     **Returns:** a matplotlib figure.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    arc = np.linspace(0.0, 90.0, 50)  # mm
+    ratio = np.where(arc < 30.0, 1.0, 0.78)
+    curve = jp.plot.Curve("LAD", arc, {"hyperemia": ratio}, lesions_mm=((25.0, 35.0, 0.6),))
+    figure = jp.plot.pullback_figure([curve], title="A lesion of 60 %")
+    ```
     """
     rows = -(-len(curves) // _COLUMNS)
     figure = new_figure(11.0, 1.1 + 2.5 * rows)

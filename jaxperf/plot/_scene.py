@@ -60,6 +60,16 @@ def scene_figure(
     `pixels`, width of each picture; `haze`, how white the farthest point is.
 
     **Returns:** a matplotlib figure.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    ffr = jp.plot.SceneLayer("FFR", "viridis", 0.6, 1.0)
+    end = np.array([[[0.0, 0.0, 0.0], [60.0, 0.0, 0.0]]])  # mm
+    vessel = jp.plot.tubes(end, np.array([[2.0, 1.2]]), ffr.colours(np.array([[1.0, 0.8]])))
+    figure = jp.plot.scene_figure([vessel], [ffr], [("front", np.eye(3))], title="One vessel")
+    ```
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize

@@ -29,7 +29,16 @@ def add_note(figure: Any, text: str) -> None:
 
 
 def save_figure(path: str | os.PathLike, figure: Any, dpi: int = 140) -> None:
-    """Write a figure as PNG."""
+    """Write a figure as PNG.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    row = jp.plot.IntervalRow("LAD", before=(0.4, 0.8, 1.0), after=(0.6, 0.7, 0.8))
+    jp.plot.save_figure("ffr.png", jp.plot.interval_figure([("FFR", [row])], title="FFR"))
+    ```
+    """
     figure.set_dpi(dpi)
     # `savefig` would draw everything once more, unseen, to lay the figure out
     figure.canvas.print_png(path, metadata={"Software": "jaxperf"}, pil_kwargs=_PNG)

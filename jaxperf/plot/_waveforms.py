@@ -40,6 +40,16 @@ def waveform_figure(
     named in its title.
 
     **Returns:** a matplotlib figure.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp, numpy as np
+    time = np.linspace(0.0, 0.8, 50)
+    flow = {"LAD": 60.0 + 20.0 * np.sin(2 * np.pi * time / 0.8)}
+    panel = jp.plot.WaveformPanel("Flow", "ml/min", time, flow)
+    figure = jp.plot.waveform_figure([panel], columns=1, title="One beat")
+    ```
     """
     names = dict.fromkeys(n for panel in panels for n in panel.curves if n not in panel.pale)
     colour = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(names)}

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         write_morphometry as write_morphometry,
     )
     from ._forest_figures import write_forest_figures as write_forest_figures
+    from ._lesions import lesion_rows as lesion_rows
     from ._schema import (
         Flow1DSeconds as Flow1DSeconds,
         Flow1DSummary as Flow1DSummary,

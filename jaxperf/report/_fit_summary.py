@@ -1,6 +1,6 @@
 """What a fitted heart says: intervals, diagnosis, and what would tell more."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -21,7 +21,7 @@ from ..inverse import (
     shrinkage,
 )
 from ..observe import Observations, pressure_wire
-from ..study import FFR_ISCHAEMIC, HeartFit, lesion_names, OPENED, TerritoryQuantities
+from ..study import FFR_ISCHAEMIC, Finding, HeartFit, lesion_names, OPENED, TerritoryQuantities
 from ..units import M3_S_KG_PER_ML_MIN_G
 from ._fit_schema import (
     Estimate,
@@ -47,15 +47,23 @@ _DRAWS = 4000
 
 
 def fit_summary(
-    found: HeartFit, *, level: float, posterior: str, seed: int, seconds: Mapping[str, float]
+    found: HeartFit,
+    *,
+    level: float,
+    posterior: str,
+    seed: int,
+    seconds: Mapping[str, float],
+    findings: Sequence[Finding] = (),
 ) -> FitSummary:
     """The content of the `summary.json` of a fit.
 
-    **Arguments:** `level`, of the intervals; `posterior`, how it was found; `seconds`, by stage.
+    **Arguments:** `level`, of the intervals; `posterior`, how it was found; `seconds`, by stage;
+    `findings`, of reading and geometry, which become warnings.
     """
     case, problem = found.prepared.case, found.fit.problem
     quantities = _Quantities(found, level)
-    warnings = [f"{text} was not measured." for text in problem.left_out]
+    warnings = [f"{f.where}: {f.message}." for f in findings]
+    warnings += [f"{text} was not measured." for text in problem.left_out]
     warnings += _doubts(found)
     if found.misfit.testable and found.misfit.p_value < 0.01:
         warnings.append(found.misfit.words)

@@ -31,6 +31,8 @@ class SegmentFlow(Part):
 
     name: str
     mbf_ml_min_g: ByState = Field(description="Mean blood flow by state.")
+    mbf_endo_ml_min_g: ByState = Field(description="Of the inner half of the wall.")
+    mbf_epi_ml_min_g: ByState = Field(description="Of the outer half of the wall.")
     cfr: Number = Field(description="Flow at hyperemia over flow at rest.")
 
 
@@ -49,10 +51,23 @@ class LesionFlow(Part):
     start_mm: Number
     end_mm: Number
     diameter_reduction: Number
-    ffr: Number = Field(description="Static over aortic pressure just behind it, at hyperemia.")
+    ffr: Number = Field(
+        description="Static over aortic pressure just behind it, at hyperemia; behind an occlusion "
+        "the pressure of a vessel without inflow."
+    )
     pressure_ratio: ByState = Field(description="The same ratio by state.")
-    flow_ml_min: ByState
-    cfr: Number
+    ffr_behind: Number = Field(description="FFR at `ffr_behind_at_mm` of the branch.")
+    ffr_behind_at_mm: Number = Field(
+        description="output.ffr_behind_mm behind the lesion, nearer where the branch ends or its "
+        "next lesion begins."
+    )
+    flow_ml_min: ByState = Field(description="Where it ends; none through an occlusion.")
+    cfr: Number = Field(description="Null where no blood flows down the vessel at rest.")
+    is_occlusion: bool = Field(description="Whether it closes the vessel.")
+    wall_share_below: Number = Field(
+        description="Share in the volume of the wall of what the vessel feeds behind it."
+    )
+    side_branches: list[str] = Field(description="Branches that leave inside it.")
 
 
 class Spread(Part):

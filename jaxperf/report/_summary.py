@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from ..casefile import Case
 from ..geometry import AHA17_NAME
@@ -12,11 +13,12 @@ from ..network import parent_segment, vessel_label
 from ..observe import (
     branch_summary,
 )
-from ..study import Finding, Grown, lesion_end, Pulsation, Results
+from ..study import Finding, Grown, Pulsation, Results
 from ..units import M3_S_KG_PER_ML_MIN_G, M3_S_PER_ML_MIN, M_PER_MM, PA_PER_MMHG
 from ._beat import pulsation_summary
 from ._forest_facts import flow_split, forest_facts, spread
-from ._schema import Forest, LesionFlow, RunSeconds, SegmentFlow, Summary, TerritoryFlow
+from ._lesions import lesion_flows, occlusion_warnings
+from ._schema import Forest, RunSeconds, SegmentFlow, Summary, TerritoryFlow
 
 # Relative miss of a territory's share of the flow at rest that a reader must know of.
 LARGEST_SPLIT_ERROR = 0.05
@@ -42,7 +44,8 @@ def summary(
     solutions = solved.solutions
     per_state = lambda key: {k: int(getattr(s, key)) for k, s in solutions.items()}
     balance = [float(s.mass_balance_relative_error) for s in solutions.values()]
-    said = [*warnings(results), *split_warnings(forest)]
+    lesions = lesion_flows(results)
+    said = [*occlusion_warnings(lesions), *warnings(results), *split_warnings(forest)]
     for state, beat in ({} if pulsation is None else pulsation.beats).items():
         said += [f"Pulsatile flow at {state}. {doubt}" for doubt in beat.doubts]
     return Summary(
@@ -65,7 +68,7 @@ def summary(
             for row in branches
             if row["branch"] in prepared.tree.branch_name
         },
-        lesions=_lesions(results),
+        lesions=lesions,
         hyperemia_factor=float(solved.calibration.hyperemia_factor),
         beta_source_per_Pa_s=float(solved.calibration.rest.beta_source),
         beta_sink_per_Pa_s=float(solved.calibration.rest.beta_sink),
@@ -83,11 +86,30 @@ def summary(
     )
 
 
+def _halves(results: Results) -> dict[str, dict[str, Float[np.ndarray, "17"]]]:
+    """Mean blood flow of the inner (`endo`) and outer half of each AHA segment, by state."""
+    prepared = results.prepared
+    inner, found = prepared.depth < 0.5, {}
+    for name, inside in (("endo", inner), ("epi", ~inner)):
+        weight = np.where(inside, prepared.heart.mesh.volume, 0.0)
+        at = prepared.segment - 1
+        with np.errstate(invalid="ignore"):
+            found[name] = {
+                k: np.bincount(at, mbf * weight, 17) / np.bincount(at, weight, 17)
+                for k, mbf in results.mbf.items()
+            }
+    return found
+
+
 def _segments(results: Results) -> dict[str, SegmentFlow]:
+    half = _halves(results)
+    of = lambda values, i: {k: float(values[k][i]) for k in results.states}
     return {
         str(i + 1): SegmentFlow(
             name=AHA17_NAME[i],
-            mbf_ml_min_g={k: float(results.mbf_segment[k][i]) for k in results.states},
+            mbf_ml_min_g=of(results.mbf_segment, i),
+            mbf_endo_ml_min_g=of(half["endo"], i),
+            mbf_epi_ml_min_g=of(half["epi"], i),
             cfr=float(results.cfr_segment[i]),
         )
         for i in range(17)
@@ -155,31 +177,6 @@ def anatomy_labels(case: Case, synthetic_vessels: bool) -> list[str]:
     return said
 
 
-def _lesions(results: Results) -> list[LesionFlow]:
-    """Each declared lesion with its flow and the pressure ratio just distal to it."""
-    rows = []
-    for i, declared in enumerate(results.prepared.case.lesions):
-        last = lesion_end(results.prepared, i)
-        flow = {
-            k: float(np.asarray(results.solution(k).flow)[last]) / M3_S_PER_ML_MIN
-            for k in results.states
-        }
-        ratio = results.observed.pressure_ratio
-        rows.append(
-            LesionFlow(
-                branch=declared.branch,
-                start_mm=declared.start_mm,
-                end_mm=declared.end_mm,
-                diameter_reduction=declared.diameter_reduction,
-                ffr=float(results.ffr[last, 1]),
-                pressure_ratio={k: float(ratio[k][last, 1]) for k in results.states},
-                flow_ml_min=flow,
-                cfr=flow["hyperemia"] / flow["rest"] if flow["rest"] else float("nan"),
-            )
-        )
-    return rows
-
-
 def branch_rows(results: Results) -> list[dict[str, Any]]:
     """The rows of `branches.csv`."""
     network = results.prepared.network
@@ -220,6 +217,7 @@ def segment_rows(results: Results) -> list[dict[str, Any]]:
     volume, segment = results.prepared.heart.mesh.volume, results.prepared.segment
     density = results.prepared.case.microcirculation.density_kg_m3
     anatomy = ", ".join(labels(results)) or "patient"
+    half = _halves(results)
     return [
         {
             "segment": i + 1,
@@ -228,6 +226,11 @@ def segment_rows(results: Results) -> list[dict[str, Any]]:
             "mass_g": float(volume[segment == i + 1].sum()) * density * 1e3,
             **{f"mbf_{k}_ml_min_g": float(results.mbf_segment[k][i]) for k in results.states},
             "cfr": float(results.cfr_segment[i]),
+            **{
+                f"mbf_{k}_{name}_ml_min_g": float(values[k][i])
+                for k in results.states
+                for name, values in half.items()
+            },
         }
         for i in range(17)
     ]

@@ -102,14 +102,17 @@ class NetworkState(eqx.Module):
 def lesion_coefficients(
     network: VascularNetwork, blood: Blood
 ) -> tuple[Float[Array, " l"], Float[Array, " l"]]:
-    """Linear and quadratic loss of every lesion, at the mean radius of the segments it lies on."""
+    """Linear and quadratic loss of every lesion, at the mean radius of the segments it lies on.
+
+    An occlusion has none: it stops the flow, whatever the pressures.
+    """
     lesion = network.lesion
     inside = network.radius[lesion.segment]
     mean = lesion.fraction * 0.5 * (inside[:, 0] + inside[:, 1])
     reference = jnp.zeros_like(lesion.length).at[lesion.lesion].add(mean)
     return stenosis_coefficients(
         reference,
-        lesion.diameter_reduction,
+        jnp.where(lesion.is_occlusion, 0.0, lesion.diameter_reduction),
         lesion.length,
         blood.viscosity(reference),
         blood.density,
@@ -126,9 +129,11 @@ class NetworkLaw(eqx.Module):
 
     in which the convective change of momentum through taper has cancelled exactly. A segment
     obeys $P_p - P_c = [2(\zeta+2)\pi\mu\int A^{-2}dx + R_l]\,Q + S_l|Q|Q$ with $R_l$, $S_l$ the
-    losses of a lesion on it. Radii at the ends follow the wall law at the pressure there and go
-    linearly between; for a rigid wall the integral is exact, for an elastic one second order in
-    the segment length. Viscosity is taken at the mean of the two radii.
+    losses of a lesion on it, and $Q = 0$ where an occlusion closes it.
+
+    Radii at the ends follow the wall law at the pressure there and go linearly between; for a
+    rigid wall the integral is exact, for an elastic one second order in the segment length.
+    Viscosity is taken at the mean of the two radii.
     """
 
     network: VascularNetwork
@@ -172,13 +177,18 @@ class NetworkLaw(eqx.Module):
         spread = lambda c: zero.at[lesion.segment].add(lesion.fraction * c[lesion.lesion])
         return spread(linear), spread(quadratic)
 
+    def is_closed(self) -> Bool[Array, " s"]:
+        """The segments that an occlusion closes."""
+        lesion, none = self.network.lesion, jnp.zeros(self.network.n_segments, bool)
+        return none if lesion.length.shape[0] == 0 else none.at[lesion.segment].max(lesion.closes)
+
     def drop(
         self,
         proximal: Float[Array, " s"],
         distal: Float[Array, " s"],
         flow: Float[Array, " s"],
     ) -> Float[Array, " s"]:
-        """P_p − P_c − loss(Q) of every segment; zero at the solution."""
+        """P_p − P_c − loss(Q) of every segment, −RQ of a closed one; zero at the solution."""
         both = jnp.stack([proximal, distal], axis=1)
         area = self._area(both, jnp.stack([flow, flow], axis=1))
         radius = jnp.sqrt(area / math.pi)
@@ -186,7 +196,8 @@ class NetworkLaw(eqx.Module):
         integral = resistance_integral(radius[:, 0], radius[:, 1], self.network.length)
         linear, quadratic = self.lesion_loss()
         resistance = self.blood.friction_coefficient * viscosity * integral + linear
-        return proximal - distal - resistance * flow - quadratic * jnp.abs(flow) * flow
+        missing = proximal - distal - resistance * flow - quadratic * jnp.abs(flow) * flow
+        return jnp.where(self.is_closed(), -resistance * flow, missing)
 
     def residual(self, state: NetworkState, closure: NodeClosure) -> NetworkState:
         """What is missing in every segment law (as `flow`, Pa) and node balance (`pressure`)."""
@@ -240,18 +251,18 @@ def network_scale(
 ) -> NetworkState:
     """What residuals are measured against: the largest flow, and the largest pressure.
 
-    Where little flows under high pressures, a balance is no better than the rounding of its terms:
-    the largest of them, which the boundary data make, counts with the share that rounding has in
-    the tolerance. So does a stated speed in the widest vessel, for blood at rest.
+    Where little flows, at rest or behind an occlusion, a balance is no better than the rounding of
+    its terms: the largest of them, which the boundary data make of the largest pressure, counts
+    with the share that rounding has in the tolerance. So does a stated speed in the widest vessel.
 
     **Arguments:** `exchanged`, the largest term that others add to a balance, m³/s.
     """
     tiny = jnp.finfo(state.flow.dtype).tiny
-    given = jnp.max(jnp.abs(closure.inflow) + closure.conductance * jnp.abs(state.pressure))
+    pressure = jnp.max(jnp.abs(state.pressure)) + tiny
+    given = jnp.max(jnp.abs(closure.inflow)) + jnp.max(closure.conductance) * pressure
     slow = _REST_SPEED * jnp.max(math.pi * network.radius**2)
     terms = jnp.maximum(given, exchanged) + slow
     flow = jnp.max(jnp.abs(state.flow)) + rounding_share(terms) * terms + tiny
-    pressure = jnp.max(jnp.abs(state.pressure)) + tiny
     return NetworkState(
         jnp.where(closure.fixed, pressure, flow), jnp.broadcast_to(pressure, state.flow.shape)
     )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         check_case as check_case,
         Finding as Finding,
         geometry_findings as geometry_findings,
+        noted as noted,
         refuse_errors as refuse_errors,
     )
     from ._diagnosis import (
@@ -55,7 +56,12 @@ if TYPE_CHECKING:
         pet_camera as pet_camera,
         read_measured as read_measured,
     )
-    from ._observed import collect as collect, lesion_end as lesion_end, Results as Results
+    from ._observed import (
+        collect as collect,
+        lesion_chain as lesion_chain,
+        lesion_end as lesion_end,
+        Results as Results,
+    )
     from ._places import (
         branch_places as branch_places,
         Place as Place,

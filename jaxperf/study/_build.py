@@ -38,6 +38,8 @@ from ..units import M_PER_MM
 
 # Everything is solved and written in one frame; NIfTI maps are turned to RAS by their writer.
 FRAME = "LPS"
+# Keys of the tree's section that readers of some formats take.
+TREE_OPTIONS = ("radius_array", "merge_tolerance_mm", "n_roots")
 
 
 @dataclass(frozen=True)
@@ -124,13 +126,17 @@ def read_tree(case: Case, data: Path, heart: Heart | None) -> VascularNetwork:
         return network_in_frame(dataclasses.replace(network, frame="RAS"), FRAME)
     assert tree.file is not None and tree.units is not None and tree.frame is not None
     file = data / tree.file
-    network = reader_of(file, "tree", tree.format).use(
-        file,
-        units=tree.units,
-        frame=tree.frame,
-        branch_name=dict(tree.branches) or None,
-        n_roots=tree.n_roots,
-    )
+    reader = reader_of(file, "tree", tree.format)
+    given = tree.model_dump(include=set(TREE_OPTIONS), exclude_none=True)
+    for key in set(given) - set(reader.options):
+        raise InputError(
+            f"a file in the format {reader.name} has no use for it",
+            where=f"tree.{key}",
+            expected=f"it beside centrelines only, and for {file.name} no such key",
+            fix="Take it out",
+        )
+    names = dict(tree.branches) or None
+    network = reader.use(file, units=tree.units, frame=tree.frame, branch_name=names, **given)
     if heart is not None and heart.ellipsoid is not None and network.frame == "model":
         network = dataclasses.replace(network, frame="RAS")
     return network_in_frame(network, FRAME)

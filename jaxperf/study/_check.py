@@ -1,7 +1,9 @@
 """All findings about a case at once, before anything is solved."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,13 @@ from jaxtyping import Bool
 from pydantic import ValidationError
 from scipy.spatial import KDTree
 
-from .._misc import InputError
+from .._misc import InputError, InputNote
 from ..anatomy import SYNTHETIC
-from ..casefile import Case, case_errors, read_yaml, speaking
+from ..casefile import Case, case_errors, in_words, read_yaml, speaking
 from ..geometry import transmural_depth
 from ..network import (
     branch_course,
+    junctions_in_lesions,
     parent_segment,
     undeclared_narrowings,
     VascularNetwork,
@@ -60,6 +63,15 @@ def check_case(path: str | os.PathLike, data: str | os.PathLike = ".") -> list[F
     Schema, files, units and frames, disconnected vessels, lesions, the range of the radii,
     undeclared narrowings, the mass of the wall, roots that are no ostia, nodes in the
     cavities, the distance of each terminal from the wall, the forest's settings and file.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    path = jp.jobs.write_starter("heart", spacing_mm=5.0)
+    for finding in jp.study.check_case(path, "heart"):
+        print(finding)
+    ```
     """
     try:
         raw = read_yaml(path)
@@ -74,6 +86,13 @@ def check_case(path: str | os.PathLike, data: str | os.PathLike = ".") -> list[F
 
 def check_built(case: Case, data: Path) -> list[Finding]:
     """The findings about a case of a valid schema."""
+    said: list[Finding] = []
+    with noted(said):
+        found = _check_built(case, data)
+    return [*found, *said]
+
+
+def _check_built(case: Case, data: Path) -> list[Finding]:
     found: list[Finding] = []
     if case.flow == "pulsatile":
         _tried(lambda: heartbeat_of_case(case, data), found)
@@ -117,6 +136,7 @@ def geometry_findings(case: Case, tree: VascularNetwork, heart: Heart) -> list[F
     return [
         *_mass(case, heart),
         *_narrowings(case, tree),
+        *_junctions(case, tree),
         *_outlets(case, tree),
         *_distances(case, tree, heart),
         *_roots(tree, heart),
@@ -139,6 +159,22 @@ def refuse_errors(findings: list[Finding]) -> None:
 def _finding(error: InputError) -> Finding:
     message = f"{error.what}. Expected {error.expected}. {error.fix}."
     return Finding("error", error.where, message)
+
+
+@contextmanager
+def noted(found: list[Finding]) -> Iterator[None]:
+    """What readers note inside it joins the findings, once and in the words of a case file."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", InputNote)
+        yield
+    for entry in caught:
+        said = entry.message
+        if not isinstance(said, InputNote):
+            warnings.warn_explicit(said, entry.category, entry.filename, entry.lineno)
+            continue
+        finding = Finding("warning", in_words(said.where), in_words(said.what))
+        if finding not in found:
+            found.append(finding)
 
 
 def _tried(build: Callable[[], Any], found: list[Finding]) -> Any:
@@ -203,12 +239,28 @@ def _mass(case: Case, heart: Heart) -> Iterator[Finding]:
 
 def _narrowings(case: Case, tree: VascularNetwork) -> Iterator[Finding]:
     for place in undeclared_narrowings(tree, case.checks.narrowing):
+        end = ", its end" if place.to_the_end else ""
         yield Finding(
             "warning",
             place.branch,
             f"narrows by {100 * place.diameter_reduction:.0f} % of its diameter at "
-            f"{place.arc_mm:.1f} mm (from {place.start_mm:.1f} to {place.end_mm:.1f} mm); "
-            "declare it under lesions if it is a stenosis",
+            f"{place.arc_mm:.1f} mm (from {place.start_mm:.1f} to {place.end_mm:.1f} mm{end}); "
+            "declare it under lesions if it is a stenosis, with reference_radius_mm: "
+            f"{place.reference_radius_mm:.2f}, as the interval's own ends are narrow too",
+        )
+
+
+def _junctions(case: Case, tree: VascularNetwork) -> Iterator[Finding]:
+    """Side branches that leave inside a lesion."""
+    for inside in junctions_in_lesions(tree):
+        lesion = case.lesions[inside.lesion]
+        yield Finding(
+            "warning",
+            f"lesions.{inside.lesion}",
+            f"{inside.branch} leaves at {lesion.start_mm + inside.arc_mm:.1f} mm, inside the "
+            f"lesion, which goes on along {lesion.branch} on both sides. {inside.branch} keeps its "
+            "lumen and begins at the pressure inside the lesion; if its ostium is narrowed, "
+            "declare a lesion on it too",
         )
 
 

@@ -88,7 +88,7 @@ def heart_problem(
         all_states.setdefault(name, solved.states[name])
     opened = opened_states(prepared, solved)
     all_states |= opened
-    kind = {name: _kind(prepared, name) for name in all_states}
+    kind = {name: prepared.case.likeness(name) for name in all_states}
     pressure_of = {name: _measured_like(name, kind, measured.states) for name in all_states}
     # Registered solvers know the real mesh only.
     is_padded = prepared.case.darcy.solver in BUILT_IN_SOLVERS
@@ -133,14 +133,6 @@ def opened_states(prepared: Prepared, solved: Solved) -> dict[str, State]:
     case = prepared.case.model_copy(update={"states": sections})
     states = case_states(dataclasses.replace(prepared, case=case), solved.calibration)
     return {name: states[name] for name in sections}
-
-
-def _kind(prepared: Prepared, name: str) -> str:
-    """Rest or hyperemia, whichever a state is like."""
-    section = prepared.case.states.get(name)
-    if section is not None:
-        return section.like
-    return "rest" if name == "rest" else "hyperemia"
 
 
 def _measured_like(name: str, kind: dict[str, str], measured: tuple[str, ...]) -> str:

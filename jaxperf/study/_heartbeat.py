@@ -64,6 +64,21 @@ class Heartbeat:
         """s."""
         return float(self.aortic.period)
 
+    def moved(self, above: float) -> "Heartbeat":
+        """The beat about another mean aortic pressure, `above` this one (Pa).
+
+        The aortic pressure moves as a whole. The ventricle's moves with it where it has reached
+        that of diastole, and keeps its pressure of filling.
+        """
+        aortic, lv = np.asarray(self.aortic.value), np.asarray(self.lv.value)
+        filling = lv.min() + _ONSET * np.ptp(lv)
+        share = np.clip((lv - filling) / max(aortic.min() - filling, PA_PER_MMHG), 0.0, 1.0)
+        return Heartbeat(
+            Waveform(self.aortic.time, aortic + above, self.period),
+            Waveform(self.lv.time, lv + share * above, self.period),
+            self.systole,
+        )
+
     def is_systole(self, time: Float[np.ndarray, " k"]) -> np.ndarray:
         """Which times (s) lie in systole."""
         start, end = self.systole
@@ -94,13 +109,15 @@ def heartbeat_of_case(case: Case, data: Path) -> Heartbeat:
         opening = float(time[np.argmin(aortic)])
         ejection = _ejection(said.ejection_duration_s, period, _CONTRACTION)
     low = said.lv_diastolic_pressure_mmHg
-    if not low < aortic.min():
-        raise InputError(
-            f"the lowest aortic pressure is {aortic.min():.0f} mmHg",
-            where="pulsatile",
-            expected=f"more than the ventricle's in diastole, {low:g} mmHg",
-            fix="Lower pulse_pressure_mmHg, or raise boundary.pressure_inlet_mmHg",
-        )
+    for state in ("rest", *said.states):
+        lowest = aortic.min() + case.pressure_mmHg(state) - mean
+        if not low < lowest:
+            raise InputError(
+                f"the lowest aortic pressure is {lowest:.0f} mmHg at {state}",
+                where="pulsatile",
+                expected=f"more than the ventricle's in diastole, {low:g} mmHg",
+                fix="Lower pulse_pressure_mmHg, or raise the mean aortic pressure of the state",
+            )
     if said.lv_pressure_file is not None:
         return _measured(time, aortic, period, data / said.lv_pressure_file)
     knot = np.unique(np.concatenate([time, _events(period, opening, ejection)]))

@@ -6,7 +6,7 @@ from functools import cached_property
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ..coupling import PerfusionSolution
 from ..observe import Observations, observe
@@ -80,9 +80,12 @@ def collect(prepared: Prepared, solved: Solved) -> Results:
     return Results(prepared, solved, _observe(prepared.problem, solved.solutions, segment))
 
 
+def lesion_chain(prepared: Prepared, i: int) -> Int[np.ndarray, " k"]:
+    """The segments of a declared lesion from its proximal end."""
+    lesion = prepared.network.lesion
+    return np.asarray(lesion.segment)[np.asarray(lesion.lesion) == i]
+
+
 def lesion_end(prepared: Prepared, i: int) -> int:
     """The segment at whose distal end a declared lesion ends."""
-    lesion = prepared.network.lesion
-    inside = np.asarray(lesion.segment)[np.asarray(lesion.lesion) == i]
-    node = np.asarray(prepared.network.segment_node)[inside]
-    return int(inside[~np.isin(node[:, 1], node[:, 0])][0])
+    return int(lesion_chain(prepared, i)[-1])

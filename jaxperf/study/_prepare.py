@@ -51,7 +51,8 @@ class Prepared:
     """A case ready to be solved; lengths in m, coordinates in LPS.
 
     `network` is what is solved on; `tree` its segmented and drawn vessels, which come first in it;
-    `grown` the forest where there is one. `segment` (c,) AHA segment, `depth` (c,) transmural,
+    `grown` the forest where there is one; `problem` the heart at rest, and `boundary_hyperemia`
+    what differs in hyperemia. `segment` (c,) AHA segment, `depth` (c,) transmural,
     `territory` (c,) and `terminal_territory` (t,) index `territory_name`; `closed` are the nodes
     of outlets that perfuse no tissue.
     """
@@ -63,6 +64,7 @@ class Prepared:
     heart: Heart
     regions: Regions
     problem: PerfusionProblem
+    boundary_hyperemia: tuple[AbstractBoundary, ...]
     depth: Float[np.ndarray, " c"]
     segment: Int[np.ndarray, " c"]
     territory: Int[np.ndarray, " c"]
@@ -72,10 +74,10 @@ class Prepared:
 
 
 def case_boundary(
-    case: Case, network: VascularNetwork, closed: Int[np.ndarray, " k"], pressure: float
+    case: Case, network: VascularNetwork, closed: Int[np.ndarray, " k"], pressure_mmHg: float
 ) -> tuple[AbstractBoundary, ...]:
-    """Aortic pressure (Pa) at the roots, and the outlets that the case closes."""
-    inlet = network.roots
+    """Aortic pressure at the roots, and the outlets that the case closes."""
+    inlet, pressure = network.roots, pressure_mmHg * PA_PER_MMHG
     boundary: list = [PressureBoundary(inlet, as_leaf(np.full(inlet.shape, pressure)))]
     one = lambda value: as_leaf(np.array([value]))
     for node, outlet in zip(closed.astype(np.int32), case.boundary.outlets, strict=True):
@@ -141,7 +143,17 @@ def build_regions(
 
 @speaking()
 def prepare_case(case: Case, data: str | os.PathLike, progress: Progress) -> Prepared:
-    """Read, build and grow everything a solve needs."""
+    """Read, build and grow everything a solve needs.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    case = jp.casefile.load_case(jp.jobs.write_starter("heart", spacing_mm=5.0))
+    prepared = jp.study.prepare_case(case, "heart", jp.Progress())
+    print(prepared.problem.network.n_segments, prepared.segment.size)
+    ```
+    """
     data = Path(data)
     with progress.stage("read"):
         heart = build_heart(case, data)
@@ -170,6 +182,9 @@ def prepare_case(case: Case, data: str | os.PathLike, progress: Progress) -> Pre
             heart=heart,
             regions=regions,
             problem=_perfusion(case, network, heart, regions, terminal, closed, depth),
+            boundary_hyperemia=case_boundary(
+                case, network, closed, case.boundary.pressure_at("hyperemia")
+            ),
             depth=depth,
             segment=segment,
             territory=territory_of_cells(regions, owner, heart.mesh.n_cells),
@@ -201,6 +216,5 @@ def _perfusion(
     sink = bed.pressure_sink_mmHg * PA_PER_MMHG
     # conductances of about 1 ml/min/g: a start for the calibration, never a result
     start = Microcirculation(1.7e-6, 8.7e-6, permeability, sink, 1.0)
-    inlet = case.boundary.pressure_inlet_mmHg * PA_PER_MMHG
-    boundary = case_boundary(case, network, closed, inlet)
+    boundary = case_boundary(case, network, closed, case.boundary.pressure_at("rest"))
     return PerfusionProblem(network, tissue, boundary, start, None, _blood(case), _wall(case))

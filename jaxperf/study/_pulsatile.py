@@ -98,6 +98,8 @@ def _beat(
 ) -> Beat:
     said = prepared.case.pulsatile
     begin = time.perf_counter()
+    above = prepared.case.pressure_mmHg(state) - prepared.case.boundary.pressure_inlet_mmHg
+    heartbeat = heartbeat.moved(above * PA_PER_MMHG)
     bed = _condensed(prepared, solved, heartbeat, state, progress)
     between = time.perf_counter()
     progress.tell(f"cells of the vessels at {state}")
@@ -150,7 +152,7 @@ def _condensed(
     compliance = {
         "rest": case.pulsatile.tissue_compliance_rest_ml_mmHg_100g,
         "hyperemia": case.pulsatile.tissue_compliance_hyperemia_ml_mmHg_100g,
-    }[case.states[state].like if state in case.states else state]
+    }[case.likeness(state)]
     at = solved.states[state].of(prepared.problem)
     problem = eqx.tree_at(lambda p: p.autoregulation, at, None, is_leaf=lambda x: x is None)
     followed = followed_segments(prepared)
@@ -215,10 +217,9 @@ def transient_problem(
     prepared: Prepared, bed: CondensedBed, heartbeat: Heartbeat, cell_time: float
 ) -> Flow1DProblem:
     """The 1-D vessels between the aortic pressure and the condensed bed, in cells of this time."""
-    mean = prepared.case.boundary.pressure_inlet_mmHg * PA_PER_MMHG
     return flow1d_problem(
         bed.network,
-        tuple(_pulsatile_inlet(condition, heartbeat.aortic, mean) for condition in bed.boundary),
+        tuple(_pulsatile_inlet(condition, heartbeat.aortic) for condition in bed.boundary),
         prepared.problem.blood,
         _elastic(prepared),
         cell_time=cell_time,
@@ -226,15 +227,12 @@ def transient_problem(
     )
 
 
-def _pulsatile_inlet(
-    condition: AbstractBoundary, aortic: Waveform, mean: float
-) -> AbstractBoundary:
-    """The beat at an inlet. A state with a mean pressure of its own moves it as a whole."""
+def _pulsatile_inlet(condition: AbstractBoundary, aortic: Waveform) -> AbstractBoundary:
+    """The beat at an inlet."""
     if not isinstance(condition, PressureBoundary):
         return condition
-    moved = np.asarray(condition.pressure)[:, None] - mean
-    rows = as_leaf(np.asarray(aortic.value) + moved)
-    return PressureWaveform(condition.node, Waveform(aortic.time, rows, aortic.period))
+    rows = np.repeat(np.asarray(aortic.value), condition.node.shape[0], axis=0)
+    return PressureWaveform(condition.node, Waveform(aortic.time, as_leaf(rows), aortic.period))
 
 
 def _periodic(

@@ -61,6 +61,16 @@ def solve_case(prepared: Prepared, progress: Progress) -> Solved:
     one bucket share these programs.
 
     **Errors:** [`SolveError`][] where a solve fails.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    case = jp.casefile.load_case(jp.jobs.write_starter("heart", spacing_mm=5.0))
+    prepared = jp.study.prepare_case(case, "heart", jp.Progress())
+    solved = jp.study.solve_case(prepared, jp.Progress())
+    print(solved.solutions["hyperemia"].mbf)
+    ```
     """
     case, problem = prepared.case, prepared.problem
     bed, regulation = case.microcirculation, case.autoregulation
@@ -85,6 +95,7 @@ def solve_case(prepared: Prepared, progress: Progress) -> Solved:
                 mbf_hyperemia_ml_min_g=bed.mbf_hyperemia_ml_min_g,
                 hyperemia_factor=factor,
                 pressure_capillary_mmHg=bed.pressure_capillary_mmHg,
+                boundary_hyperemia=prepared.boundary_hyperemia,
                 rtol=case.solver.calibration_rtol,
                 solve=solve,
                 report=progress.tell,

@@ -9,7 +9,6 @@ from .._custom_types import as_leaf
 from ..casefile import StateSection
 from ..coupling import Autoregulation, Calibration, Microcirculation, PerfusionProblem
 from ..network import AbstractBoundary, VascularNetwork
-from ..units import PA_PER_MMHG
 from ._prepare import case_boundary, Prepared
 
 
@@ -38,8 +37,9 @@ class State:
 def case_states(prepared: Prepared, calibration: Calibration) -> dict[str, State]:
     """The states of a case by name, rest and hyperemia first.
 
-    Rest regulates itself where the case says so; hyperemia takes the calibrated dilation. A
-    further state is one of these two with what its section changes.
+    The bed is that of the calibration in all of them, at whatever aortic pressure. Rest regulates
+    itself where the case says so; hyperemia takes the calibrated dilation. A further state is one
+    of these two with what its section changes.
     """
     problem, regulation = prepared.problem, prepared.case.autoregulation
     held = None
@@ -51,7 +51,9 @@ def case_states(prepared: Prepared, calibration: Calibration) -> dict[str, State
         )
     states = {
         "rest": State(calibration.rest, held, problem.boundary, problem.network),
-        "hyperemia": State(calibration.hyperemia, None, problem.boundary, problem.network),
+        "hyperemia": State(
+            calibration.hyperemia, None, prepared.boundary_hyperemia, problem.network
+        ),
     }
     for name, said in prepared.case.states.items():
         states[name] = _changed(prepared, states[said.like], said)
@@ -61,7 +63,7 @@ def case_states(prepared: Prepared, calibration: Calibration) -> dict[str, State
 def _changed(prepared: Prepared, like: State, said: StateSection) -> State:
     boundary, network = like.boundary, like.network
     if said.pressure_inlet_mmHg is not None:
-        pressure = said.pressure_inlet_mmHg * PA_PER_MMHG
+        pressure = said.pressure_inlet_mmHg
         boundary = case_boundary(prepared.case, network, prepared.closed, pressure)
     if said.without_lesions:
         lesion = network.lesion

@@ -181,6 +181,14 @@ def reserve(
 def severity(prepared: Prepared, said: Severity, states: dict[str, State]) -> Unknown:
     """Diameter reduction of the declared lesions, about what images say."""
     declared = np.array([lesion.diameter_reduction for lesion in prepared.case.lesions])
+    if (declared == 1.0).any():
+        i = int(np.argmax(declared))
+        raise InputError(
+            f"the lesion closes {prepared.case.lesions[i].branch}",
+            where=f"lesions.{i}.diameter_reduction",
+            expected=f"a fraction up to {_MOST_SEVERE}, about which it is fitted",
+            fix="Write fit: {severity: null} to keep it closed, or a reduction below that",
+        )
     median = np.clip(declared, 0.02, _MOST_SEVERE - 0.02)
     sd = np.array([_logistic_sd(m, said.sd) for m in median])
     transform = Interval(low=0.0, high=_MOST_SEVERE)  # pyright: ignore[reportCallIssue]
@@ -269,9 +277,7 @@ def heart_unknowns(
     if prepared.case.lesions and said.extent is not None:
         found.append(extent(prepared, said.extent, states))
     if said.aortic_pressure is not None:
-        own = {k: v.pressure_inlet_mmHg for k, v in prepared.case.states.items()}
-        usual = prepared.case.boundary.pressure_inlet_mmHg
-        median = {name: own.get(name) or usual for name in states}
+        median = {name: prepared.case.pressure_mmHg(name) for name in states}
         found.append(pressure_aortic(said.aortic_pressure, median, like))
     if said.mobility is not None:
         found.append(mobility(said.mobility))
