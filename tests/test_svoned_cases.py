@@ -101,7 +101,7 @@ def written(folder, text):
     ids=["rcr, distal pressure, linear", "stenosis", "bifurcation, pressure"],
 )
 def test_figures_of_svonedsolver(tmp_path, text, ends):
-    problem = read_foreign(written(tmp_path, text), cell_time=1e-3).problem
+    problem = read_foreign(written(tmp_path, text)).problem
     n = problem.network.n_segments
     points = SavePoints(np.repeat(np.arange(n), 2), np.tile([0.0, 1.0], n))
     found = solve_periodic(problem, points=points, samples=10, tolerance=1e-9)

@@ -81,17 +81,25 @@ class CycleRecord(eqx.Module):
         return CycleRecord(k, f, f, k, zero, zero)
 
     def with_moment(
-        self, shown: Profile, before: FlowState, after: FlowState, length: Array, n: int
+        self,
+        shown: Profile,
+        before: FlowState,
+        after: FlowState,
+        is_cell: Bool[Array, " k"],
+        length: Array,
+        n: int,
     ) -> "CycleRecord":
         """One moment more of n, at the end of an interval of this length."""
         shown, before, after = jax.lax.stop_gradient((shown, before, after))
         rate = jnp.abs(after.flow - before.flow) / length
+        # What pads a grid shows a pressure too.
+        pressure = jnp.max(jnp.where(is_cell, jnp.abs(shown.pressure), 0.0))
         return CycleRecord(
             self.flow_cell + after.flow / n,
             self.flow_face + shown.flow / n,
             self.size_face + jnp.abs(shown.flow) / n,
             jnp.maximum(self.flow_rate, rate),
-            jnp.maximum(self.pressure, jnp.max(jnp.abs(shown.pressure))),
+            jnp.maximum(self.pressure, pressure),
             jnp.maximum(self.flow, jnp.max(jnp.abs(shown.flow))),
         )
 
@@ -144,7 +152,8 @@ def run_cycles(
         )
         shown = equations.profile(start + length, after)
         pressure, area = map(sampling.between_slots, (shown.pressure, shown.area))
-        record = record.with_moment(shown, y, after, length, n)
+        is_cell = equations.inverse_length > 0.0
+        record = record.with_moment(shown, y, after, is_cell, length, n)
         return (after, watch, record), (
             pressure,
             sampling.between_faces(shown.flow),

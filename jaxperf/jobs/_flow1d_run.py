@@ -119,7 +119,7 @@ def run_flow1d(
     - `out`, `overwrite`, `progress`: as for `run_case`.
 
     **Errors:** [`InputError`][] for bad input, an existing folder, and cells so long that the
-    inertia they add takes more than a tenth of the pulse; [`SolveError`][] where a vessel
+    inertia they add takes more than a quarter of the pulse; [`SolveError`][] where a vessel
     collapses, the flow becomes supercritical or does not become periodic.
 
     **Example:**

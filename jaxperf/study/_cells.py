@@ -18,7 +18,7 @@ from ._places import Series
 CellTime: TypeAlias = float | Literal["auto"]
 Run = TypeVar("Run")
 # Shares of the pulse pressure that enlarged inertia may take: unsaid, and at all.
-INERTIA_SAID, INERTIA_MOST = 0.01, 0.1
+INERTIA_SAID, INERTIA_MOST = 0.01, 0.25
 # Variation of mean flow along a vessel that is said.
 _VARIATION_SAID = 0.05
 # Below this the pulse counts as this share of the mean pressure: a steady flow has none.
