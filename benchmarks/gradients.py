@@ -32,6 +32,7 @@ from bridges._cases import (
     steady_case,
     transient_case,
 )
+from bridges._fit_cases import fit_case, fit_curvature_case
 from jaxperf.flow1d import SavePoints
 
 from ._flow1d_cases import LEFT_CORONARY, left_coronary
@@ -110,6 +111,8 @@ def gradients(data: Path, *, quick: bool, log: Callable[[str], None]) -> Gradien
         measure("darcy" if size <= 1e4 else "darcy_1e5", darcy_case(size))
     measure("coupled", coupled_case())
     measure("gnn", gnn_case())
+    measure("fit", fit_case(), batched=False)
+    measure("fit_curvature", fit_curvature_case(), batched=False)
     measure("gnn_message_passing", gnn_case("message_passing"))
     _wrappers(report, _QUICK_CALLS if quick else _CALLS, log)
     _cuda(report, log)

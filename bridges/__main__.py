@@ -16,6 +16,7 @@ from jaxperf._results import SolveError
 from jaxperf.casefile import load_case
 
 from ._cases import CheckCase, coupled_case, darcy_case, flow1d_case, gnn_case, steady_case
+from ._fit_cases import fit_case, fit_curvature_case
 
 # Of any case: values, derivatives by the reference and by forward mode, and by differences.
 _VALUE, _REFERENCE, _DIFFERENCES = 1e-9, 1e-7, 1e-6
@@ -25,6 +26,8 @@ _BUILT_IN: dict[str, Callable[[], CheckCase]] = {
     "darcy": darcy_case,
     "coupled": coupled_case,
     "gnn": gnn_case,
+    "fit": fit_case,
+    "fit-curvature": fit_curvature_case,
 }
 
 app = typer.Typer(

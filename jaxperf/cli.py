@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ._progress import Progress
     from .report import FitSummary, Flow1DSummary, Forest, GrownForest, Pulsatile, Summary
+    from .study import ListedBranch
 
 app = typer.Typer(
     add_completion=False,
@@ -125,7 +126,7 @@ def _run_lines(said: Summary) -> list[str]:
             + (", closed" if x.is_occlusion else f", CFR {x.cfr:.2f}")
             for x in said.lesions
         ),
-        f"  FFR      lowest {said.ffr_min:.2f}",
+        f"  FFR      lowest {said.ffr_min:.2f}, in {rich.markup.escape(said.ffr_min_branch)}",
         *(_forest_lines(said.forest) if said.forest else []),
         *_pulse_lines(said.pulsatile),
         f"  balance  {said.mass_balance_relative_error:.1e} relative",
@@ -181,10 +182,22 @@ def init(
 
 @app.command()
 def check(
-    case_file: _CaseFile, data: _Data = None, as_json: _Json = False, quiet: _Quiet = False
+    case_file: _CaseFile,
+    data: _Data = None,
+    branches: Annotated[
+        bool, typer.Option("--branches", help="List the branches that lesions can lie on instead.")
+    ] = False,
+    as_json: _Json = False,
+    quiet: _Quiet = False,
 ) -> None:
     """List every finding about a case: schema, units, frames, vessels, distances."""
     _prepare_jax()
+    if branches:
+        with _in_sentences():
+            listed = study.list_branches(case_file, data or case_file.parent)
+        said = json.dumps([x.as_dict() for x in listed]) if as_json else _branch_table(listed)
+        typer.echo(said)
+        return
     with _in_sentences():
         findings = study.check_case(case_file, data or case_file.parent)
     errors = sum(f.severity == "error" for f in findings)
@@ -200,6 +213,19 @@ def check(
             typer.echo(f"{errors} errors, {len(findings) - errors} warnings")
     if errors:
         raise typer.Exit(BAD_INPUT)
+
+
+def _branch_table(listed: list[ListedBranch]) -> str:
+    """One line for each branch, under a line of headings."""
+    shown = lambda x: "-" if x is None else x if isinstance(x, str) else f"{x:.1f}"
+    rows = [["branch", "automatic", "leaves", "at mm", "length mm", "diameter mm", "territory"]]
+    for x in listed:
+        diameter = f"{x.diameter_start_mm:.1f} to {x.diameter_end_mm:.1f}"
+        cells = (x.branch, x.automatic, x.parent, x.at_mm, x.length_mm, diameter, x.territory)
+        rows.append([shown(cell) for cell in cells])
+    width = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    pad = lambda row: "  ".join(cell.ljust(w) for cell, w in zip(row, width, strict=True))
+    return "\n".join(pad(row).rstrip() for row in rows)
 
 
 @app.command()
@@ -277,6 +303,7 @@ def _forest_work(
     lines = lambda said: [
         *_forest_lines(said.forest),
         f"  file     {rich.markup.escape(said.file)}",
+        *(f"  [yellow]warning[/yellow]  {rich.markup.escape(w)}" for w in said.warnings),
     ]
     _carry_out(forest, lines, as_json, quiet)
 

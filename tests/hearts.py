@@ -156,3 +156,9 @@ def at_the_wall(label: np.ndarray, x: np.ndarray) -> None:
 def bubble(label: np.ndarray, x: np.ndarray) -> None:
     """A void inside the wall."""
     label[within(x, [3.0, 3, 3], [0.0, 28.5, -5])] = 0
+
+
+def torn_base(label: np.ndarray, x: np.ndarray) -> None:
+    """The wall of one side has no label over the upper half of the ventricle."""
+    gap = np.abs(np.arctan2(x[..., 1], x[..., 0]) - 1.2) < 0.6
+    label[gap & (x[..., 2] > BASE - 35.0) & (label == WALL)] = 0

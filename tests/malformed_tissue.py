@@ -255,7 +255,7 @@ TISSUE = [
          "no.vtu", "no such file"),
     Case("vtu hexahedron", tets(CUBE, {12: [[0, 1, 3, 2, 4, 5, 7, 6]]}),
          "mesh.vtu", "hexahedron"),
-    Case("vtu with triangles", tets(CORNER[:4], {10: [[0, 1, 2, 3]], 5: [[0, 1, 2]]}),
+    Case("vtu with a pyramid", tets(CUBE, {10: [[0, 1, 2, 4]], 14: [[0, 1, 3, 2, 4]]}),
          "mesh.vtu", "1 of its 2 cells"),
     Case("vtu flat tet", tets(CUBE, {10: [[0, 1, 3, 2], [0, 1, 2, 4]]}),
          "mesh.vtu", "tetrahedron 0"),

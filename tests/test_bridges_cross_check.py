@@ -23,6 +23,7 @@ from bridges._cases import (  # noqa: E402
     gnn_case,
     steady_case,
 )
+from bridges._fit_cases import fit_case, fit_curvature_case  # noqa: E402
 from jaxperf.jobs import write_starter  # noqa: E402
 
 LIMITS = {"value": 1e-12, "reference": 1e-9, "differences": 1e-7}
@@ -143,12 +144,14 @@ def test_ffr_of_the_demonstration_and_its_files(tmp_path):
     "make",
     [
         lambda: darcy_case(1e3),
+        fit_case,
+        fit_curvature_case,
         pytest.param(lambda: coupled_case(), marks=pytest.mark.slow),
         pytest.param(lambda: flow1d_case(cell_time=2e-3, samples=4), marks=pytest.mark.slow),
         pytest.param(lambda: gnn_case(n_tets=1e3), marks=pytest.mark.slow),
         pytest.param(lambda: gnn_case("message_passing", 1e3), marks=pytest.mark.slow),
     ],
-    ids=["darcy", "coupled", "flow1d", "gnn", "message_passing"],
+    ids=["darcy", "fit", "fit_curvature", "coupled", "flow1d", "gnn", "message_passing"],
 )
 def test_the_cases_of_the_command_agree(make):
     found = make().check(directions=2)

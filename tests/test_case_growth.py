@@ -280,11 +280,16 @@ def test_command_line_errors(grown, tmp_path):
 
 def test_territory_shares():
     names = ("LAD", "RCA (synthetic)", "LCx")
-    shares = lambda given, names=names: territory_shares(
-        Growth(territory_share_percent=given), names
+    shares = lambda given, names=names, dominance="right": territory_shares(
+        Growth(territory_share_percent=given), names, dominance
     )
     assert shares(None) == (("LAD", 45.0), ("RCA (synthetic)", 27.0), ("LCx", 28.0))
     assert shares("calibre") is None and shares(None, ("branch 0", "LAD")) is None
+    # a left tree alone is no right-dominant heart whose RCA may be left out of the sum
+    left = ("LAD", "LCx")
+    assert shares(None, left, None) is None and shares(None, left, "right") is None
+    assert shares(None, left, "left") == (("LAD", 45.0), ("LCx", 55.0))
+    assert shares(None, names, "left") is None
     given = shares({"RCA": 20.0, "LAD": 50.0, "LCx": 30.0})
     assert dict(given) == {"LAD": 50.0, "LCx": 30.0, "RCA (synthetic)": 20.0}
     assert shares({"RCA (synthetic)": 20.0, "LAD": 50.0, "LCx": 30.0}) == given

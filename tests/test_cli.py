@@ -20,6 +20,7 @@ import jaxperf
 from jaxperf import InputError, jobs, RESULTS, SolveError
 from jaxperf.casefile import Case
 from jaxperf.cli import app, BAD_INPUT, FAILED_SOLVE
+from jaxperf.io import read_swc
 from jaxperf.jobs import write_starter
 
 FILES = {
@@ -338,3 +339,34 @@ def test_vtk_files_on_a_full_disk(tmp_path):
     )
     assert done.stdout.split() == ["refused", str(errno.EFBIG)], done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_branches_are_listed(tmp_path):
+    path = write_starter(tmp_path / "inputs", spacing_mm=5.0)
+    table = runner.invoke(app, ["check", str(path), "--branches"]).stdout.splitlines()
+    assert table[0].split()[:2] == ["branch", "automatic"]
+    listed = json.loads(runner.invoke(app, ["check", str(path), "--branches", "--json"]).stdout)
+    assert [line.split("  ")[0] for line in table[1:]] == [row["branch"] for row in listed]
+    rows = {row["branch"]: row for row in listed}
+    raw = yaml.safe_load(path.read_text())
+    unit = {"units": raw["tree"]["units"], "frame": raw["tree"]["frame"]}
+    file = path.parent / raw["tree"]["file"]
+    tree = read_swc(file, branch_name=raw["tree"]["branches"], **unit)
+    plain = read_swc(file, **unit)
+    for name, row in rows.items():
+        # the end of a branch, by its own name, by its automatic one, and as the place it leaves
+        tip = tree.node_position[tree.outlet(name)]
+        assert tree.at(name, mm=row["length_mm"]).node == tree.outlet(name)
+        if row["automatic"] is not None:
+            assert np.array_equal(plain.node_position[plain.outlet(row["automatic"])], tip)
+        if row["parent"] is not None:
+            origin = tree.at(name, mm=0.0).node
+            assert tree.at(row["parent"], mm=row["at_mm"]).node == origin
+    assert rows["RCA"]["parent"] is None and rows["RCA"]["territory"] == "RCA"
+    assert rows["LAD"]["parent"] == "LM" and rows["S1"]["territory"] == "LAD"
+    # what is wrong with the lesions is no reason not to list what they could lie on
+    raw["lesions"][0]["branch"] = "LDA"
+    path.write_text(yaml.safe_dump(raw, sort_keys=False))
+    assert json.loads(runner.invoke(app, ["check", str(path), "--branches", "--json"]).stdout)
+    lost = runner.invoke(app, ["check", str(tmp_path / "none.yaml"), "--branches"])
+    assert lost.exit_code == BAD_INPUT and lost.stderr.count("\n") == 1

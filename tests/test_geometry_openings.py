@@ -18,6 +18,8 @@ from jaxperf.geometry import (
     transmural_depth,
 )
 
+# what is said of such images is tested in test_directions.py
+pytestmark = pytest.mark.filterwarnings("ignore::jaxperf._misc.InputNote")
 TRUE = hearts.true_frame()
 TRIALS = data_dir().parent / "trials" / "hearts"
 ALONG = np.eye(3)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
+from test_padding import compilations
 from test_states import case_with
 from typer.testing import CliRunner
 
@@ -165,8 +166,8 @@ def test_two_lesions_of_a_padded_heart_and_states_that_were_not_measured():
 
     def changed(state):
         problem = model.problems[state]
-        for unknown in model.unknowns:
-            problem = unknown.change(problem, state, jnp.asarray(values[unknown.name]))
+        for name, change in model.changes.items():
+            problem = change(problem, state, jnp.asarray(values[name]))
         return problem
 
     reduction = lambda state: np.asarray(changed(state).network.lesion.diameter_reduction)
@@ -323,3 +324,24 @@ def test_one_kind_of_scan_at_a_time():
     case = with_measurements(case_with(), ["rest=b.nii", "hyperemia=c.nii"], None)
     assert case.fit is not None and case.fit.pet is not None
     assert set(case.fit.pet.maps) == {"rest", "hyperemia"}
+
+
+def test_fits_of_two_patients_share_their_programs(heart, truth, found):
+    """Another wall, lesion and aortic pressure compile nothing again."""
+    other = case_with(
+        title="another",
+        lesions=[{"branch": "LAD", "start_mm": 14, "end_mm": 22, "diameter_reduction": 0.5}],
+        boundary={"pressure_inlet_mmHg": 88.0},
+        ventricle={"ellipsoid": {"spacing_mm": 5.0, "wall_base_mm": 9.4}},
+    )
+    prepared = prepare_case(other, ".", Progress())
+    assert prepared.heart.mesh.n_cells != heart[0].heart.mesh.n_cells
+    measured = synthetic_measurement(truth, (WIRE,), None)
+    problem, _ = heart_problem(
+        prepared, solve_case(prepared, Progress()), section(**SHARP), measured
+    )
+    with compilations() as count:
+        fitted = fit(problem, starts=1, tolerance=1e-6)
+        laplace(fitted)
+    assert not count
+    assert fitted.problem.entries != found[2].problem.entries

@@ -1,6 +1,7 @@
 """Label volumes, tetrahedral meshes, resampling and the files written from them."""
 
 import csv
+import gzip
 import json
 
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import pyvista
 from helpers import data_dir, requires_data
 
 from jaxperf import InputError
+from jaxperf._misc import InputNote
 from jaxperf.geometry import kuhn_tetrahedra, tetrahedra_from_voxels
 from jaxperf.io import (
     mesh_in_frame,
@@ -124,6 +126,69 @@ def test_flipped_tetrahedron_is_turned_round(tmp_path):
     assert mesh.tet_volume == pytest.approx(40e-3**3 / 6)
     a, b, c = (mesh.point[mesh.tet[0, i]] - mesh.point[mesh.tet[0, 0]] for i in (1, 2, 3))
     assert a @ np.cross(b, c) > 0
+
+
+@pytest.mark.parametrize("slope", [1.0 + 1e-7, 1.0 - 4e-4])
+def test_labels_that_come_scaled(tmp_path, mesh, slope):
+    path = tmp_path / "scaled.nii.gz"
+    label = np.where(mesh.to_grid(np.ones(24), 0.0) > 0, 1.0, 0.0)
+    label[0, 0, 0] = 2.0
+    label_image(path, label * slope)
+    again = read_voxel_labels(path, label=1, cavity_label=2)
+    assert np.array_equal(again.label, mesh.label)
+    assert again.label.dtype == np.int32
+
+
+def test_axes_of_one_entry_are_left_out(tmp_path, mesh):
+    for more in ((1,), (1, 1), (1, 1, 1, 1)):
+        path = label_image(tmp_path / "more.nii.gz", mesh.label.reshape(4, 5, 6, *more))
+        assert np.array_equal(read_voxel_labels(path, label=1).label, mesh.label)
+
+
+def header_says(path, name, value):
+    """Write values into the header of a .nii file."""
+    raw = bytearray(path.read_bytes())
+    header = np.frombuffer(raw, nibabel.Nifti1Header.template_dtype, count=1)
+    header[name][0][: len(value)] = value
+    path.write_bytes(raw)
+    return path
+
+
+def test_a_header_of_too_many_voxels_takes_no_memory(tmp_path):
+    for shape, text in (([3] + [30000] * 3, r"30000 × 30000 × 30000 voxels, 2\.7e\+13"),
+                        ([4, 512, 512, 600, 400], r"512 × 512 × 600 × 400 voxels")):  # fmt: skip
+        path = header_says(label_image(tmp_path / "big.nii"), "dim", shape)
+        (tmp_path / "big.nii.gz").write_bytes(gzip.compress(path.read_bytes()))
+        for name in ("big.nii", "big.nii.gz"):
+            with pytest.raises(InputError, match=text):
+                read_voxel_labels(tmp_path / name, label=1)
+
+
+def test_spacings_that_disagree_are_both_said(tmp_path, mesh):
+    path = header_says(label_image(tmp_path / "two.nii"), "pixdim", [1.0, 2.0, 2.4, 4.0])
+    with pytest.warns(InputNote, match=r"voxels of 2 × 3 × 4 .* of 2 × 2\.4 × 4 .* 1\.25 times"):
+        again = read_voxel_labels(path, label=1)
+    assert np.array_equal(again.centre, mesh.centre)
+    path = header_says(label_image(tmp_path / "one.nii"), "pixdim", [1.0, 2.0, 3.01, 4.0])
+    assert np.array_equal(read_voxel_labels(path, label=1).centre, mesh.centre)
+
+
+def test_an_sform_and_a_qform_apart_are_said(tmp_path, mesh):
+    image = nibabel.load(label_image(tmp_path / "a.nii"))
+    moved = AFFINE.copy()
+    moved[2, 3] += 30.0
+    image.set_qform(moved, code=1)
+    nibabel.save(image, tmp_path / "b.nii")
+    with pytest.warns(InputNote, match="sform and its qform place voxels up to 30 apart"):
+        again = read_voxel_labels(tmp_path / "b.nii", label=1)
+    assert np.array_equal(again.centre, mesh.centre)
+
+
+def test_maps_of_too_many_voxels_are_refused(tmp_path):
+    mesh = kuhn_tetrahedra(1, upper=(0.1, 0.1, 0.1), frame="RAS")
+    for spacing in (0.01, 1e-40):
+        with pytest.raises(InputError, match=r"Take a `spacing_mm` of at least 0\.2"):
+            sample_on_grid(mesh, np.ones(8), spacing_mm=spacing)
 
 
 @pytest.mark.parametrize("frame", ["RAS", "LPS"])

@@ -97,8 +97,8 @@ def bifurcation(main=(1.0, 1.0), daughter=(1.0, 1.0), side=(1.0, 1.0)):
     radius = np.concatenate(
         [
             np.repeat(at_main[:, None], 2, axis=1),
-            np.repeat(scaled(1.8, daughter, along < 7e-3)[:, None], 2, axis=1),
-            np.repeat(scaled(1.6, side, along < 7e-3)[:, None], 2, axis=1),
+            np.repeat(scaled(1.8, daughter, along < 9e-3)[:, None], 2, axis=1),
+            np.repeat(scaled(1.6, side, along < 9e-3)[:, None], 2, axis=1),
         ]
     )
     return build_network(
@@ -156,3 +156,15 @@ def test_a_declared_narrowing_is_not_reported_again():
         pipe(diseased), **lesion, reference_radius_mm=found.reference_radius_mm
     )
     assert undeclared_narrowings(declared) == []
+
+
+def test_a_lesion_whose_ends_are_narrow_has_a_narrow_reference():
+    """Declared just where the lumen is narrow, a lesion would count its reduction twice."""
+    diseased = np.where(abs(X - 0.05) < 0.005, 0.37 * HEALTHY, HEALTHY)
+    at = {"branch": "LAD", "start_mm": 46.0, "end_mm": 54.0, "diameter_reduction": 0.6}
+    twice = declare_lesion(pipe(diseased), **at)
+    assert undeclared_narrowings(twice) == []
+    (found,) = undeclared_narrowings(twice, in_lesions=True)
+    assert found.reference_radius_mm == pytest.approx(1.25, abs=0.05)
+    once = declare_lesion(pipe(diseased), **at, reference_radius_mm=found.reference_radius_mm)
+    assert undeclared_narrowings(once, in_lesions=True) == []

@@ -13,6 +13,7 @@ from jaxperf.plot import (
     scene_figure,
     SceneLayer,
     smooth_surface,
+    territory_colours,
     tubes,
     waveform_figure,
     WaveformPanel,
@@ -102,8 +103,33 @@ def test_pullback_has_labelled_axes_and_the_threshold(tmp_path):
     assert axes.get_xlabel() == "distance from the ostium (mm)"
     assert any(np.allclose(line.get_ydata(), 0.8) for line in axes.lines)
     assert "60 %" in [t.get_text() for t in axes.texts]
+    # no curve crosses the legend: it lies outside of the panels
+    assert axes.get_legend() is None
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert not box.overlaps(axes.get_window_extent())
+    assert [t.get_text() for t in figure.legends[0].texts] == ["rest", "hyperemia"]
     save_figure(tmp_path / "a.png", figure)
     assert (tmp_path / "a.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_a_territory_has_one_colour_in_every_picture():
+    three = territory_colours(["LAD", "LCx", "RCA"])
+    assert len(set(three.values())) == 3
+    assert territory_colours(["RCA (synthetic)", "LAD"]) == {
+        "RCA (synthetic)": three["RCA"],
+        "LAD": three["LAD"],
+    }
+    other = territory_colours(["branch 1", "LCx", "branch 0"])
+    assert other["LCx"] == three["LCx"] and len({*other.values(), *three.values()}) == 5
+    time = np.linspace(0.0, 1.0, 5)
+    curves = {"aorta": time, "LCx": time, "LAD": 1.0 - time}
+    axes = waveform_figure(
+        [WaveformPanel("flow", "ml/min", time, curves)], columns=1, title="t", colours=three
+    ).axes[0]
+    drawn = {line.get_label(): line.get_color() for line in axes.lines}
+    assert drawn["LAD"] == three["LAD"] and drawn["LCx"] == three["LCx"]
+    assert drawn["aorta"] not in three.values()
 
 
 def test_scene_has_a_colour_bar_for_each_layer():

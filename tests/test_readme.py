@@ -1,6 +1,7 @@
 """The README's example and the scripts under examples/ run as they stand."""
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -44,4 +45,14 @@ def test_example_script_runs(script):
         [sys.executable, str(script)], capture_output=True, text=True, check=False, cwd=REPOSITORY
     )
     assert done.returncode == 0, done.stderr
-    assert any(word in done.stdout for word in ("ml/min/g", "changes no measurement"))
+    assert any(word in done.stdout for word in ("ml/min/g", "changes no measurement", "severity"))
+
+
+def test_torch_fits_what_jaxperf_fits():
+    """Two optimisers, one posterior: the modes of both examples agree."""
+    run = lambda name: runpy.run_path(str(REPOSITORY / "examples" / name))
+    # the tests' strict promotion is stricter than what a reader has
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        ours, by_torch = run("fit_outlets.py")["found"].values, run("fit_torch.py")
+    for name in ("severity", "resistance"):
+        np.testing.assert_allclose(np.ravel(ours[name]), by_torch[name], rtol=1e-3)

@@ -14,7 +14,9 @@ from jaxperf import Progress
 from jaxperf.casefile import Case, FitSection
 from jaxperf.jobs import demo_case, run_case
 from jaxperf.observe import observe
+from jaxperf.plot import territory_colours
 from jaxperf.report import fit_summary_schema, Summary, summary_schema
+from jaxperf.report._figures import flow_scale, pullback_curves
 from jaxperf.report._schema import TerritoryFlow
 from jaxperf.study import collect, prepare_case, solve_case
 from jaxperf.study._unknowns import heart_unknowns
@@ -51,6 +53,27 @@ def test_a_stent_is_the_heart_without_its_lesion(results):
     np.testing.assert_allclose(found.mbf, expected.mbf, rtol=1e-7)
     np.testing.assert_allclose(found.terminal_pressure, expected.terminal_pressure, rtol=1e-7)
     assert results.ffr.min() < 0.9 * np.min(results.observed.pressure_ratio["stent"])
+
+
+def test_the_pull_back_shows_lesions_and_the_lowest_ffr(results):
+    curves, n_branches = pullback_curves(results)
+    tree = results.prepared.tree
+    assert n_branches == len(tree.branch_name) > len(curves) == 12
+    lowest = int(np.argmin(results.ffr_tree.min(axis=1)))
+    named = {curve.name: curve for curve in curves}
+    assert {"LAD", tree.branch_name[int(tree.branch[lowest])]} <= set(named)
+    reached = min(float(c.ratio["hyperemia"].min()) for c in curves)
+    assert reached == pytest.approx(float(results.ffr_tree.min()))
+    colours = territory_colours(("LAD", "LCx", "RCA"))
+    assert named["LAD"].colour == colours["LAD"] and named["RCA"].colour == colours["RCA"]
+    assert list(named["LAD"].ratio)[:2] == ["rest", "hyperemia"]
+
+
+def test_polar_maps_of_rest_share_one_scale(results):
+    case, flow = results.prepared.case, np.full(17, 0.4)
+    assert flow_scale(case, "rest", flow) == flow_scale(case, "low", 3.0 * flow) == (0.0, 2.0)
+    assert flow_scale(case, "rest", 6.5 * flow)[1] >= 2.6
+    assert flow_scale(case, "hyperemia", flow) == flow_scale(case, "stent", flow) == (0.0, 5.0)
 
 
 def test_a_pressure_of_its_own_leaves_the_bed_as_it_is(results):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
         SYNTHETIC as SYNTHETIC,
         synthetic_right_coronary as synthetic_right_coronary,
     )
+    from ._septum import septum_from_grooves as septum_from_grooves
+    from ._sides import branches_astray as branches_astray
     from ._terminals import terminal_sites as terminal_sites
 else:
     from .._lazy import lazy_names

@@ -82,7 +82,9 @@ _SIDES = (
     ("PL", 34, -104, 0.78),
 )
 _TWIG_DEPTH_MM = -4.0
-_GRID = 3e-3
+# No vessel lies deeper in the wall than this share of its thickness.
+_DEEPEST_SHARE = 0.65
+_GRID, _FINEST_GRID = 3e-3, 0.75e-3
 _SITE_REACH = 40e-3
 
 
@@ -137,8 +139,9 @@ def demo_tree(lv: EllipsoidLV) -> VascularNetwork:
 
 
 def _wall_points(lv: EllipsoidLV) -> Float[np.ndarray, "q 3"]:
-    """Points of a regular grid in the wall."""
-    span = [np.arange(-r, r, _GRID) for r in lv.epi]
+    """Points of a regular grid in the wall, at least about one across it."""
+    spacing = min(_GRID, max(float((lv.epi - lv.endo).min()), _FINEST_GRID))
+    span = [np.arange(-r, r, spacing) for r in lv.epi]
     point = np.stack(np.meshgrid(*span, indexing="ij"), axis=-1).reshape(-1, 3)
     inside = (np.sum((point / lv.epi) ** 2, axis=1) < 1.0) & (point[:, 2] < lv.base_height)
     return point[inside & (np.sum((point / lv.endo) ** 2, axis=1) > 1.0)]
@@ -154,7 +157,8 @@ def _by_territory(courses: list[Course], wall: Float[np.ndarray, "q 3"]) -> Vasc
     terminal = np.asarray(network.terminals)
     site, owner, _ = terminal_sites(network, terminal, _SITE_REACH)
     count = np.bincount(owner[KDTree(site).query(wall)[1]], minlength=len(terminal))
-    below = downstream_sum(network, terminal, count.astype(np.float64))
+    # where the wall is thinner than the grid, a twig may have no point
+    below = downstream_sum(network, terminal, np.maximum(count, 1).astype(np.float64))
     node, into = np.asarray(network.segment_node), parent_segment(network)
     shared = []
     for course in courses:
@@ -173,12 +177,23 @@ def _surface(lv: EllipsoidLV) -> Callable[[np.ndarray], np.ndarray]:
     def position(coordinate: Float[np.ndarray, "p 3"]) -> Float[np.ndarray, "p 3"]:
         return np.concatenate(
             [
-                lv.epicardium(np.radians(angle), height, outside * M_PER_MM)[None]
+                lv.epicardium(
+                    np.radians(angle),
+                    height,
+                    max(outside * M_PER_MM, -_DEEPEST_SHARE * _thickness(lv, height)),
+                )[None]
                 for angle, height, outside in coordinate
             ]
         )
 
     return position
+
+
+def _thickness(lv: EllipsoidLV, height: float) -> float:
+    """Of the wall at a relative height, m."""
+    phi = height * np.arccos(-lv.base_height / float(lv.epi[2]))
+    wall = lv.epi - lv.endo
+    return float(np.hypot(wall[0] * np.sin(phi), wall[2] * np.cos(phi)))
 
 
 def _on_surface(

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
         Case as Case,
         case_schema as case_schema,
         Growth as Growth,
+        Labels as Labels,
+        Landmarks as Landmarks,
         Solver as Solver,
         StateSection as StateSection,
     )

@@ -100,8 +100,11 @@ def _sentence(entry: Any, where: str) -> InputError:
         fix = "Remove it, or see `jaxperf schema`"
         if close:
             fix = f"Did you mean {close[0]}?"
-        elif keys[-1] in Case.model_fields:
-            fix = f"Remove it here; {keys[-1]} is a key of the case itself, see `jaxperf schema`"
+        else:
+            around = [keys[:i] for i in range(len(keys) - 1) if keys[-1] in _known_keys(keys[:i])]
+            if around:
+                owner = ".".join(str(k) for k in around[-1]) or "the case itself"
+                fix = f"Remove it here; {keys[-1]} is a key of {owner}, see `jaxperf schema`"
         return InputError(
             f"the key {keys[-1]!r} is unknown",
             where=place,

@@ -57,8 +57,14 @@ class Tree(Section):
     )
     branches: dict[int | str, str] = Field(
         default_factory=dict,
-        description="Names of branches. A key is an automatic name such as `branch 0`, or the row "
-        "id (SWC) or line number (centrelines) where the branch ends.",
+        description="Names of branches. A key is an automatic name such as `branch 0`, the row id "
+        "(SWC) or line number (centrelines) where the branch ends, or a point within 5 mm of that "
+        "end as 'x, y, z' in mm and in the frame of the file.",
+    )
+    dominance: Literal["right", "left", "auto"] = Field(
+        default="auto",
+        description="Which artery feeds the inferior wall: `right` the RCA, `left` the LCx; `auto` "
+        "tells it by the names of the vessels (PDA, PL) or the presence of an RCA.",
     )
     built_in: Literal["demo"] | None = Field(
         default=None,
@@ -80,7 +86,11 @@ class Labels(Section):
     file: str = Field(description="Path of the volume, below the data folder.")
     wall: int = Field(description="Label of the left ventricular wall.")
     cavity: int = Field(description="Label of the left ventricular cavity.")
-    rv: int = Field(description="Label of the right ventricular cavity.")
+    rv: int | None = Field(
+        default=None,
+        description="Label of the right ventricular cavity. Without it the septum comes from "
+        "ventricle.landmarks.rv_mm, or from the grooves in which LAD and PDA run.",
+    )
     units: Unit | None = Field(
         default=None, description="Unit, only where the header does not state it."
     )
@@ -90,17 +100,22 @@ class Labels(Section):
 
     @model_validator(mode="after")
     def _distinct(self) -> "Labels":
-        if len({self.wall, self.cavity, self.rv}) < 3:
-            raise ValueError("wall, cavity and rv must be three different labels")
+        named = [x for x in (self.wall, self.cavity, self.rv) if x is not None]
+        if len(set(named)) < len(named):
+            raise ValueError("wall, cavity and rv must be different labels")
         return self
 
 
 class Landmarks(Section):
-    """Points that give the ventricle's directions where no labels do."""
+    """Points by hand, which give the ventricle's directions in place of the labels."""
 
-    apex_mm: Point = Field(description="Tip of the LV cavity.")
-    base_mm: Point = Field(description="Centre of the mitral (or base) plane.")
-    rv_mm: Point = Field(description="Centroid of the RV cavity.")
+    apex_mm: Point | None = Field(default=None, description="Tip of the LV cavity.")
+    base_mm: Point | None = Field(default=None, description="Centre of the mitral (or base) plane.")
+    rv_mm: Point | None = Field(
+        default=None,
+        description="Centroid of the RV cavity, or any point that lies from the long axis in the "
+        "direction of the septum's middle.",
+    )
     frame: Frame = Field(description="Frame of the points.")
 
 
@@ -110,10 +125,6 @@ class Tetrahedra(Section):
     file: str = Field(description="Path of the .vtu file, below the data folder.")
     units: Unit = Field(description="Unit of length of the file.")
     frame: Frame = Field(description="Frame of the coordinates.")
-    landmarks: Landmarks | None = Field(
-        default=None,
-        description="Directions of the ventricle; not needed where labels are given too.",
-    )
 
 
 class Ellipsoid(Section):
@@ -137,6 +148,11 @@ class Ventricle(Section):
     labels: Labels | None = Field(default=None, description="Label volume.")
     tetrahedra: Tetrahedra | None = Field(default=None, description="Tetrahedral mesh.")
     ellipsoid: Ellipsoid | None = Field(default=None, description="Built ventricle.")
+    landmarks: Landmarks | None = Field(
+        default=None,
+        description="Apex, base and a point in the RV, in place of those that the labels give; all "
+        "three where there are no labels.",
+    )
     mesh: Literal["voxels", "tetrahedra"] | None = Field(
         default=None,
         description="What Darcy is solved on. With labels or ellipsoid and no tetrahedra file, "
@@ -145,13 +161,16 @@ class Ventricle(Section):
 
     @model_validator(mode="after")
     def _complete(self) -> "Ventricle":
-        if self.ellipsoid is not None and (self.labels or self.tetrahedra):
-            raise ValueError("give either ellipsoid, or labels and/or tetrahedra")
+        if self.ellipsoid is not None and (self.labels or self.tetrahedra or self.landmarks):
+            raise ValueError("give either ellipsoid, or labels and/or tetrahedra with landmarks")
         if self.ellipsoid is None and self.labels is None and self.tetrahedra is None:
             raise ValueError("give one of labels, tetrahedra, ellipsoid")
         if self.labels is None and self.tetrahedra is not None:
-            if self.tetrahedra.landmarks is None:
-                raise ValueError("tetrahedra without labels need landmarks")
+            marks = self.landmarks
+            if marks is None or None in (marks.apex_mm, marks.base_mm, marks.rv_mm):
+                raise ValueError(
+                    "tetrahedra without labels need landmarks: apex_mm, base_mm and rv_mm"
+                )
             if self.mesh == "voxels":
                 raise ValueError("mesh: voxels needs labels")
         return self
@@ -233,8 +252,9 @@ class Growth(Section):
     territory_share_percent: dict[str, Positive] | Literal["calibre"] | None = Field(
         default=None,
         description="Share of each vessel territory in the flow at rest, by name; their sum is "
-        "100. Where left out, LAD 45, LCx 28, RCA 27 if these are the territories. `calibre`: by "
-        "the vessels' calibre alone.",
+        "100. Where left out, LAD 45, LCx 28, RCA 27 in a right-dominant and LAD 45, LCx 55 in a "
+        "left-dominant heart, if these are the territories. `calibre`: by the vessels' calibre "
+        "alone.",
     )
     epicardial_fraction: Fraction = Field(
         default=0.1, description="Share of the terminals grown first, as epicardial conduits."
@@ -370,8 +390,9 @@ class Case(Section):
     def _consistent(self) -> "Case":
         if self.tree.built_in and self.ventricle.ellipsoid is None:
             raise ValueError("tree.built_in: demo needs ventricle.ellipsoid")
-        if self.synthetic_rca and self.ventricle.labels is None:
-            raise ValueError("synthetic_rca needs ventricle.labels (wall, cavity and RV)")
+        labels = self.ventricle.labels
+        if self.synthetic_rca and (labels is None or labels.rv is None):
+            raise ValueError("synthetic_rca needs ventricle.labels (wall, cavity and rv)")
         if self.synthetic_rca and self.kind == "patient":
             raise ValueError("with synthetic_rca the kind cannot be patient; use composite")
         if self.kind == "patient" and (self.ventricle.ellipsoid or self.tree.built_in):

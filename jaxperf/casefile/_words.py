@@ -36,6 +36,12 @@ CASE_WORDS: Mapping[str, str] = {
     "`cell_time`": "pulsatile.cell_time_s",
     "grow_forest": "growth",
     "synthetic_right_coronary": "synthetic_rca",
+    "`apex`": "ventricle.landmarks.apex_mm",
+    "`base_centre`": "ventricle.landmarks.base_mm",
+    "`rv_centre`": "ventricle.landmarks.rv_mm",
+    "`spacing_mm`": "spacing_mm",
+    "ellipsoid_ventricle": "ventricle.ellipsoid",
+    "sample_on_grid": "output",
     "the numbers of the labels": "the label numbers under ventricle.labels",
 }
 

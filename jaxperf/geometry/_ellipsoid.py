@@ -17,6 +17,8 @@ _OFF_PLANE = 1e-14
 # this share of the LV's outer semi-axis, semi-axes as shares of the LV's outer ones.
 _RV_OFFSET = 0.75
 _RV_SHARE = np.array([0.95, 0.95, 0.85])
+# Voxels of the grid; labelling takes some 60 bytes for each.
+_MOST_VOXELS = 2e7
 
 
 class EllipsoidLV(eqx.Module):
@@ -136,7 +138,7 @@ def ellipsoid_ventricle(
     [`jaxperf.geometry.EllipsoidLV`][], all in the "model" frame.
 
     **Errors:** [`InputError`][] for lengths that are not positive, a base plane beyond the cavity,
-    and voxels too large for the wall.
+    and voxels that are too large for the wall or too many.
 
     **Example:**
 
@@ -151,6 +153,7 @@ def ellipsoid_ventricle(
         _refuse(f"the lengths are {lengths} mm", "positive lengths")
     if not abs(base_height_mm) < endo_long_mm:
         _refuse(f"base_height_mm is {base_height_mm}", "a base plane that cuts the cavity")
+    _check_count(spacing_mm, endo_short_mm, wall_base_mm, endo_long_mm + wall_apex_mm)
     if spacing_mm > 0.75 * min(wall_base_mm, wall_apex_mm):
         _refuse(f"spacing_mm is {spacing_mm}", "voxels of at most 3/4 of the wall's thickness")
     endo = np.array([*endo_short_mm, endo_long_mm]) * 1e-3
@@ -159,6 +162,24 @@ def ellipsoid_ventricle(
     label, affine = _labels(lv, spacing_mm * 1e-3)
     mesh = build_voxel_mesh(label, affine, frame="model", where="ellipsoid_ventricle")
     return mesh, lv.frame, lv
+
+
+def _check_count(
+    spacing_mm: float, short_mm: tuple[float, float], wall_mm: float, long_mm: float
+) -> None:
+    """Refuse a grid that no memory holds, before it is made."""
+    box = 8.0 * (short_mm[0] + wall_mm) * (short_mm[1] + wall_mm) * long_mm
+    # in logarithms: a spacing of 1e-200 is a length too
+    digits = math.log10(box) - 3.0 * math.log10(spacing_mm)
+    if digits > math.log10(_MOST_VOXELS):
+        count = f"{10.0**digits:.2g}" if digits < 300.0 else "more than 1e300"
+        least = (box / _MOST_VOXELS) ** (1.0 / 3.0)
+        raise InputError(
+            f"a `spacing_mm` of {spacing_mm:g} makes a grid of {count} voxels",
+            where="ellipsoid_ventricle",
+            expected=f"at most {_MOST_VOXELS:.0e} voxels",
+            fix=f"Take a `spacing_mm` of at least {least:.2g}, or check the other lengths",
+        )
 
 
 def _labels(lv: EllipsoidLV, spacing: float) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from .._misc import check_frame, InputError
+from .._misc import check_frame, InputError, note
 from ._mesh import check_finite
 from ._openings import cavity_openings, CavityOpenings, main_cavity
 from ._voxel import VoxelMesh
@@ -20,6 +20,13 @@ _TIP_HOLE, _TIP_HEIGHT = 0.2, 0.25
 _LEAST_SLENDER = 1.0
 # Angle (degrees) between valve plane's normal and axis; 18 in a patient, 40 for an aortic ring.
 _MOST_TILT = 55.0
+# An opening of this share of the cavity's widest section may be a cut; a mitral ring has half.
+_CUT_SHARE = 0.97
+# Holes above this height are valves or the ragged end of the wall, unless as large as the base.
+_VALVES_FROM, _SECOND_BASE, _MOST_NOTES = 0.8, 0.5, 3
+# One below the second height that looks down within 45° takes the tip away.
+_TIP_BELOW, _TIP_COSINE = 0.5, 0.7
+_SIDES = ("septal", "anterior", "lateral", "inferior")
 # Variance of the cavity along the axis over the largest one: 1 for a ventricle, 0.4 across it.
 _LEAST_ALONG = 0.7
 
@@ -197,6 +204,7 @@ def lv_frame_from_labels(
     frame = lv_frame_from_points(apex, base, right, frame=mesh.frame, where=where)
     if openings is not None:
         _check_base(frame, openings, cavity, where)
+        _note_openings(frame, openings, mesh, where)
     return frame
 
 
@@ -207,7 +215,7 @@ def _check_labels(mesh: VoxelMesh, cavity_label: int, rv_label: int | None, wher
                 f"no voxel has the label {label} of the {name}",
                 where=where,
                 expected="a label volume with wall, LV cavity and RV cavity",
-                fix="State the label numbers, or give `landmarks` by hand",
+                fix="State the numbers of the labels that the volume has",
             )
 
 
@@ -217,7 +225,7 @@ def _septum(mesh: VoxelMesh, rv_label: int | None, where: str) -> Float[np.ndarr
             "nothing says where the septum is",
             where=where,
             expected="an RV cavity among the labels, or a point in its direction",
-            fix="Name the label of the RV cavity, or give `rv_centre` among the `landmarks`",
+            fix="Name the label of the RV cavity, or give `rv_centre` by hand",
         )
     return mesh.label_centre(rv_label).mean(axis=0)
 
@@ -275,5 +283,61 @@ def _check_base(
             what,
             where=where,
             expected="a cavity that is open at the base and closed elsewhere",
-            fix="Repair the labels, or give apex and base among the `landmarks` by hand",
+            fix="Repair the labels, or give `apex` and `base_centre` by hand",
         )
+
+
+def _note_openings(frame: LVFrame, openings: CavityOpenings, mesh: VoxelMesh, where: str) -> None:
+    """Say what a reader of the labels should look at."""
+    base, voxel = openings.base, float(mesh.spacing.max())
+    if openings.n_islands:
+        note(
+            f"{openings.n_islands} voxels with the label of the LV cavity are not joined to it and "
+            "count for nothing",
+            where=where,
+        )
+    if not base.is_flat(voxel):
+        note(
+            f"the rim of the LV cavity's opening lies {1e3 * base.off_plane:.1f} mm off its plane "
+            f"(root mean square; its radius is {1e3 * base.radius:.0f} mm); look at the wall's "
+            "upper end, or give `base_centre` by hand",
+            where=where,
+        )
+    place = mesh.position(np.argwhere(openings.cavity).astype(np.float64))
+    width = 2.0 * voxel
+    slab = np.floor(frame.height(place) / width).astype(np.int64)
+    widest = np.bincount(slab - slab.min()).max() * abs(np.linalg.det(mesh.affine[:3, :3])) / width
+    if base.area > _CUT_SHARE * widest:
+        note(
+            f"the LV cavity is widest where it ends above ({1e6 * base.area:.0f} mm²), so that the "
+            "image may end below the mitral valve; basal, mid and apical thirds are those of what "
+            "it shows. Give `base_centre` by hand where the base is known",
+            where=where,
+        )
+    _note_holes(frame, openings, where)
+
+
+def _note_holes(frame: LVFrame, openings: CavityOpenings, where: str) -> None:
+    for i, hole in enumerate(openings.holes):
+        height = float(frame.height(hole.centre[None, :])[0]) / frame.length
+        if height > _VALVES_FROM and hole.area < _SECOND_BASE * openings.base.area:
+            continue  # the aortic valve, or the ragged end of the wall
+        if i == _MOST_NOTES:
+            rest = len(openings.holes) - i
+            note(f"the wall has {rest} more holes, smaller than these", where=where)
+            return
+        area = f"{1e6 * hole.area:.0f} mm²"
+        side = _SIDES[round(float(frame.angle(hole.centre[None, :])[0]) / (0.5 * np.pi)) % 4]
+        if height > _VALVES_FROM:
+            what = (
+                f"the LV cavity has a second opening, of {area}, beside the one of "
+                f"{1e6 * openings.base.area:.0f} mm² that is taken for the valve plane"
+            )
+        elif height < _TIP_BELOW and hole.normal @ frame.long_axis < -_TIP_COSINE:
+            what = f"the LV cavity is open at its tip over {area}; the tip may lie below the labels"
+        else:
+            what = (
+                f"the wall has a hole of {area} on the {side} side, at {100 * height:.0f} % of the "
+                "way from apex to base; depth beside it follows the labels as they are"
+            )
+        note(what, where=where)

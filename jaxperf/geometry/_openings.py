@@ -40,14 +40,12 @@ class Opening(NamedTuple):
     - `centre`: (3,), m; `normal`: (3,), unit vector out of the cavity.
     - `area`: m², of the projection along the normal.
     - `off_plane`: root mean square distance of the rim from its plane, m.
-    - `at_border`: share of the faces that lie on the border of the image.
     """
 
     centre: Float[np.ndarray, "3"]
     normal: Float[np.ndarray, "3"]
     area: float
     off_plane: float
-    at_border: float
 
     @property
     def radius(self) -> float:
@@ -81,7 +79,6 @@ class _Faces(NamedTuple):
     normal: Float[np.ndarray, "f 3"]
     area: Float[np.ndarray, " f"]
     label: Int[np.ndarray, " f"]
-    border: Bool[np.ndarray, " f"]
     edge: Int[np.ndarray, "f 4"]
     edge_centre: Float[np.ndarray, "e 3"]
 
@@ -240,12 +237,11 @@ def _refuse(what: str, where: str) -> None:
         where=where,
         expected="a cavity that is open at the base",
         fix="Label what lies behind the valves as background or as an atrium and not as wall, or "
-        "give `landmarks` by hand",
+        "give `base_centre` by hand",
     )
 
 
 def _faces(mesh: VoxelMesh, cavity: Bool[np.ndarray, "i j k"], rv_label: int | None) -> _Faces:
-    shape = np.array(mesh.shape)
     label, inside = np.pad(mesh.label, 1), np.pad(cavity, 1)
     solid = [mesh.wall_label, *([] if rv_label is None else [rv_label])]
     ijk = np.argwhere(cavity)
@@ -267,20 +263,16 @@ def _faces(mesh: VoxelMesh, cavity: Bool[np.ndarray, "i j k"], rv_label: int | N
                     np.broadcast_to(sign * mesh.axes[a], face.shape),
                     np.full(face.shape[0], np.prod(mesh.spacing) / mesh.spacing[a]),
                     label[at][free],
-                    ((there[free] < 0) | (there[free] >= shape[None, :])).any(axis=1),
                     edges,
                 )
             )
-    face, normal, area, beyond, border, edges = (
-        np.concatenate(x) for x in zip(*parts, strict=True)
-    )
+    face, normal, area, beyond, edges = (np.concatenate(x) for x in zip(*parts, strict=True))
     place, number = np.unique(edges.reshape(-1, 3), axis=0, return_inverse=True)
     return _Faces(
         mesh.position(0.5 * face),
         normal,
         area,
         beyond,
-        border,
         number.reshape(-1, 4),
         mesh.position(0.5 * place),
     )
@@ -305,16 +297,10 @@ def _opening(faces: _Faces, patch: Int[np.ndarray, " p"]) -> Opening:
     if area == 0.0 or rim.size == 0:
         # a void or a bubble that is open on all sides spans nothing
         middle = faces.centre[patch].mean(axis=0)
-        return Opening(middle, faces.normal[patch[0]], 0.0, np.inf, 0.0)
+        return Opening(middle, faces.normal[patch[0]], 0.0, np.inf)
     normal = flow / area
     # signed: what the surface does inside its rim cancels
     share = faces.area[patch] * (faces.normal[patch] @ normal) / area
     centre = share @ faces.centre[patch]
     height = (rim - centre[None, :]) @ normal
-    return Opening(
-        centre + height.mean() * normal,
-        normal,
-        area,
-        float(height.std()),
-        float(faces.border[patch].mean()),
-    )
+    return Opening(centre + height.mean() * normal, normal, area, float(height.std()))

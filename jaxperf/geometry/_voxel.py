@@ -19,6 +19,8 @@ from ._mesh import (
 
 # NIfTI stores its affine in float32: axes are orthogonal to about 1e-7, a real shear is far above.
 _LARGEST_AXIS_COSINE = 1e-4
+# Labels are whole numbers within this.
+_LABEL_TOLERANCE = 1e-3
 # Corners of a face in the plane of the two other axes, in order around the face.
 _SQUARE = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])
 
@@ -163,7 +165,8 @@ def build_voxel_mesh(
 
     **Arguments:**
 
-    - `label`: (i, j, k), integers; the other labels are kept (cavities tell the wall's sides).
+    - `label`: (i, j, k), integers within 1e-3; the other labels are kept (cavities tell the wall's
+      sides).
     - `affine`: (4, 4), grid index to the centre of the voxel, **in metres**; any rotation and
       spacing, orthogonal axes.
     - `frame`: "LPS", "RAS" or "model".
@@ -229,10 +232,15 @@ def _checked_label(label: np.ndarray, where: str) -> Int[np.ndarray, "i j k"]:
             fix="Pass one label volume, without a time or channel axis",
         )
     check_finite(label, "the label volume", where)
-    whole = label.astype(np.int32)
-    if not np.array_equal(whole, label):
+    if label.dtype.kind in "iub":
+        return label.astype(np.int32)
+    whole = np.rint(label).astype(np.int32)
+    # a header's scale leaves labels such as 1.0000001
+    apart = np.abs(label - whole)
+    if apart.max() > _LABEL_TOLERANCE:
         raise InputError(
-            "the label volume has values that are not whole numbers",
+            "the label volume has values that are not whole numbers, such as "
+            f"{label.flat[int(np.argmax(apart))]:g}",
             where=where,
             expected="integer labels",
             fix="Resample label volumes with nearest-neighbour interpolation",

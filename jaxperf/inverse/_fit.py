@@ -25,7 +25,7 @@ from ._method import (
     RUNNING,
 )
 from ._problem import InverseProblem
-from ._programs import jacobian, linearise, n_columns, start
+from ._programs import jacobian, linearise, n_columns, program, start
 
 
 class FitError(RuntimeError):
@@ -265,7 +265,7 @@ def _row(walk: AbstractWalk) -> Float[np.ndarray, "2"]:
     return np.array([float(walk.solves), float(walk.objective)])
 
 
-@eqx.filter_jit
+@program
 def _mode(problem: InverseProblem, xi: Array, warm: PyTree, chunk: int | None) -> Mode:
     at = linearise(problem, xi, warm)
     objective = 0.5 * (jnp.sum(at.residual**2) + jnp.sum(xi**2))

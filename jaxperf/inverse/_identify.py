@@ -16,7 +16,8 @@ from ._method import LevenbergMarquardt
 from ._noise import GaussianNoise
 from ._parameter import Parameter
 from ._posterior import covariance_factor, GaussianPosterior, Quantity
-from ._problem import InverseProblem, Measurement
+from ._problem import InverseProblem, Measurement, without_labels
+from ._programs import program
 
 
 class Identifiability(eqx.Module):
@@ -113,7 +114,7 @@ def _unseen(
     return turn.T @ unseen
 
 
-@eqx.filter_jit
+@program
 def _bend(problem: InverseProblem, xi: Float[Array, " p"]) -> Float[Array, "e p"]:
     """How the entries on their unconstrained lines follow ξ."""
     return jax.jacfwd(problem.latent)(xi)
@@ -318,6 +319,15 @@ class Shrinkage(eqx.Module):
     quantity_after: Float[np.ndarray, "*s"] | None
 
 
+class _ResidualOf(eqx.Module):
+    """Residuals of a measurement, as a quantity of a posterior."""
+
+    measurement: Measurement
+
+    def __call__(self, values: dict[str, Array], output: PyTree) -> Float[Array, " m"]:
+        return self.measurement.residual(output)
+
+
 def shrinkage(
     posterior: GaussianPosterior, measurement: Measurement, quantity: Quantity | None = None
 ) -> Shrinkage:
@@ -354,7 +364,7 @@ def shrinkage(
     print(inverse.shrinkage(posterior, further))
     ```
     """
-    _, more = posterior.jacobian(lambda values, output: measurement.residual(output))
+    _, more = posterior.jacobian(_ResidualOf(without_labels(measurement)))
     slope = np.asarray(posterior.mode.jacobian)
     factors = (np.asarray(posterior.factor), covariance_factor(np.concatenate([slope, more])))
     bend = np.asarray(_bend(posterior.problem, posterior.mode.xi))

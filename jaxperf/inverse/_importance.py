@@ -17,7 +17,7 @@ from .._progress import Progress
 from ._fit import Fit, Mode
 from ._posterior import covariance_factor, SampledPosterior
 from ._problem import InverseProblem
-from ._programs import solve_at
+from ._programs import program, solve_at
 
 
 class Proposal(eqx.Module):
@@ -89,7 +89,7 @@ def log_densities(
     return np.array(seen)
 
 
-@eqx.filter_jit
+@program
 def _density(problem: InverseProblem, xi: Float[Array, " p"], output: PyTree) -> Float[Array, ""]:
     return problem.log_density_of(xi, output)
 

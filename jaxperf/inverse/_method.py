@@ -12,7 +12,7 @@ import optimistix as optx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ._problem import InverseProblem
-from ._programs import gradient_at, jacobian, linearise, n_columns
+from ._programs import gradient_at, jacobian, linearise, n_columns, program
 
 # What has become of a walk.
 RUNNING, CONVERGED, STALLED, NO_START = range(4)
@@ -247,7 +247,7 @@ class FirstOrder(AbstractMethod[GradientWalk]):
         return _descend(self, problem, walk, slope, tolerance)
 
 
-@eqx.filter_jit
+@program
 def _descend(
     method: FirstOrder, problem: InverseProblem, walk: GradientWalk, slope: Array, tolerance: float
 ) -> GradientWalk:

@@ -16,7 +16,7 @@ from .._misc import InputError
 from .._progress import Progress
 from ._fit import Fit, Mode
 from ._problem import InverseProblem
-from ._programs import linearise, Linearised, solve_at, tangents
+from ._programs import linearise, Linearised, program, solve_at, tangents
 from ._transform import AbstractTransform, Identity
 
 # A quantity of interest: of the values of the parameters and the output of the model.
@@ -68,6 +68,16 @@ class AbstractPosterior(eqx.Module):
         """The probability that a condition holds, from the draws of `predict`."""
         number = lambda values, output: jnp.asarray(condition(values, output), self.problem.dtype)
         return np.asarray(self.predict(number, n, key=key).mean(axis=0))
+
+
+class _OnLine(eqx.Module):
+    """A quantity on the unconstrained line of a transform."""
+
+    quantity: Quantity
+    transform: AbstractTransform
+
+    def __call__(self, values: dict[str, Array], output: Any) -> Array:
+        return self.transform.inverse(self.quantity(values, output))
 
 
 class GaussianPosterior(AbstractPosterior):
@@ -125,9 +135,7 @@ class GaussianPosterior(AbstractPosterior):
         _check_level(level)
         if not self.linearised:
             return _quantiles(self.predict(quantity), level)
-        value, slope = self.jacobian(
-            lambda values, output: transform.inverse(quantity(values, output))
-        )
+        value, slope = self.jacobian(_OnLine(quantity, transform))
         reach = scipy.stats.norm.ppf(0.5 + 0.5 * level) * np.linalg.norm(
             slope @ np.asarray(self.factor), axis=-1
         )
@@ -173,7 +181,7 @@ def _push(quantity: Quantity, at: Linearised, columns: PyTree) -> tuple[Array, A
     return of(at.floats), jax.lax.map(column, columns)
 
 
-@eqx.filter_jit
+@program
 def _along(
     problem: InverseProblem,
     quantity: Quantity,
@@ -358,7 +366,7 @@ def _evaluate(quantity: Quantity, values: PyTree, output: PyTree) -> Array:
     return quantity(values, output)
 
 
-@eqx.filter_jit
+@program
 def _of_values(problem: InverseProblem, quantity: Quantity, drawn: Array, output: PyTree) -> Array:
     return jax.lax.map(lambda xi: quantity(problem.values(xi), output), drawn)
 

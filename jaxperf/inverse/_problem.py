@@ -1,5 +1,6 @@
 """What was measured, and the problem that asks for the parameters behind it."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -120,6 +121,15 @@ class Measurement(eqx.Module):
         return self.noise.whiten(self.value, self.predicted(output))
 
 
+def without_labels(thing: Any) -> Any:
+    """The same module with no labels; checks were made when it was built."""
+    bare = object.__new__(type(thing))
+    for field in dataclasses.fields(thing):
+        object.__setattr__(bare, field.name, getattr(thing, field.name))
+    object.__setattr__(bare, "labels", ())
+    return bare
+
+
 class InverseProblem(eqx.Module):
     r"""Parameters, a model, measurements: which values may lie behind what was measured?
 
@@ -199,6 +209,14 @@ class InverseProblem(eqx.Module):
     def left_out(self) -> tuple[str, ...]:
         """Names of the measured entries that are NaN."""
         return tuple(f"{m.name}[{label}]" for m in self.measurements for label in m.left_out)
+
+    @property
+    def nameless(self) -> "InverseProblem":
+        """The problem without the names of its entries, which tell two of one shape apart."""
+        parameters = tuple(without_labels(parameter) for parameter in self.parameters)
+        measurements = tuple(without_labels(measurement) for measurement in self.measurements)
+        where = lambda problem: (problem.parameters, problem.measurements)
+        return eqx.tree_at(where, self, (parameters, measurements))
 
     def _parts(self, xi: Float[Array, " p"]) -> list[Float[Array, " k"]]:
         ends = np.cumsum([0, *(parameter.size for parameter in self.parameters)])

@@ -4,7 +4,9 @@ A linearised solve leaves its derivative as a linear map, so that one solve serv
 and columns or rows of the Jacobian only where a step is accepted.
 """
 
+import functools
 from collections.abc import Callable
+from typing import Any, cast, TypeVar
 
 import equinox as eqx
 import jax
@@ -12,6 +14,22 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ._problem import InverseProblem
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def program(function: F) -> F:
+    """`equinox.filter_jit` for which problems of one shape are one program, whatever their names.
+
+    So the fits of two patients share what is compiled.
+    """
+    compiled: Callable[..., Any] = eqx.filter_jit(function)
+
+    @functools.wraps(function)
+    def run(*args: Any) -> Any:
+        return compiled(*(x.nameless if isinstance(x, InverseProblem) else x for x in args))
+
+    return cast(F, run)
 
 
 class Linearised(eqx.Module):
@@ -35,13 +53,13 @@ class Linearised(eqx.Module):
         return eqx.combine(self.floats, self.rest)
 
 
-@eqx.filter_jit
+@program
 def start(problem: InverseProblem, xi: Float[Array, " p"]) -> PyTree:
     """Where solves near some coordinates may start; None for a model that starts anew."""
     return problem.solve(xi)[1]
 
 
-@eqx.filter_jit
+@program
 def solve_at(
     problem: InverseProblem, xi: Float[Array, " p"], warm: PyTree
 ) -> tuple[dict[str, Array], PyTree, PyTree]:
@@ -50,7 +68,7 @@ def solve_at(
     return problem.values(xi), output, after
 
 
-@eqx.filter_jit
+@program
 def gradient_at(
     problem: InverseProblem, xi: Float[Array, " p"], warm: PyTree
 ) -> tuple[Float[Array, ""], Float[Array, " p"], PyTree]:
@@ -64,7 +82,7 @@ def gradient_at(
     return value, slope, after
 
 
-@eqx.filter_jit
+@program
 def linearise(problem: InverseProblem, xi: Float[Array, " p"], warm: PyTree) -> Linearised:
     """Solve once, and keep the derivative as a linear map."""
     static = None
@@ -92,7 +110,7 @@ def n_columns(problem: InverseProblem) -> int:
     return min(problem.size, problem.n_data)
 
 
-@eqx.filter_jit
+@program
 def jacobian(problem: InverseProblem, at: Linearised, chunk: int | None) -> Float[Array, "n p"]:
     """Derivative of the whitened residuals, `chunk` columns or rows at a time."""
     residual = lambda floats: problem.misfit(eqx.combine(floats, at.rest)[1])

@@ -24,7 +24,7 @@ from ._fit import Fit
 from ._importance import log_densities, Proposal, proposal
 from ._posterior import covariance_factor, SampledPosterior
 from ._problem import InverseProblem
-from ._programs import gradient_at
+from ._programs import gradient_at, program
 
 
 class AbstractSampler(eqx.Module):
@@ -172,7 +172,7 @@ def _whitened(
     return lambda unit: density(centre + factor @ unit.astype(centre.dtype)).astype(unit.dtype)
 
 
-@eqx.filter_jit
+@program
 def _transitions(
     problem: InverseProblem,
     warm: PyTree,
@@ -334,7 +334,7 @@ def _resample(about: Proposal, cloud: _Cloud, key: PRNGKeyArray, share: Float[Ar
     return eqx.tree_at(where, cloud, (xi, density, factor, temper, zero, cloud.stages + 1))
 
 
-@eqx.filter_jit
+@program
 def _move(
     problem: InverseProblem,
     warm: PyTree,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         PETImage as PETImage,
         read_pet as read_pet,
     )
-    from ._resample import sample_on_grid as sample_on_grid
+    from ._resample import sample_on_grid as sample_on_grid, sampling_grid as sampling_grid
     from ._svoned import (
         read_svoned as read_svoned,
         SvOneDCase as SvOneDCase,

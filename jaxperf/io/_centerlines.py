@@ -9,11 +9,12 @@ from jaxtyping import Float, Int
 from .._misc import check_frame, InputError, note
 from ..network import VascularNetwork
 from ..units import M_PER_MM
-from ._frames import check_plausible, length_unit
+from ._aorta import check_size
+from ._frames import length_unit
 from ._line_radius import line_radius
 from ._merge import is_one_tree, merged
 from ._polylines import courses_of, lines_of, one_of_each_group, put_right
-from ._tree import tree_network
+from ._tree import PointTree, tree_network
 from ._vtk import read_vtk
 from ._written import is_written, written_tree
 
@@ -86,7 +87,7 @@ def read_centerlines(
     radius = line_radius(data, radius_array, unit, where)
     used = np.unique(np.concatenate(list(lines.values())))
     _check_points(position, radius, used, where)
-    check_plausible(position[used], radius[used], units, where)
+    check_size(_line_by_line(lines, position * unit, radius * unit), units, where)
     lines = one_of_each_group(data, lines, position, radius, where)
     lines = {n: put_right(x, n, position, radius, where) for n, x in lines.items()}
     courses = courses_of(lines, position, radius, where)
@@ -109,6 +110,19 @@ def read_centerlines(
             where=where,
         )
     return network
+
+
+def _line_by_line(
+    lines: dict[int, Int[np.ndarray, " _"]],
+    position: Float[np.ndarray, "p 3"],
+    radius: Float[np.ndarray, " p"],
+) -> PointTree:
+    """The lines as trees of their own."""
+    point = np.concatenate(list(lines.values()))
+    first = np.concatenate([np.arange(len(line)) == 0 for line in lines.values()])
+    parent = np.where(first, -1, np.arange(len(point)) - 1)
+    number = np.repeat(list(lines), [len(line) for line in lines.values()])
+    return PointTree(position[point], radius[point], parent, number, {}, "line")
 
 
 def _check_points(

@@ -1,5 +1,6 @@
 """Files: readable before they are parsed, and complete before they get their name."""
 
+import codecs
 import os
 import secrets
 from collections.abc import Iterator
@@ -25,13 +26,15 @@ def readable_file(path: str | os.PathLike, expected: str) -> Path:
 
 
 def read_lines(path: str | os.PathLike, expected: str) -> list[str]:
-    """The lines of a text file.
+    """The lines of a text file, UTF-8 or what a byte order mark says.
 
     **Errors:** [`InputError`][] where the file is absent, empty or no text.
     """
     path = readable_file(path, expected)
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        raw = path.read_bytes()
+        marked = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return raw.decode("utf-16" if marked else "utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise InputError(
             f"it is no text file (byte {error.start})",

@@ -31,6 +31,24 @@ def length_unit(units: str, where: str) -> float:
     return LENGTH_UNIT[units]
 
 
+def _extent(position: Float[np.ndarray, "n 3"]) -> float:
+    return float((position.max(0) - position.min(0)).max())
+
+
+def plausible_units(
+    position: Float[np.ndarray, "n 3"], radius: Float[np.ndarray, " n"]
+) -> list[str]:
+    """The units in which a tree has the size of a coronary tree."""
+    extent, low, high = _extent(position), float(radius.min()), float(radius.max())
+    return [
+        name
+        for name, unit in LENGTH_UNIT.items()
+        if low * unit >= RADIUS_RANGE[0]
+        and high * unit <= RADIUS_RANGE[1]
+        and EXTENT_RANGE[0] <= extent * unit <= EXTENT_RANGE[1]
+    ]
+
+
 def check_plausible(
     position: Float[np.ndarray, "n 3"], radius: Float[np.ndarray, " n"], units: str, where: str
 ) -> None:
@@ -40,19 +58,10 @@ def check_plausible(
 
     **Errors:** [`InputError`][] that names the units in which the size would be plausible.
     """
-    extent = float((position.max(0) - position.min(0)).max())
-    low, high = float(radius.min()), float(radius.max())
-
-    def fits(unit: float) -> bool:
-        return (
-            low * unit >= RADIUS_RANGE[0]
-            and high * unit <= RADIUS_RANGE[1]
-            and EXTENT_RANGE[0] <= extent * unit <= EXTENT_RANGE[1]
-        )
-
-    if fits(LENGTH_UNIT[units]):
+    others = plausible_units(position, radius)
+    if units in others:
         return
-    others = [name for name, unit in LENGTH_UNIT.items() if fits(unit)]
+    extent, low, high = _extent(position), float(radius.min()), float(radius.max())
     raise InputError(
         f"in {units} the tree is {extent:.4g} {units} long with radii of {low:.4g} to "
         f"{high:.4g} {units}",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from .._misc import check_frame, InputError
+from .._misc import check_frame, InputError, note
 from ..geometry import build_voxel_mesh, TetMesh, VoxelMesh
 from ..units import M_PER_MM
 from ._files import check_suffix, readable_file, replacing
@@ -16,6 +16,10 @@ from ._resample import sample_on_grid
 
 _EXPECTED = "a NIfTI volume (.nii or .nii.gz)"
 _SUFFIX = (".nii", ".nii.gz")
+# More voxels than any scan of a heart has (a CT of the chest has 3e8): what a broken header says.
+_MOST_VOXELS = 6e8
+# Spacings of affine and pixdim that differ by more are two spacings.
+_SPACING_RTOL = 0.01
 # nibabel's names of the units that a NIfTI header can state
 _HEADER_UNIT = {"mm": "mm", "meter": "m", "micron": "um"}
 
@@ -62,7 +66,7 @@ def read_voxel_labels(
     unit = image_unit(image, units, where)
     data = image_data(image, where)
     wanted = [label, *(x for x in (cavity_label, rv_label) if x is not None)]
-    present = np.unique(data[np.isfinite(data)])
+    present = np.unique(np.rint(data[np.isfinite(data)]))
     for value in wanted:
         if value not in present:
             shown = ", ".join(f"{v:g}" for v in present[:20])
@@ -107,7 +111,35 @@ def load_image(path: str | os.PathLike) -> Any:
             expected="the position of the grid in patient coordinates",
             fix="Export the volume with its orientation",
         )
+    _note_grids(image, str(path))
     return image
+
+
+def _note_grids(image: Any, where: str) -> None:
+    """Say where the header places its grid in two ways."""
+    header, shape = image.header, np.array(image.shape[:3])
+    spacing = np.linalg.norm(image.affine[:3, :3], axis=0)
+    pixdim = np.array(header.get_zooms()[:3], np.float64)
+    said = lambda size: " × ".join(f"{x:g}" for x in size)
+    if shape.size == 3 and not np.allclose(spacing, pixdim, rtol=_SPACING_RTOL, atol=0.0):
+        ratio = float(np.prod(spacing) / np.prod(pixdim)) if np.all(pixdim > 0.0) else np.inf
+        note(
+            f"its header has voxels of {said(spacing)} by the affine and of {said(pixdim)} by "
+            f"pixdim; the affine is used, so that volumes are {ratio:.3g} times those of pixdim",
+            where=where,
+        )
+        return
+    if int(header["sform_code"]) == 0 or int(header["qform_code"]) == 0:
+        return
+    corner = np.array(np.meshgrid(*([0, n - 1] for n in shape))).reshape(3, -1)
+    matrix = header.get_sform() - header.get_qform()
+    apart = float(np.linalg.norm(matrix[:3, :3] @ corner + matrix[:3, 3:], axis=0).max())
+    if apart > spacing.min():
+        note(
+            f"its sform and its qform place voxels up to {apart:.3g} apart, in the header's unit; "
+            "the sform is used",
+            where=where,
+        )
 
 
 def image_unit(image: Any, units: str | None, where: str) -> float:
@@ -131,7 +163,15 @@ def image_unit(image: Any, units: str | None, where: str) -> float:
 
 
 def image_data(image: Any, where: str) -> np.ndarray:
-    """The voxels, one number each."""
+    """The voxels, one number each; axes of one entry behind the third are left out."""
+    count = float(np.prod([float(n) for n in image.shape]))
+    if count > _MOST_VOXELS:
+        raise InputError(
+            f"its header says {' × '.join(str(n) for n in image.shape)} voxels, {count:.3g}",
+            where=where,
+            expected=f"at most {_MOST_VOXELS:.3g} voxels",
+            fix="Check the header; crop a larger volume to the heart, or resample it",
+        )
     if image.get_data_dtype().kind not in "iuf":
         raise InputError(
             f"its voxels are of type {image.get_data_dtype()}",
@@ -140,7 +180,7 @@ def image_data(image: Any, where: str) -> np.ndarray:
             fix="Export one number for each voxel and not a colour image",
         )
     try:
-        return np.asarray(image.dataobj)
+        data = np.asarray(image.dataobj)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(
             f"its voxels cannot be read ({error})",
@@ -148,6 +188,8 @@ def image_data(image: Any, where: str) -> np.ndarray:
             expected=f"{image.shape} voxels, as the header says",
             fix="The file is truncated; copy or export it again",
         ) from error
+    more = data.shape[3:]
+    return data.reshape(data.shape[:3]) if more and all(n == 1 for n in more) else data
 
 
 def write_nifti(

@@ -49,6 +49,13 @@ def lines_of(data: Any, where: str, expected: str) -> dict[int, Int[np.ndarray, 
     while at < len(flat):
         line = flat[at + 1 : at + 1 + flat[at]].astype(np.int64)
         at += 1 + int(flat[at])
+        if line.size and not 0 <= line.min() <= line.max() < data.n_points:
+            raise InputError(
+                f"line {number} names point {line.max()} of {data.n_points}",
+                where=where,
+                expected=f"points 0 to {data.n_points - 1}",
+                fix="Export the centrelines again",
+            )
         line = line[np.concatenate([[True], np.diff(line) != 0])]
         if len(line) > 1:
             lines[number] = line

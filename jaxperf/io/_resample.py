@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Int
 
+from .._misc import InputError
 from ..geometry import TetMesh
 from ..units import M_PER_MM
 from ._frames import to_frame
@@ -11,6 +12,8 @@ from ._frames import to_frame
 _MARGIN = 1e-9
 # Candidate points handled at once, which bounds the memory at some 100 MB.
 _CHUNK = 500_000
+# Voxels of a map, 8 bytes each while it is sampled.
+_MOST_VOXELS = 1e8
 
 
 def sample_on_grid(
@@ -33,7 +36,7 @@ def sample_on_grid(
     **Returns:** the volume, and the affine from grid index to position in m, RAS. Grid points
     lie at multiples of the spacing.
 
-    **Errors:** [`InputError`][] for a mesh in model coordinates.
+    **Errors:** [`InputError`][] for a mesh in model coordinates, and for too many voxels.
 
     **Example:**
 
@@ -45,8 +48,7 @@ def sample_on_grid(
     """
     spacing = spacing_mm * M_PER_MM
     point = to_frame(mesh.point, mesh.frame, "RAS")
-    low = np.floor(point.min(0) / spacing).astype(np.int64)
-    shape = np.ceil(point.max(0) / spacing).astype(np.int64) - low + 1
+    low, shape = sampling_grid(mesh, spacing_mm)
     index = point / spacing - low[None, :]
     volume = np.full(tuple(shape.tolist()), background, np.float64)
     corner = index[mesh.tet]
@@ -62,6 +64,28 @@ def sample_on_grid(
     affine = np.diag([spacing, spacing, spacing, 1.0])
     affine[:3, 3] = low * spacing
     return volume, affine
+
+
+def sampling_grid(
+    mesh: TetMesh, spacing_mm: float
+) -> tuple[Int[np.ndarray, "3"], Int[np.ndarray, "3"]]:
+    """The first index and the shape of the grid that `sample_on_grid` takes.
+
+    **Errors:** [`InputError`][] for a grid of more voxels than can be written.
+    """
+    point = to_frame(mesh.point, mesh.frame, "RAS")
+    spacing = spacing_mm * M_PER_MM
+    count = float(np.prod(np.ptp(point, axis=0) / spacing + 1.0))
+    if count > _MOST_VOXELS:
+        least = spacing_mm * (count / _MOST_VOXELS) ** (1.0 / 3.0)
+        raise InputError(
+            f"a `spacing_mm` of {spacing_mm:g} makes a map of {count:.2g} voxels",
+            where="sample_on_grid",
+            expected=f"at most {_MOST_VOXELS:.0e} voxels",
+            fix=f"Take a `spacing_mm` of at least {least:.2g}",
+        )
+    low = np.floor(point.min(0) / spacing).astype(np.int64)
+    return low, np.ceil(point.max(0) / spacing).astype(np.int64) - low + 1
 
 
 def _inside(

@@ -8,8 +8,9 @@ import numpy as np
 
 from .._misc import check_frame, InputError
 from ..network import VascularNetwork
+from ._aorta import check_size
 from ._files import read_lines
-from ._frames import check_plausible, length_unit
+from ._frames import length_unit
 from ._tree import PointTree, tree_network
 
 _EXPECTED = "an SWC file: lines of id, type, x, y, z, radius, parent"
@@ -38,11 +39,11 @@ def read_swc(
 
     - `units`: unit of length of the file, `mm`, `cm`, `m` or `um`; SWC does not state it.
     - `frame`: frame of the coordinates, `LPS`, `RAS` or `model`.
-    - `branch_name`: names of branches. A key is an automatic name, or the id of the row where
-      the branch ends. A branch named by its row is the whole way from there up to a root or to
-      a branch of an earlier key, whatever the calibres, so parents come before their side
-      branches. A row inside a branch of an earlier key cuts it: the stretch up to that row
-      becomes a branch of its own.
+    - `branch_name`: names of branches. A key is an automatic name, the id of the row where the
+      branch ends, or a point within 5 mm of that end, as text `x, y, z` in mm. A branch named by
+      its end is the whole way from there up to a root or to a branch of an earlier key, whatever
+      the calibres, so parents come before their side branches. An end inside a branch of an
+      earlier key cuts it: the stretch up to there becomes a branch of its own.
 
     **Returns:** a [`jaxperf.network.VascularNetwork`][] in m. Its nodes are the rows in the
     order of the file, less the merged ones.
@@ -79,9 +80,9 @@ def read_swc(
     parent = np.array([_parent(row, index, at) for row in rows], np.int64)
     position = np.array([row[2:5] for row in rows], np.float64)
     radius = np.array([row[5] for row in rows], np.float64)
-    check_plausible(position, radius, units, where)
     number = np.array([row[0] for row in rows], np.int64)
     tree = PointTree(position * unit, radius * unit, parent, number, index, "row id")
+    check_size(tree, units, where)
     return tree_network(tree, frame=frame, branch_name=branch_name, where=where)
 
 
@@ -89,7 +90,15 @@ def _numbered(lines: list[str]) -> Iterator[tuple[int, int]]:
     for i, line in enumerate(lines, 1):
         words = line.split("#")[0].split()
         if words:
-            yield i, int(words[0])
+            yield i, _integer(words[0])
+
+
+def _integer(word: str) -> int:
+    """An integer, written as `7`, `7.0` or `7e0`."""
+    value = float(word)
+    if not value.is_integer():
+        raise ValueError(f"{word} is no integer")
+    return int(value)
 
 
 def _row(words: list[str], where: str) -> _Row:
@@ -101,7 +110,7 @@ def _row(words: list[str], where: str) -> _Row:
             fix="Correct the line",
         )
     try:
-        key, kind, parent = (int(words[i]) for i in (0, 1, 6))
+        key, kind, parent = (_integer(words[i]) for i in (0, 1, 6))
         x, y, z, radius = (float(words[i]) for i in (2, 3, 4, 5))
     except ValueError as error:
         raise InputError(

@@ -51,8 +51,7 @@ def read_table(path: str | os.PathLike, columns: tuple[str, ...]) -> Table:
     where = str(path)
     expected = f"a CSV table with the columns {' and '.join(columns)}"
     text = "\n".join(read_lines(path, expected))
-    # spreadsheets begin a file with the mark of its byte order
-    lines = csv.reader(io.StringIO(text.removeprefix("\ufeff")), skipinitialspace=True)
+    lines = csv.reader(io.StringIO(text), skipinitialspace=True)
     header = [name.strip() for name in next(lines)]
     for name in columns:
         if name not in header:

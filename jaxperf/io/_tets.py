@@ -6,14 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from .._misc import check_frame, InputError
+from .._misc import check_frame, InputError, note
 from ..geometry import build_tet_mesh, TetMesh
 from ._frames import length_unit
 from ._vtk import read_vtk
 
 _EXPECTED = "a VTK unstructured grid (.vtu) of linear tetrahedra"
 _TETRA = 10
-_CELL_NAME = {1: "vertex", 3: "line", 5: "triangle", 12: "hexahedron", 13: "wedge", 14: "pyramid"}
+_NO_VOLUME = ("vertex", "line", "polyline", "triangle", "quadrilateral", "polygon")
+_CELL_NAME = {1: "vertex", 3: "line", 4: "polyline", 5: "triangle", 7: "polygon"}
+_CELL_NAME |= {9: "quadrilateral", 11: "voxel", 12: "hexahedron", 13: "wedge", 14: "pyramid"}
+_CELL_NAME |= {24: "quadratic tetrahedron"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ def read_tets_with_data(path: str | os.PathLike, *, units: str, frame: str) -> T
     - `units`: unit of length of the file, `mm`, `cm`, `m` or `um`.
     - `frame`: frame of the coordinates, `LPS`, `RAS` or `model`.
 
-    **Returns:** a [`TetFile`][] with the mesh in m. The cells keep their order; the vertices of a
+    **Returns:** a [`TetFile`][] with the mesh in m, of the tetrahedra alone where the file has
+    cells of surfaces, lines and points too. The cells keep their order; the vertices of a
     negatively oriented one are exchanged.
 
     **Errors:** [`InputError`][] naming the file: other cells than tetrahedra, a size that is not
@@ -66,24 +70,40 @@ def read_tets_with_data(path: str | os.PathLike, *, units: str, frame: str) -> T
     unit = length_unit(units, where)
     check_frame(frame, where)
     data = read_vtk(path, (".vtu",), "UnstructuredGrid", _EXPECTED)
-    other = data.celltypes[data.celltypes != _TETRA]
-    if len(other):
-        kind = _CELL_NAME.get(int(other[0]), f"VTK type {other[0]}")
-        raise InputError(
-            f"{len(other)} of its {data.n_cells} cells are no tetrahedra, the first is a {kind}",
-            where=where,
-            expected=_EXPECTED,
-            fix="Cut the cells into tetrahedra, and drop surface and line cells",
-        )
-    point = np.array(data.points, np.float64) * unit
-    tet = np.array(data.cells, np.int64).reshape(-1, 5)[:, 1:]
+    is_tet = data.celltypes == _TETRA
+    _refuse_volumes(data, where)
+    tet = np.array(data.cells_dict.get(_TETRA, np.zeros((0, 4))), np.int64)
+    used = np.arange(data.n_points)
+    if not is_tet.all() and len(tet):
+        # points that only the other cells have belong to no control volume
+        used, tet = np.unique(tet, return_inverse=True)
+        tet = tet.reshape(-1, 4).astype(np.int64)
+    point = np.array(data.points, np.float64)[used] * unit
     _check_size(point, units, where)
     mesh = build_tet_mesh(point, tet, frame=frame, where=where)
-    return TetFile(mesh, _arrays(data.point_data), _arrays(data.cell_data))
+    return TetFile(mesh, _arrays(data.point_data, used), _arrays(data.cell_data, is_tet))
 
 
-def _arrays(data: Any) -> dict[str, np.ndarray]:
-    return {name: np.array(data[name]) for name in data.keys()}  # noqa: SIM118
+def _refuse_volumes(data: Any, where: str) -> None:
+    """Say which surfaces, lines and points are left out; other volumes are refused."""
+    other = data.celltypes[data.celltypes != _TETRA]
+    if not len(other):
+        return
+    kinds, count = np.unique(other, return_counts=True)
+    names = [_CELL_NAME.get(int(kind), f"cell of VTK type {kind}") for kind in kinds]
+    said = ", ".join(f"{n} × {name}" for n, name in zip(count, names, strict=True))
+    if len(other) == data.n_cells or not set(names) <= set(_NO_VOLUME):
+        raise InputError(
+            f"{len(other)} of its {data.n_cells} cells are no tetrahedra ({said})",
+            where=where,
+            expected=_EXPECTED,
+            fix="Cut the cells into tetrahedra; the voxels of a label volume need no mesh file",
+        )
+    note(f"its tetrahedra were read and the other cells left out ({said})", where=where)
+
+
+def _arrays(data: Any, kept: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: np.array(data[name])[kept] for name in data.keys()}  # noqa: SIM118
 
 
 def _check_size(point: np.ndarray, units: str, where: str) -> None:

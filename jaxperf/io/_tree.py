@@ -14,6 +14,8 @@ from ._overlap import Overlap, overlaps
 # Two points closer than this fraction of the radius are one point: no segment between them has
 # a meaning, and its length would rule the time step of a transient run.
 _COINCIDENT = 1e-3
+# A point names the end of a branch from this near.
+_END_REACH_MM = 5.0
 # An end wider than the inlet by this factor is worth a note: arteries taper.
 _WIDE_END = 1.2
 
@@ -97,7 +99,7 @@ def overlaps_of(tree: PointTree, part: _Segments) -> list[Overlap]:
 
 
 def _segments(tree: PointTree, where: str) -> _Segments:
-    order = _parents_first(tree, where)
+    order = parents_first(tree, where)
     node = _merge_coincident(tree, order)
     distal = np.array([p for p in order if node[p] == p and tree.parent[p] >= 0], np.int64)
     distal.sort()
@@ -135,7 +137,7 @@ def _refuse_overlaps(
     beside = sorted((x for x in found if not x.is_end), key=lambda x: -x.radii)
     if beside:
         said = [
-            f"{_called(tree, x.last)} runs inside the lumen of {_called(tree, x.other)} for "
+            f"{called(tree, x.last)} runs inside the lumen of {called(tree, x.other)} for "
             f"{x.radii:.0f} radii, {x.apart / M_PER_MM:.2g} mm beside it, from "
             f"{place_mm(x.begin)} to {place_mm(x.end)}"
             for x in beside[:4]
@@ -149,7 +151,7 @@ def _refuse_overlaps(
         )
     for x in found:
         raise InputError(
-            f"{_called(tree, x.last)} ends in the lumen of {_called(tree, x.other)}, at "
+            f"{called(tree, x.last)} ends in the lumen of {called(tree, x.other)}, at "
             f"{place_mm(x.end)}: a loop is meant, and as a tree it would be an outlet of its own",
             where=where,
             expected="branches that end in tissue",
@@ -164,14 +166,14 @@ def _note_wide_ends(tree: PointTree, part: _Segments, where: str) -> None:
     inlet = float(part.radius[tree.parent[part.proximal] < 0, 0].max())
     if tree.radius[widest] > _WIDE_END * inlet:
         note(
-            f"{_called(tree, widest)} ends at {place_mm(tree.position[widest])} with a radius of "
+            f"{called(tree, widest)} ends at {place_mm(tree.position[widest])} with a radius of "
             f"{tree.radius[widest] / M_PER_MM:.2f} mm, wider than the inlet with "
             f"{inlet / M_PER_MM:.2f} mm; turn the vessel round if that end is its inlet",
             where=where,
         )
 
 
-def _parents_first(tree: PointTree, where: str) -> list[int]:
+def parents_first(tree: PointTree, where: str) -> list[int]:
     """The points in an order in which every parent comes before its children."""
     child: list[list[int]] = [[] for _ in tree.parent]
     for p, q in enumerate(tree.parent.tolist()):
@@ -184,7 +186,7 @@ def _parents_first(tree: PointTree, where: str) -> list[int]:
         reached = np.zeros(len(tree.parent), np.bool_)
         reached[order] = True
         raise InputError(
-            f"the parents run in a circle through {_called(tree, _on_cycle(tree, reached))}",
+            f"the parents run in a circle through {called(tree, _on_cycle(tree, reached))}",
             where=where,
             expected="a tree: every chain of parents ends at a root (parent -1)",
             fix="Correct the parent of one of these points",
@@ -199,7 +201,7 @@ def _on_cycle(tree: PointTree, reached: np.ndarray) -> int:
     return point
 
 
-def _called(tree: PointTree, point: int) -> str:
+def called(tree: PointTree, point: int) -> str:
     return f"{tree.name_of} {tree.number[point]}"
 
 
@@ -220,7 +222,7 @@ def _refuse_lone_roots(
     lone = np.setdiff1d(np.flatnonzero(tree.parent < 0), kept)
     if len(lone):
         raise InputError(
-            f"the root at {_called(tree, int(lone[0]))} has no vessel",
+            f"the root at {called(tree, int(lone[0]))} has no vessel",
             where=where,
             expected="roots that feed at least one segment",
             fix="Remove the point or give it as a parent",
@@ -281,7 +283,11 @@ def _named_ends(
     ends: dict[int, tuple[str, bool]] = {}
     last = {f"branch {i}": course[-1] for i, course in enumerate(courses)}
     for key, name in wanted.items():
-        if isinstance(key, str):
+        near = None if isinstance(key, int) else _point_mm(key)
+        if near is not None:
+            point = _end_near(tree, segment_of, near, str(key), f"{where}, `branch_name`")
+            known = True
+        elif isinstance(key, str):
             known = key in last
             point = last.get(key, -1)
         else:
@@ -293,12 +299,51 @@ def _named_ends(
             raise InputError(
                 f"{key!r} is {'named twice' if point in ends else 'not the end of any branch'}",
                 where=f"{where}, `branch_name`",
-                expected=f"a name from 'branch 0' to 'branch {len(courses) - 1}', or the "
-                f"{tree.name_of} where a branch ends (tips: {', '.join(map(str, tips))})",
+                expected=f"a name from 'branch 0' to 'branch {len(courses) - 1}', the "
+                f"{tree.name_of} where a branch ends (tips: {', '.join(map(str, tips))}), or a "
+                "point at that end as 'x, y, z' in mm",
                 fix=f"Correct the key of {name!r}",
             )
-        ends[point] = (name, isinstance(key, str))
+        ends[point] = (name, near is None and isinstance(key, str))
     return ends
+
+
+def _point_mm(key: str) -> Float[np.ndarray, "3"] | None:
+    """The point (mm) that a key such as `12.5, -3, 48` means."""
+    words = key.strip(" ()[]").split(",")
+    try:
+        point = np.array([float(word) for word in words])
+    except ValueError:
+        return None
+    return point if len(point) == 3 and np.isfinite(point).all() else None
+
+
+def _end_near(
+    tree: PointTree,
+    segment_of: Mapping[int, int],
+    point_mm: Float[np.ndarray, "3"],
+    key: str,
+    where: str,
+) -> int:
+    """The end of a vessel, free or at a junction, to which a point clearly belongs."""
+    node = np.array(list(segment_of), np.int64)
+    children = np.bincount(tree.parent[tree.parent >= 0], minlength=len(tree.parent))
+    end = node[children[node] != 1]
+    distance = np.linalg.norm(tree.position[end] / M_PER_MM - point_mm[None, :], axis=1)
+    order = np.argsort(distance)
+    first = int(order[0])
+    second = float(distance[order[1]]) if len(order) > 1 else np.inf
+    if distance[first] > _END_REACH_MM or second < 2.0 * distance[first]:
+        beside = " and ".join(place_mm(tree.position[end[i]]) for i in order[:2])
+        raise InputError(
+            f"the nearest end to {key!r} lies {distance[first]:.1f} mm away, the next "
+            f"{second:.1f} mm",
+            where=where,
+            expected=f"x, y, z in mm, in the frame of the file, within {_END_REACH_MM:g} mm of the "
+            f"end of one branch and much nearer to it than to others (near are {beside})",
+            fix="Take the point from the file, at the distal end of the branch",
+        )
+    return int(end[first])
 
 
 def _claims(

@@ -1,5 +1,6 @@
 """VTK XML files: reading with errors that reach the caller."""
 
+import logging
 import os
 from typing import Any
 
@@ -21,6 +22,9 @@ def read_vtk(path: str | os.PathLike, suffix: tuple[str, ...], kind: str, expect
     from vtkmodules.vtkCommonCore import vtkLogger
 
     path = check_suffix(readable_file(path, expected), suffix)
+    # pyvista repeats what VTK says in the root logger
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     verbosity = vtkLogger.GetCurrentVerbosityCutoff()
     vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_OFF)
     try:
@@ -36,6 +40,7 @@ def read_vtk(path: str | os.PathLike, suffix: tuple[str, ...], kind: str, expect
         ) from error
     finally:
         vtkLogger.SetStderrVerbosity(verbosity)
+        logging.disable(disabled)
     if type(data).__name__ != kind:
         raise InputError(
             f"it holds a {type(data).__name__}",

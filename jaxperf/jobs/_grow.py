@@ -18,6 +18,7 @@ from ..report import (
     forest_facts,
     GrownForest,
     segment_arrays,
+    split_warnings,
     Spread,
     spread,
     write_morphometry,
@@ -81,8 +82,6 @@ def grow_case(
         heart, tree, problem = _problem(case, Path(data), progress)
     findings += geometry_findings(case, tree, heart)
     refuse_errors(findings)
-    for finding in findings:
-        progress.say(f"  {finding.where}: {finding.message}.")
     partial = path.with_suffix(".partial.npz")
     if overwrite and is_checkpoint(partial) and not is_checkpoint(partial, problem):
         partial.unlink()
@@ -98,8 +97,12 @@ def grow_case(
         write_tree(path.with_suffix(".vtp"), grown.network, **segment_arrays(grown))
         save_forest(path, forest)
         partial.unlink(missing_ok=True)
+    facts, said = forest_facts(grown), [f"{f.where}: {f.message}." for f in findings]
     return GrownForest(
-        file=str(path), labels=anatomy_labels(case, True), forest=forest_facts(grown)
+        file=str(path),
+        labels=anatomy_labels(case, True),
+        forest=facts,
+        warnings=[*split_warnings(facts), *said],
     )
 
 
@@ -221,7 +224,7 @@ def report_growth(
 
             note = f"Anatomy: {', '.join(labels)}."
             write_forest_figures(folder, grown, heart, title=case.title, note=note)
-    return GrownForest(file=str(path), labels=labels, forest=facts)
+    return GrownForest(file=str(path), labels=labels, forest=facts, warnings=split_warnings(facts))
 
 
 def _volumes(grown: Grown, heart: Heart, problem: GrowthProblem) -> dict[str, Spread]:

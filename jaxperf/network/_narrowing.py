@@ -18,7 +18,7 @@ _OSTIAL = 30e-3
 _SHOULDER = 10e-3
 # A branch begins on the axis of the vessel that it leaves, and its own lumen this many of that
 # vessel's radii farther on.
-_FUNNEL = 1.5
+_FUNNEL = 2.0
 # Huo and Kassab's exponent, of all published ones that which lets a vessel fall most at a junction.
 _EXPONENT = 7.0 / 3.0
 
@@ -69,7 +69,9 @@ class _Course(NamedTuple):
     own: int
 
 
-def undeclared_narrowings(network: VascularNetwork, threshold: float = 0.3) -> list[Narrowing]:
+def undeclared_narrowings(
+    network: VascularNetwork, threshold: float = 0.3, *, in_lesions: bool = False
+) -> list[Narrowing]:
     """Places where the lumen is narrower than a healthy one by more than `threshold`.
 
     A healthy vessel does not widen on its way. So a lumen is held against the smaller of the
@@ -82,7 +84,8 @@ def undeclared_narrowings(network: VascularNetwork, threshold: float = 0.3) -> l
     Neighbouring places are one finding. Segments of declared lesions are left out. A branch that
     is narrow from its origin in another vessel to its end looks like a small branch.
 
-    **Arguments:** `threshold`, of the diameter.
+    **Arguments:** `threshold`, of the diameter; `in_lesions`, look at the reference lumen of
+    declared lesions too, which is narrow where it was taken from the ends of an interval that are.
 
     **Returns:** a [`jaxperf.network.Narrowing`][] for each.
 
@@ -96,7 +99,8 @@ def undeclared_narrowings(network: VascularNetwork, threshold: float = 0.3) -> l
     ```
     """
     around = _surroundings(network)
-    declared = np.isin(np.arange(network.n_segments), np.asarray(network.lesion.segment))
+    inside = np.asarray(network.lesion.segment)[: 0 if in_lesions else None]
+    declared = np.isin(np.arange(network.n_segments), inside)
     found = []
     for name in network.branch_name:
         try:

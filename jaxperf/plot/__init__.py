@@ -15,10 +15,10 @@ from ._raster import (
     Surface as Surface,
     tubes as tubes,
 )
-from ._scene import (
-    palette as palette,
-    scene_figure as scene_figure,
-    SceneLayer as SceneLayer,
+from ._scene import scene_figure as scene_figure, SceneLayer as SceneLayer
+from ._style import (
+    INK as INK,
+    save_figure as save_figure,
+    territory_colours as territory_colours,
 )
-from ._style import save_figure as save_figure
 from ._waveforms import waveform_figure as waveform_figure, WaveformPanel as WaveformPanel

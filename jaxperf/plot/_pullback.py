@@ -23,6 +23,7 @@ class Curve:
     - `ratio`: named curves of static over aortic pressure, (p,) each; `hyperemia` is the FFR.
     - `lesions_mm`: intervals of declared lesions with their diameter reduction.
     - `begins_mm`: where the named branch begins; before it lies the vessel it leaves.
+    - `colour`: of its name, such as its territory's.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Curve:
     ratio: dict[str, Float[np.ndarray, " p"]]
     lesions_mm: tuple[tuple[float, float, float], ...] = ()
     begins_mm: float = 0.0
+    colour: str = INK
 
 
 def pullback_figure(curves: Sequence[Curve], *, title: str, note: str = "") -> Any:
@@ -59,16 +61,21 @@ def pullback_figure(curves: Sequence[Curve], *, title: str, note: str = "") -> A
         if i >= len(curves):
             axes.axis("off")
             continue
-        _panel(axes, curves[i], bottom, first=i == 0)
+        _panel(axes, curves[i], bottom)
         if i + _COLUMNS >= len(curves):
             axes.set_xlabel("distance from the ostium (mm)", fontsize=9)
         if i % _COLUMNS == 0:
             axes.set_ylabel("$P_d/P_a$", fontsize=9)
+    # above the panels, where no curve crosses it
+    lines, names = grid[0].get_legend_handles_labels()
+    figure.legend(
+        lines, names, loc="outside upper right", ncols=len(names), fontsize=8, frameon=False
+    )
     add_note(figure, note)
     return figure
 
 
-def _panel(axes: Any, curve: Curve, bottom: float, first: bool) -> None:
+def _panel(axes: Any, curve: Curve, bottom: float) -> None:
     for start, end, reduction in curve.lesions_mm:
         axes.axvspan(start, end, color="#e0e0e0", lw=0)
         axes.text(
@@ -97,9 +104,7 @@ def _panel(axes: Any, curve: Curve, bottom: float, first: bool) -> None:
         color=_COLOUR["hyperemia"],
         annotation_clip=False,
     )
-    axes.set_title(curve.name, fontsize=10, color=INK, loc="left")
+    axes.set_title(curve.name, fontsize=10, color=curve.colour, loc="left")
     axes.set(ylim=(bottom, 1.02), xlim=(0.0, float(curve.arc_mm[-1])))
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-    if first:
-        axes.legend(fontsize=8, frameon=False, loc="lower right")

@@ -1,6 +1,6 @@
 """The tree and the wall in three dimensions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,17 +11,6 @@ from ._raster import render, Surface
 from ._style import add_note, INK, new_figure
 
 _PIXELS = 560
-
-
-# Distinct with colour-vision deficiency (Okabe and Ito 2008).
-PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442")
-
-
-def palette(number: np.ndarray) -> np.ndarray:
-    """RGB of small whole numbers, such as those of territories; seven colours, then again."""
-    from matplotlib.colors import to_rgb
-
-    return np.array([to_rgb(colour) for colour in PALETTE])[number % len(PALETTE)]
 
 
 @dataclass(frozen=True)
@@ -49,15 +38,15 @@ def scene_figure(
     title: str,
     note: str = "",
     unit: str = "mm",
-    legend: Sequence[str] = (),
+    legend: Mapping[str, str] | None = None,
     pixels: int = _PIXELS,
     haze: float = 0.0,
 ) -> Any:
     """Surfaces seen from several sides, with a colour bar for each layer and a scale bar.
 
     **Arguments:** `views`, each a heading and the rows right, up and towards the viewer; points
-    are in `unit`; `legend`, names for the colours of [`jaxperf.plot.palette`][] in their order;
-    `pixels`, width of each picture; `haze`, how white the farthest point is.
+    are in `unit`; `legend`, colours by what they stand for; `pixels`, width of each picture;
+    `haze`, how white the farthest point is.
 
     **Returns:** a matplotlib figure.
 
@@ -103,8 +92,7 @@ def scene_figure(
         bar.set_label(layer.label, fontsize=9)
         bar.ax.tick_params(labelsize=8)
     if legend:
-        colours = palette(np.arange(len(legend)))
-        keys = [Patch(color=tuple(c), label=name) for c, name in zip(colours, legend, strict=True)]
-        grid[-1].legend(handles=keys, loc="lower right", fontsize=9, frameon=False)
+        keys = [Patch(color=colour, label=name) for name, colour in legend.items()]
+        figure.legend(handles=keys, loc="outside right upper", fontsize=9, frameon=False)
     add_note(figure, note)
     return figure

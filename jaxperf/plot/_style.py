@@ -1,10 +1,14 @@
 """What all figures share."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 # Perceptually uniform, legible in grey and with colour-vision deficiency.
 FLOW_MAP = "viridis"
+# Distinct with colour-vision deficiency (Okabe and Ito 2008).
+PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442")
+_TERRITORIES = ("LAD", "LCx", "RCA")
 INK = "#222222"
 MUTED = "#777777"
 ISCHAEMIC_FFR = 0.80
@@ -20,6 +24,24 @@ def new_figure(width: float, height: float) -> Any:
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
+
+
+def territory_colours(names: Sequence[str]) -> dict[str, str]:
+    """One colour for each vessel territory, the same in every picture and every case.
+
+    LAD, LCx and RCA have theirs, drawn ones too (`RCA (synthetic)`); others take the next ones.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    colours = jp.plot.territory_colours(["RCA (synthetic)", "LAD"])
+    ```
+    """
+    known = {name: name.removesuffix(" (synthetic)") for name in names}
+    order = dict.fromkeys((*_TERRITORIES, *known.values()))
+    number = {name: i for i, name in enumerate(order)}
+    return {name: PALETTE[number[plain] % len(PALETTE)] for name, plain in known.items()}
 
 
 def add_note(figure: Any, text: str) -> None:

@@ -32,12 +32,19 @@ class WaveformPanel:
 
 
 def waveform_figure(
-    panels: Sequence[WaveformPanel], *, columns: int, title: str, note: str = ""
+    panels: Sequence[WaveformPanel],
+    *,
+    columns: int,
+    title: str,
+    note: str = "",
+    colours: Mapping[str, str] | None = None,
 ) -> Any:
     """Panels row by row; the panels of one row share their scale, as they share a quantity.
 
     A name has one colour throughout. One legend serves a row of the same names; one curve alone is
     named in its title.
+
+    **Arguments:** `colours`, of some names, such as those of territories; others take the rest.
 
     **Returns:** a matplotlib figure.
 
@@ -52,7 +59,10 @@ def waveform_figure(
     ```
     """
     names = dict.fromkeys(n for panel in panels for n in panel.curves if n not in panel.pale)
-    colour = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(names)}
+    colour = {k: v for k, v in (colours or {}).items() if k in names}
+    left = [x for x in _COLOURS if x not in colour.values()] or list(_COLOURS)
+    others = [name for name in names if name not in colour]
+    colour |= {name: left[i % len(left)] for i, name in enumerate(others)}
     rows = -(-len(panels) // columns)
     figure = new_figure(1.2 + 4.9 * columns, 1.0 + 2.6 * rows)
     figure.suptitle(title, fontsize=12, color=INK)

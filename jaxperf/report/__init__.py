@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ._forest_facts import (
         forest_facts as forest_facts,
         segment_arrays as segment_arrays,
+        split_warnings as split_warnings,
         spread as spread,
         write_morphometry as write_morphometry,
     )

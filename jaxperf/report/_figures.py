@@ -6,11 +6,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from ..casefile import Case
 from ..geometry import build_voxel_mesh
+from ..network import vessel_territories
 from ..observe import pull_back
 from ..plot import (
     bullseye_figure,
+    colour_range,
     Curve,
+    INK,
     MapPanel,
     pullback_figure,
     save_figure,
@@ -18,18 +22,22 @@ from ..plot import (
     SceneLayer,
     smooth_surface,
     Surface,
+    territory_colours,
     tubes,
     waveform_figure,
     WaveformPanel,
 )
-from ..study import Beat, Pulsation
+from ..study import Beat, BEHIND, Pulsation
 from ..units import M_PER_MM, PA_PER_MMHG
 from ._forest_figures import write_forest_figures
-from ._summary import labels, Results
+from ._summary import labels, lowest_branch, Results
 from ._views import views
 
 _SHORTEST_CURVE_MM = 15.0
 _MOST_CURVES = 12
+# Ends of the scales of the polar maps: ml/min/g at rest and at hyperemia, and CFR, twice and a half
+# and one and a half times what is normal.
+_REST_TOP, _HYPEREMIA_TOP, _RESERVE_TOP = 2.0, 5.0, 5.0
 _MOST_WAVES = 4
 _MIN_SHOWN_RADIUS_MM = 0.7
 _PALE = 0.3
@@ -43,15 +51,32 @@ def write_figures(folder: Path, results: Results) -> None:
     note = f"Anatomy: {', '.join(said)}." if said else ""
     panels = [
         *(
-            MapPanel(state.replace("_", " ").capitalize(), mbf, "MBF (ml/min/g)")
-            for state, mbf in results.mbf_segment.items()
+            MapPanel(
+                state.replace("_", " ").capitalize(),
+                results.mbf_segment[state],
+                "MBF (ml/min/g)",
+                limits=flow_scale(case, state, results.mbf_segment[state]),
+            )
+            for state in results.states
         ),
-        MapPanel("Flow reserve", results.cfr_segment, "CFR", "cividis"),
+        MapPanel(
+            "Flow reserve",
+            results.cfr_segment,
+            "CFR",
+            "cividis",
+            _scale(results.cfr_segment, _RESERVE_TOP),
+        ),
     ]
     figure = bullseye_figure(panels, title=f"{case.title}: AHA-17", note=note)
     save_figure(folder / "bullseye.png", figure)
-    curves = pullback_curves(results)
-    figure = pullback_figure(curves, title=f"{case.title}: pressure pull-back", note=note)
+    curves, n_branches = pullback_curves(results)
+    shown = ""
+    if len(curves) < n_branches:
+        shown = (
+            f"{len(curves)} of {n_branches} branches: those with lesions, that of the lowest FFR "
+            "and the widest. branches.csv has all. "
+        )
+    figure = pullback_figure(curves, title=f"{case.title}: pressure pull-back", note=shown + note)
     save_figure(folder / "ffr_pullback.png", figure)
     save_figure(folder / "scene.png", _scene(results, note))
     if results.prepared.grown is not None:
@@ -68,8 +93,23 @@ def write_waveform_figure(folder: Path, results: Results, pulsation: Pulsation) 
         columns=len(columns),
         title=f"{results.prepared.case.title}: one heart beat",
         note=f"Anatomy: {', '.join(said)}." if said else "",
+        colours=_beat_colours(results, pulsation),
     )
     save_figure(folder / "waveforms.png", figure)
+
+
+def _beat_colours(results: Results, pulsation: Pulsation) -> dict[str, str]:
+    """The colours of the territories, also of the first lesion in each."""
+    colours, tree = territory_colours(results.prepared.territory_name), results.prepared.tree
+    taken: set[str] = set()
+    # all states have the same places
+    for place in next(iter(pulsation.beats.values())).series.places:
+        end = np.array([tree.outlet(place.branch)])
+        of = vessel_territories(tree, end)[0][0]
+        if place.name.startswith(BEHIND) and of in colours and of not in taken:
+            taken.add(of)
+            colours[f"{place.branch}, {place.name}"] = colours[of]
+    return colours
 
 
 def _beat_panels(
@@ -83,7 +123,7 @@ def _beat_panels(
     pressure = {"aorta": in_mmHg(heartbeat.aortic)}
     tree = results.prepared.tree
     names = [n for n in results.prepared.territory_name if n in tree.branch_name][:_MOST_WAVES]
-    behind = [i for i, p in enumerate(series.places) if p.name.startswith("behind")][:_MOST_WAVES]
+    behind = [i for i, p in enumerate(series.places) if p.name.startswith(BEHIND)][:_MOST_WAVES]
     for i in behind:
         pressure[f"{series.places[i].branch}, {series.places[i].name}"] = series.pressure_static[
             :, i
@@ -111,25 +151,45 @@ def _beat_panels(
     ]
 
 
-def pullback_curves(results: Results) -> list[Curve]:
-    """From root to tip of each larger branch; of too many, those that begin widest."""
+def _scale(values: Float[np.ndarray, "17"], top: float) -> tuple[float, float]:
+    """A scale that all cases share; only values beyond it stretch it."""
+    return 0.0, max(top, colour_range(values)[1])
+
+
+def flow_scale(case: Case, state: str, mbf: Float[np.ndarray, "17"]) -> tuple[float, float]:
+    """The scale of the polar map of a state, which is rest, like it, or like hyperemia."""
+    said = case.states.get(state)
+    is_rest = state == "rest" or (said is not None and said.like == "rest")
+    return _scale(mbf, _REST_TOP if is_rest else _HYPEREMIA_TOP)
+
+
+def pullback_curves(results: Results) -> tuple[list[Curve], int]:
+    """From root to tip of each larger branch, and how many branches there are.
+
+    Of too many, those with lesions, that of the lowest FFR, and those that begin widest.
+    """
     network = results.prepared.tree
     radius = np.asarray(network.radius)
-    ratios = {state: np.asarray(x) for state, x in results.observed.pressure_ratio.items()}
+    ratios = {k: np.asarray(results.observed.pressure_ratio[k]) for k in results.states}
+    first = {x.branch for x in results.prepared.case.lesions} | {lowest_branch(results)}
+    colours = territory_colours(results.prepared.territory_name)
     curves, width = [], []
     for name in network.branch_name:
-        if " twig " in name:
-            continue
         draw = pull_back(network, name, from_root=True)
         way, arc = np.asarray(draw.segment), np.asarray(draw.arc) / M_PER_MM
         begins = float(draw.begins) / M_PER_MM
-        if arc[-1, 1] - begins < _SHORTEST_CURVE_MM:
+        is_small = " twig " in name or arc[-1, 1] - begins < _SHORTEST_CURVE_MM
+        if is_small and name not in first:
             continue
         ratio = {state: values[way].ravel() for state, values in ratios.items()}
-        curves.append(Curve(name, arc.ravel(), ratio, _lesions_on(results, way, arc), begins))
-        width.append(float(radius[way[np.argmax(arc[:, 0] >= begins)], 0]))
+        end = np.asarray(network.segment_node)[way[-1:], 1].astype(np.int64)
+        colour = colours.get(vessel_territories(network, end)[0][0], INK)
+        lesions = _lesions_on(results, way, arc)
+        curves.append(Curve(name, arc.ravel(), ratio, lesions, begins, colour))
+        at = float(radius[way[np.argmax(arc[:, 0] >= begins)], 0])
+        width.append(np.inf if name in first else at)
     kept = np.sort(np.argsort(-np.array(width), kind="stable")[:_MOST_CURVES])
-    return [curves[i] for i in kept]
+    return [curves[i] for i in kept], len(network.branch_name)
 
 
 def _lesions_on(

@@ -1,11 +1,10 @@
 """What a fitted heart says: intervals, diagnosis, and what would tell more."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -15,14 +14,12 @@ from ..inverse import (
     GaussianNoise,
     GaussianPosterior,
     InverseProblem,
-    Log,
     Measurement,
     SampledPosterior,
     shrinkage,
 )
 from ..observe import Observations, pressure_wire
-from ..study import FFR_ISCHAEMIC, Finding, HeartFit, lesion_names, OPENED, TerritoryQuantities
-from ..units import M3_S_KG_PER_ML_MIN_G
+from ..study import FFR_ISCHAEMIC, Finding, HeartFit, lesion_names, SeenByWires, TerritoryQuantities
 from ._fit_schema import (
     Estimate,
     FitCost,
@@ -61,7 +58,7 @@ def fit_summary(
     `findings`, of reading and geometry, which become warnings.
     """
     case, problem = found.prepared.case, found.fit.problem
-    quantities = _Quantities(found, level)
+    quantities = _Estimates(found, level)
     warnings = [f"{f.where}: {f.message}." for f in findings]
     warnings += [f"{text} was not measured." for text in problem.left_out]
     warnings += _doubts(found)
@@ -109,8 +106,8 @@ def _doubts(found: HeartFit) -> list[str]:
         )
     if fitted.failed:
         said.append(f"{len(fitted.failed)} of {len(fitted.starts)} starts found no mode.")
-    if found.drawn.failed:
-        said.append(f"{found.drawn.failed} draws could not be solved and are left out.")
+    if found.predicted.failed:
+        said.append(f"{found.predicted.failed} draws could not be solved and are left out.")
     if isinstance(posterior, SampledPosterior):
         if np.isfinite(posterior.pareto_k) and posterior.pareto_k > _RELIABLE_K:
             said.append(
@@ -127,64 +124,30 @@ def _doubts(found: HeartFit) -> list[str]:
     return said
 
 
-class _Quantities:
-    """Intervals of positive quantities of the output, all from one program.
-
-    Parts by name: the flow of each state in the AHA segments and in the territories, ml/min/g, the
-    reserves of the territories, FFR behind the lesions, what opening each does, and what the
-    camera and the wires would report.
-    """
+class _Estimates:
+    """Intervals of the parts of what is predicted, by name."""
 
     def __init__(self, found: HeartFit, level: float) -> None:
-        self.states = tuple(found.fit.problem.model.problems)
-        parts = _parts(found, self.states)
-        vector = lambda values, seen: jnp.concatenate([f(seen) for _, f in parts.values()])
-        bounds = found.posterior.interval(vector, level, Log())
-        ends = np.cumsum([size for size, _ in parts.values()]).tolist()
-        self._at = dict(zip(parts, zip([0, *ends[:-1]], ends, strict=True), strict=True))
-        self._bounds = [np.asarray(x) for x in (bounds.median, bounds.low, bounds.high)]
+        self._predicted, self._level = found.predicted, level
+        self.states = found.quantities.states
 
     def __contains__(self, name: str) -> bool:
-        return name in self._at
+        return name in self._predicted
 
     def __call__(self, name: str) -> list[Estimate]:
         """The intervals of a part."""
-        begin, end = self._at[name]
-        rows = zip(*(x[begin:end].tolist() for x in self._bounds), strict=True)
+        rows = self._predicted.interval(name, self._level).tolist()
         return [Estimate(median=m, low=a, high=b) for m, a, b in rows]
 
 
-def _parts(
-    found: HeartFit, states: tuple[str, ...]
-) -> dict[str, tuple[int, Callable[[Observations], Array]]]:
-    """The size and the function of each part."""
-    quantities, n_territories = found.quantities, len(found.prepared.territory_name)
-    lesions = found.prepared.case.lesions
-    parts: dict[str, tuple[int, Callable[[Observations], Array]]] = {}
-    for s in states:
-        parts[f"segments {s}"] = (17, lambda seen, s=s: seen.mbf_segment[s] / M3_S_KG_PER_ML_MIN_G)
-        parts[f"territories {s}"] = (
-            n_territories,
-            lambda seen, s=s: quantities.flow(seen, s) / M3_S_KG_PER_ML_MIN_G,
-        )
-    parts["cfr"] = n_territories, lambda seen: quantities.reserve(seen, "hyperemia")
-    parts["cfr opened"] = n_territories, lambda seen: quantities.reserve(seen, OPENED)
-    if lesions:
-        parts["ffr"] = len(lesions), quantities.ffr
-    for i in range(len(lesions)):
-        state = OPENED if len(lesions) == 1 else f"without_lesion_{i + 1}"
-        parts[f"opened {i}"] = 2, lambda seen, i=i, state=state: _opened(quantities, seen, i, state)
-    for measurement in found.fit.problem.measurements:
-        parts[measurement.name] = measurement.n_entries, measurement.observe
-    return parts
+class _FfrBehind(eqx.Module):
+    """FFR behind one lesion, as a quantity of a posterior."""
 
+    territories: TerritoryQuantities
+    lesion: int = eqx.field(static=True)
 
-def _opened(quantities: TerritoryQuantities, seen: Observations, i: int, state: str) -> Array:
-    """FFR where a lesion ended, and flow of all that it feeds after over before, with it opened."""
-    fed = quantities.fed_weight[i]
-    ratio = (fed @ seen.mbf[state]) / (fed @ seen.mbf["hyperemia"])
-    at = seen.pressure_ratio[state][quantities.lesion_segment[i], 1]
-    return jnp.stack([at, ratio])
+    def __call__(self, values: dict[str, Array], seen: Observations) -> Float[Array, ""]:
+        return self.territories.ffr(seen)[self.lesion]
 
 
 def _entries(found: HeartFit, level: float) -> list[FittedEntry]:
@@ -222,7 +185,7 @@ def _latent(problem: InverseProblem, xi: Float[Array, "n p"]) -> Float[Array, "n
     return jax.vmap(problem.latent)(xi)
 
 
-def _segments(found: HeartFit, quantities: _Quantities) -> list[FittedSegment]:
+def _segments(found: HeartFit, quantities: _Estimates) -> list[FittedSegment]:
     flow = {state: quantities(f"segments {state}") for state in quantities.states}
     measured = found.measured.mbf_ml_min_g
     seen = _seen_by_pet(found, quantities)
@@ -238,7 +201,7 @@ def _segments(found: HeartFit, quantities: _Quantities) -> list[FittedSegment]:
     ]
 
 
-def _seen_by_pet(found: HeartFit, quantities: _Quantities) -> dict[str, np.ndarray]:
+def _seen_by_pet(found: HeartFit, quantities: _Estimates) -> dict[str, np.ndarray]:
     """What the camera would report of the fitted heart, ml/min/g."""
     if "PET" not in quantities:
         return {}
@@ -247,7 +210,7 @@ def _seen_by_pet(found: HeartFit, quantities: _Quantities) -> dict[str, np.ndarr
     return dict(zip(see.states, flow.reshape(-1, 17), strict=True))
 
 
-def _territories(found: HeartFit, quantities: _Quantities) -> dict[str, FittedTerritory]:
+def _territories(found: HeartFit, quantities: _Estimates) -> dict[str, FittedTerritory]:
     flow = {state: quantities(f"territories {state}") for state in quantities.states}
     reserve, opened = quantities("cfr"), quantities("cfr opened")
     return {
@@ -260,9 +223,10 @@ def _territories(found: HeartFit, quantities: _Quantities) -> dict[str, FittedTe
     }
 
 
-def _lesions(found: HeartFit, quantities: _Quantities) -> list[FittedLesion]:
+def _lesions(found: HeartFit, quantities: _Estimates) -> list[FittedLesion]:
     rows = []
     for i, lesion in enumerate(found.prepared.case.lesions):
+        drawn = found.predicted.draws("ffr")[:, i]
         ffr, ratio = quantities(f"opened {i}")
         rows.append(
             FittedLesion(
@@ -271,14 +235,14 @@ def _lesions(found: HeartFit, quantities: _Quantities) -> list[FittedLesion]:
                 end_mm=lesion.end_mm,
                 diameter_reduction=lesion.diameter_reduction,
                 ffr=quantities("ffr")[i],
-                ffr_ischaemic_probability=float(np.mean(found.drawn.ffr[:, i] <= FFR_ISCHAEMIC)),
+                ffr_ischaemic_probability=float(np.mean(drawn <= FFR_ISCHAEMIC)),
                 opened=OpenedLesion(ffr=ffr, mbf_ratio=ratio),
             )
         )
     return rows
 
 
-def _wires(found: HeartFit, quantities: _Quantities) -> list[FittedWire]:
+def _wires(found: HeartFit, quantities: _Estimates) -> list[FittedWire]:
     if "wires" not in quantities:
         return []
     return [
@@ -302,11 +266,9 @@ def _further(found: HeartFit) -> list[FurtherMeasurement]:
     names = lesion_names(prepared)
     for i, lesion in enumerate(prepared.case.lesions):
         wire = pressure_wire(prepared.network, lesion.branch, lesion.end_mm)
-        more = Measurement(
-            "wire", lambda seen, w=wire: w(seen)[None], np.array([0.8]), GaussianNoise(sd=0.02)
-        )
-        ffr = lambda values, seen, i=i: found.quantities.ffr(seen)[i]
-        gain = shrinkage(posterior, more, ffr)
+        see = SeenByWires((wire,), ("hyperemia",))
+        more = Measurement("wire", see, np.array([0.8]), GaussianNoise(sd=0.02))
+        gain = shrinkage(posterior, more, _FfrBehind(found.quantities.territories, i))
         told = {"FFR": (gain.quantity_before, gain.quantity_after)}
         entry = f"severity[{names[i]}]"
         if entry in gain.entries:

@@ -22,6 +22,8 @@ from ._schema import Forest, ForestTerritory, Part, Spread
 
 _STUB = 0
 _WELL_PROJECTED = 0.05
+# Relative miss of a territory's share that a reader must know of, and of a single tree's.
+LARGEST_SPLIT_ERROR, LARGEST_TREE_ERROR = 0.05, 3.0
 OUR_VESSELS = "segmented and grown"
 # The published tree whose ranges the vessels are held against a second time.
 _RANGES = "LAD"
@@ -96,6 +98,34 @@ def flow_split(
         }
         for i, name in enumerate(forest.territory_name)
     }
+
+
+def split_warnings(forest: Forest) -> list[str]:
+    """Territories and trees that miss their target: in the wall, or else in the flow at rest."""
+    said = []
+    for name, row in forest.territories.items():
+        missed = lambda share, row=row: (
+            share is not None and abs(share / row.share_target - 1.0) > LARGEST_SPLIT_ERROR
+        )
+        if missed(row.share_projected):
+            said.append(
+                f"The forest of {name} fills {100 * row.share_projected:.1f} % of the wall instead "
+                f"of {100 * row.share_target:.1f} %, as its vessels do not lie where that share "
+                "would have them. State tree.dominance, or write the shares or calibre under "
+                "growth.territory_share_percent."
+            )
+        elif missed(row.share_rest):
+            said.append(
+                f"At rest the forest of {name} takes {100 * (row.share_rest or 0.0):.1f} % of the "
+                f"flow instead of {100 * row.share_target:.1f} %."
+            )
+    if forest.projected_deviation_max > LARGEST_TREE_ERROR:
+        said.append(
+            f"One tree of the forest feeds {1.0 + forest.projected_deviation_max:.1f} times the "
+            "tissue that the calibre of its vessel asks for, as no other vessel reaches that part "
+            "of the wall. Look for a vessel that the tree lacks, or a wrong registration."
+        )
+    return said
 
 
 def spread(value: Float[np.ndarray, " t"]) -> Spread:

@@ -7,7 +7,14 @@ import numpy as np
 
 from ..growth import kassab_table, KASSAB_TREES, order_rows
 from ..network import vessel_territories
-from ..plot import morphometry_figure, palette, save_figure, scene_figure, smooth_surface, tubes
+from ..plot import (
+    morphometry_figure,
+    save_figure,
+    scene_figure,
+    smooth_surface,
+    territory_colours,
+    tubes,
+)
 from ..study import Grown, Heart
 from ..units import M_PER_MM
 from ._forest_facts import morphometries, OUR_VESSELS
@@ -41,13 +48,15 @@ def write_forest_figures(
 
 def forest_scene(grown: Grown, heart: Heart, *, title: str, note: str = "") -> Any:
     """All vessels coloured by vessel territory, segmented and drawn ones darker, in a pale wall."""
+    from matplotlib.colors import to_rgb
+
     network = grown.network
     node = np.asarray(network.segment_node)
     names, territory = vessel_territories(network, node[:, 1].astype(np.int64))
-    legend = grown.forest.territory_name
+    legend = territory_colours(grown.forest.territory_name)
     # what belongs to no territory, such as a left main, is grey
-    number = np.array([legend.index(name) if name in legend else -1 for name in names])[territory]
-    colour = np.where(number[:, None] >= 0, palette(number), _GREY)
+    shown = [to_rgb(legend.get(name, str(_GREY))) for name in names]
+    colour = np.array(shown)[territory]
     colour[: grown.tree.n_segments] *= _FIXED_DARKER
     end = np.asarray(network.node_position)[node] / M_PER_MM
     radius = np.maximum(np.asarray(network.radius) / M_PER_MM, _MIN_SHOWN_RADIUS_MM)

@@ -121,6 +121,7 @@ class GrownForest(Part):
     file: str
     labels: list[str]
     forest: Forest
+    warnings: list[str]
 
 
 _VARIATION = Field(
@@ -228,6 +229,7 @@ class Summary(Part):
     mbf_by_territory: dict[str, TerritoryFlow]
     cfr_mean: Number
     ffr_min: Number
+    ffr_min_branch: str = Field(description="The branch of the lowest FFR.")
     ffr_by_branch: dict[str, Number] = Field(description="The lowest in each branch.")
     lesions: list[LesionFlow]
     hyperemia_factor: Number

@@ -5,23 +5,23 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ..casefile import Case
 from ..geometry import AHA17_NAME
-from ..network import parent_segment, vessel_label
+from ..network import branch_course, parent_segment, VascularNetwork, vessel_label
 from ..observe import (
     branch_summary,
 )
 from ..study import Finding, Grown, Pulsation, Results
 from ..units import M3_S_KG_PER_ML_MIN_G, M3_S_PER_ML_MIN, M_PER_MM, PA_PER_MMHG
 from ._beat import pulsation_summary
-from ._forest_facts import flow_split, forest_facts, spread
+from ._forest_facts import flow_split, forest_facts, split_warnings, spread
 from ._lesions import lesion_flows, occlusion_warnings
 from ._schema import Forest, RunSeconds, SegmentFlow, Summary, TerritoryFlow
 
-# Relative miss of a territory's share of the flow at rest that a reader must know of.
-LARGEST_SPLIT_ERROR = 0.05
+# What a vessel without a lesion may lose of the aortic pressure before a reader must know why.
+LARGEST_HEALTHY_LOSS = 0.1
 
 
 def summary(
@@ -45,7 +45,8 @@ def summary(
     per_state = lambda key: {k: int(getattr(s, key)) for k, s in solutions.items()}
     balance = [float(s.mass_balance_relative_error) for s in solutions.values()]
     lesions = lesion_flows(results)
-    said = [*occlusion_warnings(lesions), *warnings(results), *split_warnings(forest)]
+    said = [*occlusion_warnings(lesions), *warnings(results), *tip_warnings(results)]
+    said += [] if forest is None else split_warnings(forest)
     for state, beat in ({} if pulsation is None else pulsation.beats).items():
         said += [f"Pulsatile flow at {state}. {doubt}" for doubt in beat.doubts]
     return Summary(
@@ -63,6 +64,7 @@ def summary(
         mbf_by_territory=_territories(results),
         cfr_mean=mean["hyperemia"] / mean["rest"],
         ffr_min=float(np.min(results.ffr_tree)),
+        ffr_min_branch=lowest_branch(results),
         ffr_by_branch={
             row["branch"]: row["ffr_min"]
             for row in branches
@@ -84,6 +86,13 @@ def summary(
         warnings=said + [f"{f.where}: {f.message}." for f in findings],
         seed=None if case.growth is None else case.growth.seed,
     )
+
+
+def lowest_branch(results: Results) -> str:
+    """The segmented or drawn branch of the lowest FFR."""
+    tree = results.prepared.tree
+    segment = int(np.argmin(results.ffr_tree.min(axis=1)))
+    return tree.branch_name[int(np.asarray(tree.branch)[segment])]
 
 
 def _halves(results: Results) -> dict[str, dict[str, Float[np.ndarray, "17"]]]:
@@ -152,16 +161,39 @@ def _forest(results: Results, grown: Grown) -> Forest:
     )
 
 
-def split_warnings(forest: Forest | None) -> list[str]:
-    """Territories whose flow at rest misses its target."""
+def tip_warnings(results: Results) -> list[str]:
+    """Vessels without a lesion that lose much pressure, as all their flow runs to their tips."""
+    prepared = results.prepared
+    if prepared.grown is not None:
+        return []
+    terminal = np.asarray(prepared.problem.tissue.terminal_node)
+    diseased = {x.branch for x in prepared.case.lesions}
+    lost = tip_losses(prepared.tree, results.ffr_tree, terminal, diseased)
+    if not lost:
+        return []
     return [
-        f"At rest the forest of {name} takes {100 * row.share_rest:.1f} % of the flow instead "
-        f"of {100 * row.share_target:.1f} %."
-        for name, row in (forest.territories if forest else {}).items()
-        if row.share_rest is not None
-        and row.share_rest_error is not None
-        and abs(row.share_rest_error) > LARGEST_SPLIT_ERROR
+        "No vessels are grown, so all flow of a vessel runs to its tip, while a real one gives it "
+        "off along its way. So vessels without a lesion lose much of the aortic pressure at "
+        "hyperemia, and their FFR is too low: "
+        f"{', '.join(f'{k} {100 * v:.0f} %' for k, v in lost.items())}. Write growth: {{}}."
     ]
+
+
+def tip_losses(
+    tree: VascularNetwork,
+    ffr: Float[np.ndarray, "f 2"],
+    terminal: Int[np.ndarray, " t"],
+    diseased: set[str],
+) -> dict[str, float]:
+    """What the branches that end in terminals lose, where that is more than a healthy one does."""
+    found = {}
+    for name in tree.branch_name:
+        course, _ = branch_course(tree, name)
+        lost = float(ffr[course[0], 0] - ffr[course[-1], 1])
+        ends = np.asarray(tree.segment_node)[course[-1], 1] in terminal
+        if ends and name not in diseased and lost > LARGEST_HEALTHY_LOSS:
+            found[name] = lost
+    return found
 
 
 def labels(results: Results) -> list[str]:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         territory_quantities as territory_quantities,
         TerritoryQuantities as TerritoryQuantities,
     )
+    from ._dominance import dominance_of as dominance_of
     from ._fit import fit_heart as fit_heart, heart_problem as heart_problem, HeartFit as HeartFit
     from ._forest import (
         forest_path as forest_path,
@@ -50,11 +51,13 @@ if TYPE_CHECKING:
     )
     from ._heart_model import HeartModel as HeartModel
     from ._heartbeat import Heartbeat as Heartbeat, heartbeat_of_case as heartbeat_of_case
+    from ._listing import list_branches as list_branches, ListedBranch as ListedBranch
     from ._measured import (
         heart_measurements as heart_measurements,
         Measured as Measured,
         pet_camera as pet_camera,
         read_measured as read_measured,
+        SeenByWires as SeenByWires,
     )
     from ._observed import (
         collect as collect,
@@ -68,6 +71,12 @@ if TYPE_CHECKING:
         save_points as save_points,
         Series as Series,
         series_of as series_of,
+    )
+    from ._predicted import (
+        heart_quantities as heart_quantities,
+        HeartQuantities as HeartQuantities,
+        predict as predict,
+        Predicted as Predicted,
     )
     from ._prepare import (
         build_regions as build_regions,

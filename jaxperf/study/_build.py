@@ -13,8 +13,6 @@ from ..casefile import Case
 from ..geometry import (
     ellipsoid_ventricle,
     EllipsoidLV,
-    lv_frame_from_labels,
-    lv_frame_from_points,
     LVFrame,
     TetMesh,
     tetrahedra_from_voxels,
@@ -35,6 +33,7 @@ from ..network import (
     VascularNetwork,
 )
 from ..units import M_PER_MM
+from ._directions import directions_from_labels, directions_from_landmarks
 
 # Everything is solved and written in one frame; NIfTI maps are turned to RAS by their writer.
 FRAME = "LPS"
@@ -55,7 +54,7 @@ class Heart:
     voxels: VoxelMesh | None
     ellipsoid: EllipsoidLV | None
     cavity_label: int
-    rv_label: int
+    rv_label: int | None
 
 
 def build_heart(case: Case, data: Path) -> Heart:
@@ -79,8 +78,8 @@ def build_heart(case: Case, data: Path) -> Heart:
             units=labels.units,
             largest_piece=labels.largest_piece,
         )
-        lv_frame = lv_frame_from_labels(
-            voxels, cavity_label=labels.cavity, rv_label=labels.rv, where=str(file)
+        lv_frame = directions_from_labels(
+            voxels, labels, given.landmarks, lambda: read_tree(case, data, None), where=str(file)
         )
     cavity, rv = (labels.cavity, labels.rv) if labels else (2, 3)
     if tets is None or given.mesh == "voxels":
@@ -89,13 +88,8 @@ def build_heart(case: Case, data: Path) -> Heart:
         return _cut(heart) if given.mesh == "tetrahedra" else heart
     mesh = mesh_in_frame(read_tets(data / tets.file, units=tets.units, frame=tets.frame), FRAME)
     if lv_frame is None:
-        marks = tets.landmarks
-        assert marks is not None
-        points = np.array([marks.apex_mm, marks.base_mm, marks.rv_mm]) * M_PER_MM
-        apex, base, right = to_frame(points, marks.frame, FRAME)
-        lv_frame = lv_frame_from_points(
-            apex, base, right, frame=FRAME, where="ventricle.tetrahedra.landmarks"
-        )
+        assert given.landmarks is not None
+        lv_frame = directions_from_landmarks(given.landmarks, mesh)
     return Heart(mesh, lv_frame, voxels, None, cavity, rv)
 
 
@@ -177,6 +171,7 @@ def healthy_tree(case: Case, data: Path, heart: Heart) -> VascularNetwork:
     network = read_tree(case, data, heart)
     if case.synthetic_rca is not None:
         assert heart.voxels is not None
+        assert heart.rv_label is not None
         said = case.synthetic_rca
         ostium = None
         if said.ostium_mm is not None:

@@ -6,16 +6,16 @@ it is; *diffuse* where all territories have it, else *territorial*. *Mixed*: bot
 A patient carries a label where a territory does.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import jax
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .._custom_types import as_leaf
 from .._misc import InputError
-from ..inverse import AbstractPosterior, FitError, GaussianPosterior
 from ..observe import Observations
 from ._observed import lesion_end
 from ._prepare import Prepared
@@ -28,8 +28,7 @@ OPENED = "without_lesions"
 LABELS = ("obstructive", "microvascular", "mixed", "none")
 
 
-@dataclass(frozen=True)
-class TerritoryQuantities:
+class TerritoryQuantities(eqx.Module):
     """Quantities of the territories g as functions for a posterior.
 
     **Attributes:** `weight` (g, c), shares in the volume of a territory, of the problem that is
@@ -38,8 +37,8 @@ class TerritoryQuantities:
     """
 
     weight: Float[Array, "g c"]
-    lesion_segment: Int[np.ndarray, " l"]
-    fed: Bool[np.ndarray, "l g"]
+    lesion_segment: Int[Array, " l"]
+    fed: Bool[Array, "l g"]
     fed_weight: Float[Array, "l c"]
 
     def flow(self, seen: Observations, state: str) -> Float[Array, " g"]:
@@ -53,6 +52,13 @@ class TerritoryQuantities:
     def reserve(self, seen: Observations, state: str = OPENED) -> Float[Array, " g"]:
         """Flow of a state over flow at rest."""
         return self.flow(seen, state) / self.flow(seen, "rest")
+
+    def opened(self, seen: Observations, i: int, state: str) -> Float[Array, "2"]:
+        """FFR where lesion i ended, in a state that opens it, and flow of all it feeds over that
+        with it."""
+        fed = self.fed_weight[i]
+        ratio = (fed @ seen.mbf[state]) / (fed @ seen.mbf["hyperemia"])
+        return jnp.stack([seen.pressure_ratio[state][self.lesion_segment[i], 1], ratio])
 
 
 @dataclass(frozen=True)
@@ -85,9 +91,8 @@ def territory_quantities(prepared: Prepared, n_cells: int) -> TerritoryQuantitie
     total = np.bincount(prepared.territory, volume, len(names))
     share = np.where(fed, total[None], 0.0)
     share = share / np.maximum(share.sum(axis=1, keepdims=True), 1e-300)
-    return TerritoryQuantities(
-        as_leaf(weight), np.array(ends, np.int64), fed, as_leaf(share @ weight)
-    )
+    at = as_leaf(np.array(ends), np.int32)
+    return TerritoryQuantities(as_leaf(weight), at, as_leaf(fed, np.bool_), as_leaf(share @ weight))
 
 
 def _territories_below(prepared: Prepared, segment: int) -> Bool[np.ndarray, " g"]:
@@ -125,57 +130,23 @@ def labels_of(
     return obstructed, reserve < CFR_REDUCED
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """Draws of what labels are made of: `ffr` (n, l) behind the lesions and `reserve` (n, g) of the
-    territories with every lesion opened; `failed`, draws more that could not be solved."""
-
-    ffr: Float[np.ndarray, "n l"]
-    reserve: Float[np.ndarray, "n g"]
-    failed: int
-
-
-def draw(posterior: AbstractPosterior, quantities: TerritoryQuantities, n: int = 4000) -> Drawn:
-    """Draws from a posterior whose model has the states rest, hyperemia and `OPENED`.
-
-    A linearised posterior gives n of them, linear in the logarithm as its intervals are; a sampled
-    one all it has.
-
-    **Errors:** [`jaxperf.inverse.FitError`][] where no draw could be solved.
-    """
-    n_lesions = len(quantities.lesion_segment)
-    both = lambda values, seen: jnp.log(
-        jnp.concatenate([quantities.ffr(seen), quantities.reserve(seen)])
-    )
-    if isinstance(posterior, GaussianPosterior):
-        value, slope = posterior.jacobian(both)
-        shift = posterior.sample(jax.random.key(0), n) - posterior.mode.xi[None]
-        drawn = np.exp(value[None] + np.asarray(shift) @ slope.T)
-    else:
-        drawn = np.exp(posterior.predict(both))
-    solved = np.isfinite(drawn).all(axis=1)
-    if not solved.any():
-        raise FitError(
-            "The fitted heart cannot be solved with its lesions opened, or at rest or hyperemia, "
-            "so nothing can be said of its FFR and flow reserve. Look for a prior that reaches "
-            "values the model cannot solve."
-        )
-    drawn = drawn[solved]
-    return Drawn(drawn[:, :n_lesions], drawn[:, n_lesions:], int((~solved).sum()))
-
-
 def diagnose(
-    prepared: Prepared, drawn: Drawn, quantities: TerritoryQuantities
+    territory_name: Sequence[str],
+    ffr: Float[np.ndarray, "n l"],
+    reserve: Float[np.ndarray, "n g"],
+    fed: Bool[np.ndarray, "l g"],
 ) -> tuple[Diagnosis, ...]:
-    """The probability of each label.
+    """The probability of each label, from n equally probable hearts.
+
+    **Arguments:** `ffr` behind the lesions; `reserve` of the territories with every lesion opened;
+    `fed`, whether a lesion feeds a territory.
 
     **Returns:** a [`Diagnosis`][] for each territory, and one for the patient, which comes last.
     """
-    ffr, reserve = drawn.ffr, drawn.reserve
-    obstructed, failing = labels_of(ffr, reserve, quantities.fed)
+    obstructed, failing = labels_of(ffr, reserve, fed)
     found = []
-    for g, name in enumerate(prepared.territory_name):
-        evidence = _evidence(ffr[:, quantities.fed[:, g]], reserve[:, g])
+    for g, name in enumerate(territory_name):
+        evidence = _evidence(ffr[:, fed[:, g]], reserve[:, g])
         found.append(_diagnosis(name, obstructed[:, g], failing[:, g], evidence))
     diffuse = failing.all(axis=1).mean()
     words = f"Microvascular dysfunction of all territories has a probability of {diffuse:.2f}."

@@ -31,17 +31,10 @@ from ..inverse import (
     sample_posterior,
     TemperedSMC,
 )
-from ._diagnosis import (
-    diagnose,
-    Diagnosis,
-    draw,
-    Drawn,
-    OPENED,
-    territory_quantities,
-    TerritoryQuantities,
-)
+from ._diagnosis import diagnose, Diagnosis, OPENED, territory_quantities
 from ._heart_model import HeartModel, state_problems
 from ._measured import heart_measurements, Measured
+from ._predicted import heart_quantities, HeartQuantities, predict, Predicted
 from ._prepare import Prepared
 from ._solve import BUILT_IN_SOLVERS, darcy_method, Solved
 from ._states import case_states, State
@@ -57,8 +50,8 @@ class HeartFit:
 
     **Attributes:** `prepared`, `solved`, before the fit; `measured`; `fit`, of `jaxperf.inverse`,
     whose model also has the states of [`opened`][]; `posterior`; `quantities`; `identifiability`;
-    `misfit`; `check`, of the Gaussian, where it was asked for; `drawn`, what the `diagnosis` is
-    made of.
+    `misfit`; `check`, of the Gaussian, where it was asked for; `predicted`, what the posterior says
+    of the quantities; `diagnosis`, made of it.
     """
 
     prepared: Prepared
@@ -66,11 +59,11 @@ class HeartFit:
     measured: Measured
     fit: Fit
     posterior: AbstractPosterior
-    quantities: TerritoryQuantities
+    quantities: HeartQuantities
     identifiability: Identifiability
     misfit: Misfit
     check: LaplaceCheck | None
-    drawn: Drawn
+    predicted: Predicted
     diagnosis: tuple[Diagnosis, ...]
 
 
@@ -112,7 +105,7 @@ def heart_problem(
     def inverse_problem(names: tuple[str, ...]) -> InverseProblem:
         model = HeartModel(
             {name: problems[name] for name in names},
-            unknowns,
+            {unknown.name: unknown.change for unknown in unknowns},
             method,
             as_leaf(segment),
             limits.max_steps,
@@ -185,10 +178,13 @@ def fit_heart(
     check = None
     if said.check_draws:
         check = check_laplace(found, key=of_check, n=said.check_draws, progress=progress)
-    quantities = territory_quantities(prepared, wider.model.segment.shape[0])
+    territories = territory_quantities(prepared, wider.model.segment.shape[0])
+    quantities = heart_quantities(wider, territories)
     posterior = _posterior(found, widened, said, of_draws, kept, progress)
     with progress.stage("predict"):
-        drawn = draw(posterior, quantities)
+        predicted = predict(posterior, quantities)
+    ffr = predicted.draws("ffr") if prepared.case.lesions else np.zeros((len(predicted.drawn), 0))
+    reserve, fed = predicted.draws("cfr opened"), np.asarray(territories.fed)
     return HeartFit(
         prepared,
         solved,
@@ -199,8 +195,8 @@ def fit_heart(
         identify(found),
         misfit(found),
         check,
-        drawn,
-        diagnose(prepared, drawn, quantities),
+        predicted,
+        diagnose(prepared.territory_name, ffr, reserve, fed),
     )
 
 

@@ -10,7 +10,6 @@ from jaxtyping import Float
 
 from .._misc import InputError
 from .._progress import Progress
-from ..anatomy import SYNTHETIC
 from ..casefile import Case, Growth
 from ..geometry import boundary_triangles, TetMesh, transmural_depth, VoxelMesh, voxels_from_surface
 from ..growth import (
@@ -27,9 +26,8 @@ from ..growth import (
 from ..network import VascularNetwork
 from ..units import M_PER_MM
 from ._build import closed_outlets, Heart
+from ._dominance import artery, dominance_of, PUBLISHED_SHARE_PERCENT
 
-# Flow by territory in a right-dominant heart, percent of the left ventricle's.
-PUBLISHED_SHARE_PERCENT = {"LAD": 45.0, "LCx": 28.0, "RCA": 27.0}
 DEFAULT_EXPONENT = 2.7
 _UM = 1e-6
 # Grid of a wall that is given as tetrahedra alone.
@@ -81,7 +79,7 @@ def growth_problem(
         closed=closed,
         root_spacing=spacing,
         root_reach=reach,
-        territory_share=territory_shares(growth, roots.territory_name),
+        territory_share=territory_shares(growth, roots.territory_name, dominance_of(case, tree)),
         epicardial_fraction=growth.epicardial_fraction,
         terminal_radius=None if diameter is None else 0.5 * diameter * _UM,
     )
@@ -121,24 +119,27 @@ def _voxels_of(mesh: TetMesh) -> VoxelMesh:
 
 
 def territory_shares(
-    growth: Growth, names: tuple[str, ...]
+    growth: Growth, names: tuple[str, ...], dominance: str | None
 ) -> tuple[tuple[str, float], ...] | None:
     """The shares of the vessel territories of a tree; None where the calibres give them.
 
-    **Arguments:** `names`: the territories that have roots of trees.
+    Published ones hold for hearts of a known dominance that have all their territories.
+
+    **Arguments:** `names`: the territories that have roots of trees; `dominance`: `right`, `left`
+    or None.
 
     **Errors:** [`InputError`][] for shares that do not name every territory once.
     """
     given = growth.territory_share_percent
     if given == "calibre":
         return None
-    plain = [name.removesuffix(f" {SYNTHETIC}") for name in names]
+    plain = [artery(name) for name in names]
     if given is None:
-        if not set(plain) <= set(PUBLISHED_SHARE_PERCENT):
+        given = PUBLISHED_SHARE_PERCENT.get(dominance or "", {})
+        if set(plain) != set(given):
             return None
-        given = {name: PUBLISHED_SHARE_PERCENT[name] for name in plain}
     assert isinstance(given, dict)
-    asked = [name.removesuffix(f" {SYNTHETIC}") for name in given]
+    asked = [artery(name) for name in given]
     if sorted(asked) != sorted(plain):
         raise InputError(
             f"it names {', '.join(given)}",

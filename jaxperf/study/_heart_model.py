@@ -10,7 +10,7 @@ from ..coupling import PerfusionProblem, PerfusionSolution, solve_perfusion
 from ..darcy import AbstractDarcySolver
 from ..observe import Observations, observe
 from ._states import State
-from ._unknowns import Unknown
+from ._unknowns import AbstractChange
 
 
 class HeartModel(eqx.Module):
@@ -18,13 +18,13 @@ class HeartModel(eqx.Module):
 
     The problems are padded to their buckets, as those of runs are.
 
-    **Attributes:** `problems`, by state; `unknowns`; `method`, the Darcy solver; `segment` (c,),
-    AHA segment of each control volume, 0 for padded ones; `max_steps`, `max_linear_steps`, as for
-    `solve_perfusion`.
+    **Attributes:** `problems`, by state; `changes`, by the name of the unknown; `method`, the Darcy
+    solver; `segment` (c,), AHA segment of each control volume, 0 for padded ones; `max_steps`,
+    `max_linear_steps`, as for `solve_perfusion`.
     """
 
     problems: dict[str, PerfusionProblem]
-    unknowns: tuple[Unknown, ...]
+    changes: dict[str, AbstractChange]
     method: AbstractDarcySolver
     segment: Int[Array, " c"]
     max_steps: int = eqx.field(static=True, default=50)
@@ -40,8 +40,8 @@ class HeartModel(eqx.Module):
         """
         solutions = {}
         for state, problem in self.problems.items():
-            for unknown in self.unknowns:
-                problem = unknown.change(problem, state, values[unknown.name])
+            for name, change in self.changes.items():
+                problem = change(problem, state, values[name])
             solutions[state] = solve_perfusion(
                 problem,
                 self.method,

@@ -72,11 +72,12 @@ class Groups(eqx.Module):
     """
 
     weight: Float[Array, "t g"]
-    median: float = eqx.field(static=True)
+    median: Float[Array, ""]
 
     def factor(self, value: Float[Array, " g"]) -> Float[Array, " t"]:
         """A factor for each terminal region."""
-        return self.median * jnp.exp(self.weight.astype(value.dtype) @ jnp.log(value / self.median))
+        median, weight = self.median.astype(value.dtype), self.weight.astype(value.dtype)
+        return median * jnp.exp(weight @ jnp.log(value / median))
 
 
 class DemandChange(AbstractChange):
@@ -134,15 +135,15 @@ class LesionChange(AbstractChange):
 class InletChange(AbstractChange):
     """Sets the aortic pressure of each state.
 
-    **Attributes:** `place`, by state, of its value among those of the parameter, and what the
-    state's own pressure lies above that one's (mmHg).
+    **Attributes:** `above`, by state, what its own pressure lies above the one that its value
+    stands for (mmHg); `place`, of that value among those of the parameter.
     """
 
-    place: tuple[tuple[str, int, float], ...] = eqx.field(static=True)
+    above: dict[str, Float[Array, ""]]
+    place: tuple[tuple[str, int], ...] = eqx.field(static=True)
 
     def __call__(self, problem: PerfusionProblem, state: str, value: Array) -> PerfusionProblem:
-        index, above = next((i, d) for name, i, d in self.place if name == state)
-        at = (value[index] + above) * PA_PER_MMHG
+        at = (value[dict(self.place)[state]] + self.above[state].astype(value.dtype)) * PA_PER_MMHG
         number = next(i for i, b in enumerate(problem.boundary) if isinstance(b, PressureBoundary))
         where = lambda p: p.boundary[number].pressure
         old = where(problem)
@@ -231,10 +232,10 @@ def pressure_aortic(
     parameter = Parameter(
         "pressure_aortic_mmHg", Normal(median, said.sd_mmHg), Identity(), labels=names
     )
-    place = tuple(
-        (state, names.index(k), median_mmHg[state] - median_mmHg[k]) for state, k in like.items()
-    )
-    return Unknown(parameter, InletChange(place))
+    above = {state: median_mmHg[state] - median_mmHg[k] for state, k in like.items()}
+    place = tuple((state, names.index(k)) for state, k in like.items())
+    change = InletChange({state: as_leaf(x, float) for state, x in above.items()}, place)
+    return Unknown(parameter, change)
 
 
 def mobility(said: Mobility) -> Unknown:
@@ -302,7 +303,9 @@ def _bed_unknown(
     weight, prior, labels = _GROUPS[said.by](prepared, said)
     padded = np.zeros((n_terminals, weight.shape[1]))
     padded[: len(weight)] = weight
-    return Parameter(name, prior, Log(), labels=labels), Groups(as_leaf(padded), said.median)
+    return Parameter(name, prior, Log(), labels=labels), Groups(
+        as_leaf(padded), as_leaf(said.median, float)
+    )
 
 
 def _by_territory(
