@@ -114,7 +114,7 @@ def test_outlets_that_share_a_node_start_at_their_own_flow():
     )
     problem = flow1d_problem(taper(), (inlet, *shared), Blood(), WALL, cell_time=2e-3)
 
-    first, _, second = initial_state(problem).outlet
+    _, first, _, second = initial_state(problem).outlet
     # each by its own law from the pressure at the node, which is one
     level = float(first[0, 0]), float(second[0, 0])
     at_node = [
