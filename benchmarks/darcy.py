@@ -19,6 +19,7 @@ from jaxperf.darcy import ConjugateGradient, darcy_mesh, darcy_operator, DarcyPr
 
 from . import _darcy_cases as cases, _measure as measure
 from ._composite import composite_case, MissingData, reference_data
+from ._darcy_bounds import bounds
 from ._darcy_peers import peers, relative_residual
 from ._flow1d_limits import triad
 from ._report import add_peak_memory, Report, seconds, seconds_of_both
@@ -96,6 +97,7 @@ def darcy(data: Path, *, quick: bool, log: Callable[[str], None]) -> DarcyReport
         jax.clear_caches()
     _growth(report, counts)
     _robustness(report, log)
+    bounds(report, log)
     _coupled(report, data, _QUICK_COMPOSITE if quick else _COMPOSITE, log)
     add_peak_memory(report, "darcy.peak_memory")
     return DarcyReport(report)

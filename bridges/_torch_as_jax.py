@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from jax.experimental.buffer_callback import buffer_callback
 from jaxtyping import Array
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from jaxperf._misc import InputError
 
@@ -48,7 +49,7 @@ class _Call:
             torch.zeros(shape, dtype=getattr(torch, kind), device=self.device)
             for shape, kind in kinds
         ]
-        with self._alone():
+        with self._alone(), _NoDraws(self.device):
             found, structure = self.function(*zeros)
         for tensor in found:
             if not isinstance(tensor, torch.Tensor):
@@ -127,6 +128,37 @@ class _Call:
                 return gradient, None
 
         return _Call(pullback, self.lock, self.device)
+
+
+class _NoDraws(TorchDispatchMode):
+    """Refuses random numbers: value and gradient are two calls, which would draw different ones."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.device = device
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        if torch.Tag.nondeterministic_seeded not in func.tags:
+            return func(*args, **given)
+        # Attention says that it draws without any dropout, too: what tells is its generator.
+        own = [x for x in (*args, *given.values()) if isinstance(x, torch.Generator)]
+        before = self._states(own)
+        found = func(*args, **given)
+        if not all(map(torch.equal, before, self._states(own))):
+            raise InputError(
+                f"the module draws random numbers ({func})",
+                where="torch_as_jax",
+                expected="a function of its inputs: the value and the gradient would see two draws",
+                fix="Call module.eval() before wrapping it, or draw outside and pass an input",
+            )
+        return found
+
+    def _states(self, own: list[torch.Generator]) -> list[torch.Tensor]:
+        states = [torch.random.get_rng_state(), *(g.get_state() for g in own)]
+        if self.device.type == "cuda":
+            states.append(torch.cuda.get_rng_state(self.device))
+        return states
 
 
 def _case(tensor: torch.Tensor, case: tuple[int, ...]) -> torch.Tensor:
@@ -209,12 +241,27 @@ class _Wrapped:
             if isinstance(self.module, torch.nn.Module):
                 # Buffers are copied: a module that counts what it sees counts for one call.
                 buffers = {name: b.clone() for name, b in self.buffers.items()}
-                found = torch.func.functional_call(self.module, (parameters, buffers), given)
+                # Grad mode is that of torch by default: a module may differentiate inside.
+                with torch.enable_grad():
+                    found = torch.func.functional_call(self.module, (parameters, buffers), given)
+                self._check_buffers(buffers)
             else:
-                found = self.module(*given)
+                with torch.enable_grad():
+                    found = self.module(*given)
             return jax.tree.flatten(found)
 
         return _Call(function, self.lock, self.device)
+
+    def _check_buffers(self, after: dict[str, torch.Tensor]) -> None:
+        for name, buffer in after.items():
+            if not torch.equal(buffer, self.buffers[name]):
+                raise InputError(
+                    f"the module changes its buffer {name!r}",
+                    where="torch_as_jax",
+                    expected="a function of its inputs: JAX may call it more or fewer times than "
+                    "written, and what it learns in a call is gone after it",
+                    fix="Call module.eval() before wrapping it",
+                )
 
 
 class TorchFunction(eqx.Module):
@@ -285,14 +332,17 @@ def torch_as_jax(module: Callable[..., Any]) -> TorchFunction:
     - `module`: takes and returns tensors in tuples, lists or dicts, with shapes, types and
       containers that follow from those of its inputs; it is run once on zeros for each set of
       them. It may not call JAX. A module is copied when it is wrapped, with its parameters and
-      buffers: what a call changes in a buffer is gone after it, so put a module in `eval` mode. It
-      must be a function: JAX may call it more or fewer times than written. Wrap it once: JAX keeps
-      what it compiled for each wrapper.
+      buffers. It must be a function: JAX may call it more or fewer times than written, so put a
+      module with dropout or batch normalisation in `eval` mode. It may differentiate inside
+      (`torch.autograd.grad`, `torch.func`) and may be one of `torch.compile`. Wrap it once: JAX
+      keeps what it compiled for each wrapper.
 
     **Returns:** [`bridges.TorchFunction`][].
 
-    **Errors:** `InputError` for inputs that are no arrays, results that are no tensors, and either
-    of a type that JAX does not have (64-bit ones while `jax_enable_x64` is off). What the module
+    **Errors:** `InputError` for inputs that are no arrays, results that are no tensors, either of
+    a type that JAX does not have (64-bit ones while `jax_enable_x64` is off), and a module that
+    draws random numbers or changes its buffers, as dropout and batch normalisation do while they
+    train. What the module
     raises at run time arrives as JAX's runtime error with its text, as does an answer of another
     shape, type or container than on zeros; what it raises on zeros goes through.
     """

@@ -3,7 +3,7 @@
 from ._checkpoint import read_header as read_header
 from ._config import read_config as read_config, TrainConfig as TrainConfig
 from ._data import DarcyCase as DarcyCase, Ranges as Ranges, sample_case as sample_case
-from ._flux_multigrid import error_bound as error_bound, FluxMultigrid as FluxMultigrid
+from ._flux_multigrid import FluxMultigrid as FluxMultigrid
 from ._flux_network import FluxNetwork as FluxNetwork
 from ._graph import darcy_graph as darcy_graph
 from ._message_passing import (

@@ -37,6 +37,11 @@ class RESULTS(eqx.Enumeration):
         "The matrix of the linear system, or what preconditions it, is not positive definite. Look "
         "for a permeability that is not a positive number or a negative sink, or solve in float64."
     )
+    inaccurate = (
+        "A pressure was found, but its error may be larger than the tolerance asked for. Loosen "
+        "`rtol`, raise `max_steps`, or solve in float64; look for a piece of the mesh that drains "
+        "by next to nothing."
+    )
     vessel_collapsed = (
         "The wall law has no open lumen at the pressure found in a vessel. Raise the wall "
         "stiffness or the inlet pressure, or use a rigid wall."
@@ -47,6 +52,10 @@ class RESULTS(eqx.Enumeration):
     )
     step_too_long = (
         "The time step is too long for the waves under load. Lower `cfl`, or give a `controller`."
+    )
+    taper_unresolved = (
+        "A vessel narrows or widens too much within one cell for its waves to be followed. Give "
+        "the narrow part a segment of its own, declare it as a lesion, or lower `cell_time`."
     )
     controller_gave_up = (
         "The controller of the step size reached its largest number of steps or its smallest "
@@ -63,6 +72,10 @@ class RESULTS(eqx.Enumeration):
     nonfinite = (
         "A pressure or flow is not finite. Check that a pressure is prescribed somewhere, and "
         "that no input is NaN or zero."
+    )
+    out_of_range = (
+        "A number of the problem is out of its range, as one may be that was changed after the "
+        "problem was built. Correct it, or keep what is fitted inside its range by a transform."
     )
 
 

@@ -1,5 +1,6 @@
 """torch modules in JAX and functions of JAX in torch: values, derivatives, refusals, load."""
 
+import copy
 import subprocess
 import sys
 import threading
@@ -210,13 +211,121 @@ def test_containers_follow_shapes():
         ]
 
 
-def test_buffers_of_a_module_stay_as_they_were():
-    module = torch.nn.BatchNorm1d(3).double().train()
-    before = module.running_mean.clone()
+class _Noisy(torch.nn.Module):
+    """Dropout by a function, as many modules have it."""
+
+    def forward(self, x):
+        return torch.nn.functional.dropout(x, 0.5, training=self.training)
+
+
+_BATCH = np.stack([X, 2.0 * X])
+TRAINING = {
+    "dropout": (torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Dropout(0.5)), X, "random"),
+    "by a function": (_Noisy(), X, "random"),
+    "in a recurrent layer": (torch.nn.LSTM(3, 3, 2, dropout=0.5), _BATCH, "random"),
+    "random slope": (torch.nn.RReLU(), X, "random"),
+    "in attention": (torch.nn.TransformerEncoderLayer(3, 1, 4), _BATCH, "random"),
+    "a compiled module": (
+        torch.compile(torch.nn.Sequential(torch.nn.Dropout(0.5)), backend="eager"),
+        X,
+        "random",
+    ),
+    "batch norm": (torch.nn.BatchNorm1d(3), _BATCH, "its buffer 'running_var'"),
+    "instance norm": (
+        torch.nn.InstanceNorm1d(2, track_running_stats=True),
+        _BATCH[None],
+        "its buffer",
+    ),
+    "spectral norm": (
+        torch.nn.utils.parametrizations.spectral_norm(torch.nn.Linear(3, 3)),
+        X,
+        "its buffer",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", TRAINING)
+def test_a_module_that_trains_is_refused_and_works_in_eval_mode(kind):
+    """Value and gradient are two calls: they would see two masks, or two averages."""
+    module, x, why = TRAINING[kind]
+    module = copy.deepcopy(module).double()
+    with pytest.raises(InputError, match=why):
+        torch_as_jax(module)(jnp.asarray(x))
+    with pytest.raises(InputError, match=why):
+        jax.grad(lambda x: jax.tree.leaves(torch_as_jax(module)(x))[0].sum())(jnp.asarray(x))
+    function = torch_as_jax(module.eval())
+    total = lambda x: jax.tree.leaves(function(x))[0].sum()
+    at, step = jnp.asarray(x), 1e-6
+    along = jnp.ones_like(at)
+    slope = float(jnp.vdot(jax.grad(total)(at), along))
+    moved = [float(total(at + sign * step * along)) for sign in (1.0, -1.0)]
+    np.testing.assert_allclose(slope, (moved[0] - moved[1]) / (2.0 * step), rtol=1e-6, atol=1e-8)
+
+
+def test_a_function_that_draws_is_refused():
+    own = torch.Generator()
+    for draw in (
+        lambda x: x + torch.rand(3, dtype=x.dtype),
+        lambda x: x[torch.randperm(3)],
+        lambda x: x * torch.bernoulli(torch.full_like(x, 0.5), generator=own),
+    ):
+        with pytest.raises(InputError, match="random"):
+            torch_as_jax(draw)(jnp.asarray(X))
+
+
+class _Differentiates(torch.nn.Module):
+    """A network that answers with a derivative of itself, as physics-informed ones do."""
+
+    def __init__(self, how):
+        super().__init__()
+        torch.manual_seed(5)
+        layers = (torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
+        self.net, self.how = torch.nn.Sequential(*layers).double(), how
+
+    def forward(self, x):
+        scalar = lambda x: self.net(x).sum()
+        if self.how == "autograd":
+            x.requires_grad_()
+            return torch.autograd.grad(scalar(x), x, create_graph=True)[0]
+        if self.how == "grad":
+            return torch.func.grad(scalar)(x)
+        if self.how == "jvp":
+            return torch.func.jvp(scalar, (x,), (torch.ones_like(x),))[1]
+        return torch.func.hessian(scalar)(x)
+
+
+# torch.func loads a part of torch that warns of another one.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("how", ["autograd", "grad", "jvp", "hessian"])
+def test_a_module_may_differentiate_inside(how):
+    module = _Differentiates(how)
     function = torch_as_jax(module)
-    batch = jnp.asarray(np.stack([X, 2.0 * X]))
-    np.testing.assert_array_equal(function(batch), function(batch))
-    assert torch.equal(module.running_mean, before)
+    expected = module(torch.tensor(X)).detach().numpy()
+    np.testing.assert_allclose(jax.jit(function)(jnp.asarray(X)), expected, rtol=1e-13)
+    total = lambda f, x: jnp.sum(jnp.sin(f(x)))
+    x = torch.tensor(X, requires_grad=True)
+    leaves = [x, *module.parameters()]
+    wanted = torch.autograd.grad(module(x).sin().sum(), leaves, allow_unused=True)
+    found = jax.grad(lambda x: total(function, x))(jnp.asarray(X))
+    np.testing.assert_allclose(found, wanted[0], rtol=1e-10)
+    weights = eqx.filter_grad(total)(function, jnp.asarray(X)).parameters
+    for (name, _), value in zip(module.named_parameters(), wanted[1:], strict=True):
+        # The last bias has no part in a derivative.
+        value = 0.0 if value is None else value
+        np.testing.assert_allclose(weights[name], value, rtol=1e-10, atol=1e-14)
+
+
+def test_a_compiled_module_follows_its_parameters(module):
+    function = torch_as_jax(torch.compile(module, backend="eager"))
+    plain = torch_as_jax(module)
+    x = jnp.asarray(X)
+    np.testing.assert_allclose(function(x), plain(x), rtol=1e-14)
+    twice = lambda f: eqx.tree_at(
+        lambda f: f.parameters, f, {k: 2 * v for k, v in f.parameters.items()}
+    )
+    np.testing.assert_allclose(twice(function)(x), twice(plain)(x), rtol=1e-14)
+    slopes = [jax.grad(lambda x, f=f: _loss(f, x))(x) for f in (function, plain)]
+    np.testing.assert_allclose(*slopes, rtol=1e-13)
 
 
 def test_refusals_of_torch_as_jax(module):

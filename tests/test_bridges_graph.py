@@ -124,9 +124,7 @@ def test_flux_multigrid_has_the_values_and_gradients_of_gnn_darcy(case):
                 # The answer is that of the linear system, whatever the weights.
                 assert all(part is None for part in gradient[3:])
                 assert not any(np.asarray(part).any() for part in jax.tree.leaves(slope[0]))
-                assert float(found.error_estimate) <= 1e-13
             else:
-                assert _difference(found.error_estimate, solutions[k].error_estimate) <= 1e-9
                 for mine, theirs in zip(gradient[3:], jax.tree.leaves(slope[0]), strict=True):
                     assert _difference(mine, theirs) <= 1e-10
             for mine, theirs in zip(gradient[:3], slope[1:], strict=True):
@@ -314,12 +312,6 @@ def test_the_cycle_is_legal_whatever_the_weights(seed):
     expected = torch.linalg.solve(_dense(problem), problem.source)
     assert _difference(found.pressure_tissue, expected) <= 1e-11
     assert float(found.residual) <= 1e-11
-    for mode in ("few", "surrogate"):
-        for cycles in (1, 3):
-            found = solve_flux(network, problem, mode=mode, cycles=cycles)
-            error = root.T @ (found.pressure_tissue.detach() - expected)
-            true = float(error.norm() / (root.T @ expected).norm())
-            assert 0.1 * float(found.error_estimate) <= true <= float(found.error_estimate)
 
 
 def test_new_networks_say_plain_smoothed_aggregation():
@@ -420,7 +412,6 @@ def test_a_network_in_single_precision():
         found = solve_flux(low, tiny, mode=mode, cycles=12)
         assert found.pressure_tissue.dtype == torch.float32
         assert _difference(1e12 * found.pressure_tissue.double(), expected) <= 1e-4
-        assert bool(found.error_estimate.isfinite())
 
 
 def test_no_source_has_no_pressure():
@@ -428,7 +419,7 @@ def test_no_source_has_no_pressure():
     still = dataclasses.replace(problem, source=0.0 * problem.source)
     for mode in MODES:
         found = solve_flux(network, still, mode=mode)
-        assert not found.pressure_tissue.any() and float(found.error_estimate) == 0.0
+        assert not found.pressure_tissue.any()
 
 
 def _changed(**fields):

@@ -408,7 +408,8 @@ def test_weak_sinks_leave_the_cycle_definite(voxels, sink, dtype):
     )
     # The condition number times the rounding of float64.
     np.testing.assert_allclose(found.pressure_tissue, 5.0, rtol=1e-7 + 1e-13 / sink)
-    assert int(found.iterations) <= 60
+    # Below that the pressure is mended until its error is what was asked for.
+    assert int(found.iterations) <= (60 if sink > 1e-10 else 120)
 
 
 def test_a_permeability_that_is_not_positive_is_refused(voxels):

@@ -21,7 +21,9 @@ from jaxperf.flow1d import (
     solve_flow1d,
     solve_periodic,
 )
+from jaxperf.flow1d._taper import steep_taper
 from jaxperf.network import (
+    FlowBoundary,
     PerfusedBed,
     PressureBoundary,
     PressureWaveform,
@@ -263,3 +265,40 @@ def test_lowers_for_every_platform_without_callbacks(verb):
     assert exported.platforms == ("cpu", "cuda", "tpu")
     called = re.findall(r"custom_call @([\w.]+)", exported.mlir_module())
     assert not [name for name in called if "callback" in name]
+
+
+def tapered(narrow, length, cell_time):
+    """A vessel, a taper from 3 mm, and the vessel behind it; a steady inflow of 1 ml/s."""
+    network = star(
+        [(0, 1), (1, 2), (2, 3)],
+        [(2e-3, 2e-3), (3e-3, narrow), (2e-3, 2e-3)],
+        [0.1, length, 0.1],
+        branch_name=("a", "short", "b"),
+    )
+    boundary = (
+        FlowBoundary(nodes(0), vector(1e-6)),
+        ResistanceOutlet(nodes(3), vector(1e10), vector(0.0)),
+    )
+    return flow1d_problem(network, boundary, Blood(), _WALL, cell_time=cell_time, period=0.1)
+
+
+@pytest.mark.parametrize("slot_of", [0, 1, 2])
+def test_a_taper_within_one_cell_is_named_with_its_radii(slot_of):
+    problem = tapered(3e-4, 2e-3, 1e-3)
+    slot = int(problem.grid.vessel_slot[slot_of, 0])
+    said = steep_taper(problem, slot)
+    assert said.startswith("Within one cell of short (vessel 1, segment 1) the radius goes from 3 ")
+    assert said.endswith("to 0.3 mm.")
+    assert steep_taper(tapered(2e-3, 2e-3, 1e-3), slot) == ""
+
+
+def test_a_taper_over_many_cells_is_not_steep():
+    problem = tapered(3e-4, 0.2, 1e-3)
+    assert steep_taper(problem, int(problem.grid.vessel_slot[1, 0])) == ""
+
+
+def test_a_run_that_a_taper_ends_says_so():
+    problem = tapered(3e-4, 2e-3, 1e-3)
+    points = SavePoints(np.array([0]), np.array([0.0]))
+    with pytest.raises(SolveError, match=r"too much within one cell .* of short .* from 3 to 0\.3"):
+        solve_flow1d(problem, points=points, samples=5, initial=start_of(problem))

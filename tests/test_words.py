@@ -62,7 +62,9 @@ def test_the_table_leads_to_keys_of_the_case():
             assert key in known, key
 
 
-@pytest.mark.parametrize("name", ["step_too_long", "cycles_exhausted", "no_steady_start"])
+@pytest.mark.parametrize(
+    "name", ["step_too_long", "taper_unresolved", "cycles_exhausted", "no_steady_start"]
+)
 def test_a_run_of_a_foreign_case_names_options_of_the_command(name):
     said = in_words(RESULTS[getattr(RESULTS, name)], _WORDS)
     assert "`" not in said and ("--" in said) == (name != "no_steady_start")

@@ -5,13 +5,13 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from .._defaults import DEFAULT_CELL_TIME, DEFAULT_CELL_TOLERANCE, DEFAULT_CFL
-from ._section import Positive, Section
+from ._section import Name, Positive, Section
 
 
 class Pulsatile(Section):
     """Pulsatile flow over one heart beat; used with `flow: pulsatile`."""
 
-    states: tuple[str, ...] = Field(
+    states: tuple[Name, ...] = Field(
         default=("rest", "hyperemia"),
         min_length=1,
         description="States that are followed over a beat; those of the section `states` too.",
@@ -32,12 +32,12 @@ class Pulsatile(Section):
     lv_diastolic_pressure_mmHg: Annotated[float, Field(ge=0.0, le=50.0)] = Field(
         default=8.0, description="Left ventricular pressure at the end of diastole."
     )
-    aortic_pressure_file: str | None = Field(
+    aortic_pressure_file: Name | None = Field(
         default=None,
         description="One beat of aortic pressure in place of the built-in one: a CSV file with "
         "the columns time_s, pressure_mmHg, below the data folder. The last time is the period.",
     )
-    lv_pressure_file: str | None = Field(
+    lv_pressure_file: Name | None = Field(
         default=None,
         description="The same beat of left ventricular pressure; needs aortic_pressure_file.",
     )

@@ -17,6 +17,7 @@ CASE_WORDS: Mapping[str, str] = {
         "(solver.max_linear_steps)"
     ),
     "`max_steps`": "solver.max_steps",
+    "`cell_time`": "pulsatile.cell_time_s",
     "`max_cycles`": "pulsatile.cycles_max",
     "`tolerance`": "pulsatile.tolerance",
     "`closed`": "boundary.outlets",
@@ -33,7 +34,6 @@ CASE_WORDS: Mapping[str, str] = {
     "`pressure_sink`": "microcirculation.pressure_sink_mmHg",
     "`mbf_rest_ml_min_g`": "microcirculation.mbf_rest_ml_min_g",
     "`mbf_hyperemia_ml_min_g`": "microcirculation.mbf_hyperemia_ml_min_g",
-    "`cell_time`": "pulsatile.cell_time_s",
     "grow_forest": "growth",
     "synthetic_right_coronary": "synthetic_rca",
     "`apex`": "ventricle.landmarks.apex_mm",

@@ -14,26 +14,22 @@ class KrylovSolution(eqx.Module):
 
     **Attributes:** `value`, NaN where the residual did not reach the tolerance; its `iterations`
     (products with the matrix); whether it `converged`; `definite`, false where conjugate
-    gradients met a direction without positive curvature; `error_estimate`, of the relative error
-    in the energy norm by conjugate gradients, NaN by other methods.
+    gradients met a direction without positive curvature.
     """
 
     value: Float[Array, " c"]
     iterations: Int[Array, ""]
     converged: Bool[Array, ""]
     definite: Bool[Array, ""]
-    error_estimate: Float[Array, ""]
 
 
 Linear = Callable[[Array], Array]
 # The fields of a `KrylovSolution`, in its order.
-_Found: TypeAlias = tuple[
-    Float[Array, " c"], Int[Array, ""], Bool[Array, ""], Bool[Array, ""], Float[Array, ""]
-]
+_Found: TypeAlias = tuple[Float[Array, " c"], Int[Array, ""], Bool[Array, ""], Bool[Array, ""]]
 # A solution, its residual and the number of products.
 _Corrected: TypeAlias = tuple[Float[Array, " c"], Float[Array, " c"], Int[Array, ""]]
 # A solution or a right-hand side, and the report that rides along.
-_Extended: TypeAlias = tuple[Float[Array, " c"], Float[Array, "4"]]
+_Extended: TypeAlias = tuple[Float[Array, " c"], Float[Array, "3"]]
 
 
 class _Conjugate(eqx.Module):
@@ -43,19 +39,8 @@ class _Conjugate(eqx.Module):
     r: Float[Array, " c"]
     direction: Float[Array, " c"]
     rz: Float[Array, ""]
-    length: Float[Array, ""]
-    reduction: Float[Array, ""]  # of rᵀMr by the last iteration
     k: Int[Array, ""]
     definite: Bool[Array, ""]
-
-    def relative_error(self, b: Float[Array, " c"]) -> Float[Array, ""]:
-        """Estimate of ‖A⁻¹b − x‖_A over ‖x‖_A."""
-        # Now and then rᵀMr rises: the method has stalled for that iteration.
-        reduction = jnp.minimum(self.reduction, 0.99)
-        square = jnp.maximum(self.length * self.rz, 0.0) / (1.0 - reduction)
-        # xᵀAx, where Ax is b − r
-        size = jnp.vdot(self.x, b - self.r)
-        return jnp.sqrt(_ratio(square, jnp.maximum(size, 0.0)))
 
 
 def _conjugate_gradient(
@@ -67,10 +52,7 @@ def _conjugate_gradient(
 ) -> _Found:
     """Preconditioned conjugate gradients (Hestenes and Stiefel 1952).
 
-    They end at a direction d with dᵀAd ≤ 0, a residual with rᵀMr ≤ 0, or at what is no number. With
-    α the last length, the error left is α rᵀMr (1 + ρ + ρ² + …) in the energy norm, squared:
-    the sum of what all further iterations take away (Hestenes and Stiefel 1952, theorem 6:1), as if
-    rᵀMr went on to fall by ρ in each.
+    They end at a direction d with dᵀAd ≤ 0, a residual with rᵀMr ≤ 0, or at what is no number.
     """
     target = (rtol * rtol) * jnp.vdot(b, b)
 
@@ -92,15 +74,13 @@ def _conjugate_gradient(
         sound = jnp.isfinite(rz) & ((rz > 0) | (jnp.vdot(r, r) == 0))
         definite = (first | (curvature > 0)) & sound
         beta = jnp.where(first, 0.0, rz / at.rz).astype(b.dtype)
-        return _Conjugate(x, r, z + beta * at.direction, rz, length, beta, at.k + 1, definite)
+        return _Conjugate(x, r, z + beta * at.direction, rz, at.k + 1, definite)
 
     zero, none = jnp.zeros((), b.dtype), jnp.zeros_like(b)
-    start = _Conjugate(
-        none, b, none, zero, zero, zero, jnp.asarray(-1, jnp.int32), jnp.asarray(True)
-    )
+    start = _Conjugate(none, b, none, zero, jnp.asarray(-1, jnp.int32), jnp.asarray(True))
     end = jax.lax.while_loop(unfinished, step, start)
     converged = jnp.vdot(end.r, end.r) <= target
-    return end.x, jnp.maximum(end.k, 0), converged, end.definite, end.relative_error(b)
+    return end.x, jnp.maximum(end.k, 0), converged, end.definite
 
 
 def _bicgstab(
@@ -144,13 +124,7 @@ def _bicgstab(
     one, zero = jnp.ones((), b.dtype), jnp.zeros_like(b)
     start = (zero, b, b, zero, zero, one, one, one, jnp.zeros((), jnp.int32))
     out = jax.lax.while_loop(unfinished, step, start)
-    return _without_estimate(out[0], out[-1], jnp.vdot(out[1], out[1]) <= target)
-
-
-def _without_estimate(
-    x: Float[Array, " c"], k: Int[Array, ""], converged: Bool[Array, ""]
-) -> _Found:
-    return x, k, converged, jnp.asarray(True), jnp.full((), jnp.nan, x.dtype)
+    return out[0], out[-1], jnp.vdot(out[1], out[1]) <= target, jnp.asarray(True)
 
 
 def _ratio(a: Array, b: Array) -> Array:
@@ -178,7 +152,7 @@ def _defect_correction(
         return x, b - matvec(x), k + 1
 
     x, r, k = jax.lax.while_loop(unfinished, step, (jnp.zeros_like(b), b, jnp.zeros((), jnp.int32)))
-    return _without_estimate(x, k, jnp.vdot(r, r) <= target)
+    return x, k, jnp.vdot(r, r) <= target, jnp.asarray(True)
 
 
 _METHODS = {
@@ -231,19 +205,17 @@ def solve_krylov(
         # Squares of flows per control volume leave the range of float32: solve for b of size one.
         size = jnp.max(jnp.abs(b), initial=0.0)
         size = jnp.where(size > 0, size, 1.0).astype(b.dtype)
-        only = lambda x: product((x, jnp.zeros(4, b.dtype)))[0]
+        only = lambda x: product((x, jnp.zeros(3, b.dtype)))[0]
         value, *report = iterate(only, precondition, b / size, rtol, max_steps)
         # Inside a derivative nobody reads `converged`: an unsolved system must not look solved.
         value = jnp.where(report[1], size * value, jnp.nan)
-        # Transposed, the rows of the report meet a factor of zero, which no NaN would survive.
-        report = jnp.stack([part.astype(b.dtype) for part in report])
-        return value, jnp.where(jnp.isfinite(report), report, -1.0).astype(b.dtype)
+        return value, jnp.stack([part.astype(b.dtype) for part in report])
 
     # The report rides along as further unknowns, so that batching treats it like any other
     # (auxiliary outputs of a custom linear solve cannot be batched under forward mode). Its rows
     # are the identity and its right-hand side is zero, but written as linear in `right` and in
     # the product: transposition wants a tangent in every row or in none.
-    none = jnp.broadcast_to(0.0 * right[0], (4,))
+    none = jnp.broadcast_to(0.0 * right[0], (3,))
 
     def extended(x: _Extended) -> _Extended:
         product = matvec(x[0])
@@ -257,6 +229,5 @@ def solve_krylov(
         None if symmetric else solve,
         symmetric=symmetric,
     )
-    iterations, converged, definite, error = jax.lax.stop_gradient(report)
-    error = jnp.where(error < 0, jnp.nan, error).astype(error.dtype)
-    return KrylovSolution(value, iterations.astype(jnp.int32), converged > 0, definite > 0, error)
+    iterations, converged, definite = jax.lax.stop_gradient(report)
+    return KrylovSolution(value, iterations.astype(jnp.int32), converged > 0, definite > 0)

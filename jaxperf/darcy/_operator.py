@@ -89,9 +89,10 @@ class DarcyOperator(eqx.Module):
     weight: tuple[Float[Array, "_ _"], ...]
     diagonal: Float[Array, " c"]
 
-    def __call__(self, pressure: Float[Array, " c"]) -> Float[Array, " c"]:
-        """A p, in m³/s."""
-        return self.diagonal * pressure - self.graph.pattern.rows.product(self.weight, pressure)
+    def __call__(self, pressure: Float[Array, " c *b"]) -> Float[Array, " c *b"]:
+        """A p, in m³/s; of several side by side, too."""
+        diagonal = self.diagonal.reshape(self.diagonal.shape + (1,) * (pressure.ndim - 1))
+        return diagonal * pressure - self.graph.pattern.rows.product(self.weight, pressure)
 
     def has_level(self) -> Bool[Array, ""]:
         """Whether every connected piece of the graph has a sink, without which no pressure is

@@ -1,6 +1,7 @@
 """Darcy solvers behind one interface, and the verb that uses them."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -12,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from .._misc import by_precision, NoBarePressure
 from .._padding import cut, cut_solution, is_real, kept, pad_problem, padded
 from .._results import conclude, ended_as, RESULTS, SolveError
+from ._bound import accuracy
 from ._krylov import KrylovSolution, solve_krylov
 from ._operator import darcy_operator, DarcyOperator
 from ._padding import pad_graph
@@ -22,10 +24,12 @@ class DarcySolution(eqx.Module):
 
     **Attributes:** `pressure_tissue` (c,) Pa, NaN where none was found; `result`; `iterations`;
     `balance` (c,) m³/s, what is missing in each control volume; `residual`, its norm over that of
-    the source; `error_estimate`, of the error of the pressure over the pressure in the energy norm
-    √(pᵀA p), as conjugate gradients know it: right within a factor of three, rounding left out
-    (NaN where a solver has none). In float32 rounding can be nearly all of it: a diagonal holds no
-    sink weaker than 1e-7 of its conduction.
+    the source; `error_estimate`, of the error of the pressure over the exact one in the energy norm
+    √(pᵀA p), rounding counted (NaN where a solver has none); `is_bound`, whether the error is no
+    larger than that: where no transmissibility is negative, as with two-point fluxes. It is an
+    estimate elsewhere, as with full tensors. `tolerance`, the error asked for (infinite where none
+    is): a successful solution has an `error_estimate` of that size at most, and one that has not
+    ends as `inaccurate`.
     """
 
     pressure_tissue: Float[Array, " c"]
@@ -34,29 +38,47 @@ class DarcySolution(eqx.Module):
     balance: Float[Array, " c"]
     residual: Float[Array, ""]
     error_estimate: Float[Array, ""]
+    is_bound: Bool[Array, ""]
+    tolerance: Float[Array, ""]
 
     pressure = NoBarePressure("pressure_tissue")
 
 
 def fixed_cost_solution(
-    operator: DarcyOperator, source: Float[Array, " c"], pressure: Float[Array, " c"], steps: int
+    operator: DarcyOperator,
+    source: Float[Array, " c"],
+    pressure: Float[Array, " c"],
+    steps: int,
+    precondition: Callable[[Array], Array] | None = None,
 ) -> DarcySolution:
     """The solution of a solver without a tolerance, which found a pressure in so many steps.
 
     Successful where the pressure is a number and the operator has a level. `balance` and `residual`
-    are of the pressure as it is; there is no `error_estimate`.
+    are of the pressure as it is. There is an `error_estimate` where there is a `precondition`, one
+    linear, symmetric, positive definite map.
     """
     level = operator.has_level()
     balance = source - operator(pressure)
     residual = relative_norm(*jax.lax.stop_gradient((balance, source)))
     result = RESULTS.where(jnp.isfinite(residual), RESULTS.successful, RESULTS.linear_solver_failed)
+    unknown = jnp.full((), jnp.nan, source.dtype)
+    error, is_bound = unknown, jnp.asarray(False)
+    if precondition is not None:
+        sound = level & jnp.isfinite(residual)
+        only = lambda x: jnp.where(sound, x, 0.0).astype(source.dtype)
+        found = accuracy(
+            operator, precondition, only(pressure), only(source), rtol=jnp.inf, max_steps=steps
+        )
+        error, is_bound = jnp.where(sound, found.error, unknown), found.is_bound & sound
     return DarcySolution(
         jnp.where(level, pressure, jnp.nan).astype(source.dtype),
         RESULTS.where(level, result, RESULTS.no_pressure_level),
         jnp.asarray(steps, jnp.int32),
         balance,
         residual,
-        jnp.full((), jnp.nan, source.dtype),
+        error,
+        is_bound,
+        jnp.full((), jnp.inf, source.dtype),
     )
 
 
@@ -95,8 +117,9 @@ class _JacobiState(eqx.Module):
 class ConjugateGradient(AbstractDarcySolver):
     """Conjugate gradients with the inverse diagonal as preconditioner.
 
-    **Attributes:** `rtol`, on the residual; where `None`, 1e-12 in double and 1e-5 in single
-    precision. `max_steps`, products with the matrix at most.
+    **Attributes:** `rtol`, on the residual over the source and on the error in the energy norm;
+    where `None`, 1e-12 in double and 1e-5 in single precision. `max_steps`, products with the
+    matrix at most, those that check the error left out.
     """
 
     rtol: float | None = eqx.field(static=True, default=None)
@@ -130,26 +153,51 @@ def conjugate_gradient_solution(
     rtol: float | None,
     max_steps: int,
 ) -> DarcySolution:
-    """Conjugate gradients with a solver's own preconditioner; `state` has the operator."""
+    """Conjugate gradients with a solver's own preconditioner; `state` has the operator.
+
+    They end by the residual. Then the error is looked at, and where it is larger than `rtol` the
+    pressure is mended by further ones.
+    """
     default = by_precision(source, float64=1e-12, float32=1e-5)
+    rtol = default if rtol is None else rtol
     level = state.operator.has_level()
+    # The preconditioner changes no solution, so nothing is differentiated through it.
+    precondition = lambda r: solver.precondition(jax.lax.stop_gradient(state), r)
     found = solve_krylov(
         state.operator,
-        # The preconditioner changes no solution, so nothing is differentiated through it.
-        lambda r: solver.precondition(jax.lax.stop_gradient(state), r),
+        precondition,
         # Without a level there is nothing to find, and no iteration is spent on it.
         jnp.where(level, source, jnp.zeros_like(source)),
         method="conjugate_gradient",
-        rtol=default if rtol is None else rtol,
+        rtol=rtol,
         max_steps=max_steps,
     )
     solved = level & found.converged & found.definite
-    pressure = jnp.where(solved, found.value, jnp.nan).astype(source.dtype)
-    error = jnp.where(solved, found.error_estimate, jnp.nan).astype(source.dtype)
+    only = lambda x: jnp.where(solved, x, 0.0).astype(source.dtype)
+    checked = accuracy(
+        state.operator,
+        precondition,
+        only(found.value),
+        only(source),
+        rtol=rtol,
+        max_steps=found.iterations,
+    )
+    # The mended pressure with the derivative of the one that was found.
+    mended = checked.pressure + (found.value - jax.lax.stop_gradient(found.value))
+    pressure = jnp.where(solved, mended, jnp.nan).astype(source.dtype)
     balance = source - state.operator(pressure)
     residual = relative_norm(*jax.lax.stop_gradient((balance, source)))
+    ending = RESULTS.where(checked.error <= rtol, RESULTS.successful, RESULTS.inaccurate)
+    ending = RESULTS.where(solved, ending, _ending(found, level))
     return DarcySolution(
-        pressure, _ending(found, level), found.iterations, balance, residual, error
+        pressure,
+        ending,
+        found.iterations + checked.steps,
+        balance,
+        residual,
+        jnp.where(solved, checked.error, jnp.nan).astype(source.dtype),
+        checked.is_bound & solved,
+        jnp.asarray(rtol, source.dtype),
     )
 
 
@@ -271,6 +319,13 @@ def _worst_cell(problem: DarcyProblem, solution: DarcySolution) -> str:
     """The control volume a failed solve points at: of a piece without a level, else of a diagonal
     that is not positive, else of the largest imbalance."""
     operator, graph = problem.operator, problem.operator.graph
+    if ended_as(solution.result, RESULTS.inaccurate):
+        error, rtol = float(solution.error_estimate), float(solution.tolerance)
+        told = "bounded by" if bool(solution.is_bound) else "estimated as"
+        return (
+            f"The error over the pressure, in the energy norm, is {told} {error:.2g}; `rtol` is "
+            f"{rtol:.2g}."
+        )
     if ended_as(solution.result, RESULTS.no_pressure_level):
         held = np.asarray(operator.sink) != 0
         held = held if problem.fixed is None else held | np.asarray(problem.fixed)

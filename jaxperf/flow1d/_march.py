@@ -9,10 +9,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._custom_types import cast_like
+from .._ranges import in_range
 from ._controller import CourantLimit
 from ._padding import sanitised_flow
 from ._points import Sampling
 from ._problem import Flow1DProblem
+from ._ranges import flow_ranges
 from ._semidiscretisation import FlowState, Profile, Semidiscretisation, semidiscretise
 from ._step import RelaxedHeun
 
@@ -172,6 +174,7 @@ def run_cycles(
 
     fault, _ = _inspect(equations, y, jnp.zeros((), dtype))
     fault = jnp.where(started, fault, 6)
+    fault = jnp.where(in_range(flow_ranges(problem)), fault, 7)
     failed_at = jnp.where(fault == 0, n, 0).astype(jnp.int32)
     watch = Watch(fault, failed_at, jnp.zeros((), dtype))
     size = _group(n, march.steps(problem)) if march.controller is None else 1

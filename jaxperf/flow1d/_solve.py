@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from .._misc import InputError, NoBarePressure
 from .._padding import cut, cut_solution
+from .._ranges import is_out_of_range, range_error
 from .._results import conclude, ended_as, RESULTS, SolveError
 from ._grid import grid_vessel_label
 from ._initial import steady_start
@@ -16,7 +17,9 @@ from ._march import CycleRecord, find_fault, March, run_cycles
 from ._padding import cut_nodes, cut_state, sanitised_flow
 from ._points import sample_points, SavePoints
 from ._problem import Flow1DProblem
+from ._ranges import flow_ranges
 from ._semidiscretisation import FlowState, semidiscretise
+from ._taper import steep_taper
 
 
 @runtime_checkable
@@ -195,6 +198,7 @@ def flow_result(fault: Int[Array, ""]) -> RESULTS:
         RESULTS.nonfinite,
         RESULTS.controller_gave_up,
         RESULTS.no_steady_start,
+        RESULTS.out_of_range,
     )
     for number, sentence in enumerate(named, start=1):
         result = RESULTS.where(fault == number, sentence, result)
@@ -208,6 +212,8 @@ def concluded(problem: Flow1DProblem, march: March, solution: Solution, throw: b
 
 def _failure(problem: Flow1DProblem, march: March, solution: Outcome) -> SolveError:
     """The error of a failed run: its cause, and the vessel and the time at which it was seen."""
+    if is_out_of_range(solution.result):
+        return range_error(flow_ranges(problem))
     for nowhere in (RESULTS.no_steady_start, RESULTS.cycles_exhausted):
         if ended_as(solution.result, nowhere):
             return SolveError(nowhere, "")
@@ -215,4 +221,7 @@ def _failure(problem: Flow1DProblem, march: March, solution: Outcome) -> SolveEr
     # Step by step a cause shows that the end of the interval may have swallowed.
     cause = solution.result if int(fault) == 0 else flow_result(fault)
     where = grid_vessel_label(problem.network, problem.grid, int(slot))
+    steep = steep_taper(problem, int(slot))
+    if steep and not ended_as(cause, RESULTS.controller_gave_up):
+        return SolveError(RESULTS.taper_unresolved, steep)
     return SolveError(cause, f"It was seen first in {where} at t = {float(time):.4f} s.")

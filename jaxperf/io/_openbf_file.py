@@ -5,9 +5,9 @@ import os
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import yaml
 from jaxtyping import Float
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -17,7 +17,8 @@ from pydantic import (
 )
 
 from .._misc import InputError
-from ._files import read_lines
+from .._yaml import printable, yaml_content, YamlFault
+from ._files import read_lines, readable_file
 from ._waveforms import check_times
 
 _EXPECTED = "an openBF case: YAML with the sections blood, solver and network"
@@ -62,7 +63,7 @@ class SolverSection(_Section):
 class VesselSection(_Section):
     """One entry of `network`, in SI."""
 
-    label: Annotated[str, Field(min_length=1)]
+    label: Annotated[str, Field(min_length=1), AfterValidator(printable)]
     sn: Whole
     tn: Whole
     L: Annotated[Number, Field(ge=1e-5, le=2.0)]
@@ -151,15 +152,10 @@ def read_openbf_file(path: str | os.PathLike) -> OpenBFFile:
     """
     where = str(path)
     try:
-        raw = yaml.safe_load("\n".join(read_lines(path, _EXPECTED)))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" in line {mark.line + 1}" if mark else ""
+        raw = yaml_content(readable_file(path, _EXPECTED))
+    except YamlFault as error:
         raise InputError(
-            f"it is no YAML{line}: {getattr(error, 'problem', None) or type(error).__name__}",
-            where=where,
-            expected=_EXPECTED,
-            fix="Correct the line",
+            str(error), where=where, expected=_EXPECTED, fix="Correct the line"
         ) from None
     if not isinstance(raw, dict):
         raise InputError(

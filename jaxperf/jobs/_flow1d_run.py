@@ -73,9 +73,9 @@ _WORDS = {
     ", or solve in float64": "",
     "Give `initial`, or look": "Look",
     "Lower `cfl`, or give a `controller`": "Lower --cfl",
+    "`cell_time`": "--cell-time",
     "`max_cycles`": "--max-cycles",
     "`tolerance`": "--tolerance",
-    "`cell_time`": "--cell-time",
 }
 
 
