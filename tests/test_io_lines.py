@@ -1,5 +1,6 @@
 """Centrelines as people export them: overlapping, rotated, in pieces, with other radii."""
 
+import dataclasses
 import re
 import time
 import warnings
@@ -295,6 +296,8 @@ def test_a_written_tree_is_read_back_as_it_was(tmp_path):
     (tmp_path / "y.swc").write_text(Y_TREE + step)
     names = {2: "LM", 5: "LAD", 7: "LCx", 11: "D2"}
     network = read_swc(tmp_path / "y.swc", units="mm", frame="model", branch_name=names)
+    # the way along a segment may be longer than its chord
+    network = dataclasses.replace(network, length=1.1 * network.length)
     write_tree(tmp_path / "tree.vtp", network)
     back = read_centerlines(tmp_path / "tree.vtp", units="mm", frame="model")
     assert sorted(back.branch_name) == sorted(network.branch_name)
