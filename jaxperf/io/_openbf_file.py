@@ -19,6 +19,7 @@ from pydantic import (
 from .._misc import InputError
 from .._yaml import printable, yaml_content, YamlFault
 from ._files import read_lines, readable_file
+from ._waveforms import check_times
 
 _EXPECTED = "an openBF case: YAML with the sections blood, solver and network"
 _EXPECTED_INLET = "an openBF inlet file: lines of a time (s) and a value"
@@ -238,7 +239,7 @@ def read_inlet_table(path: str | os.PathLike) -> Float[np.ndarray, "m 2"]:
 
     **Errors:** [`InputError`][] naming file and line.
     """
-    where, rows = str(path), []
+    where, rows, lines = str(path), [], []
     for number, line in enumerate(read_lines(path, _EXPECTED_INLET), 1):
         if not line.strip():
             continue
@@ -254,12 +255,14 @@ def read_inlet_table(path: str | os.PathLike) -> Float[np.ndarray, "m 2"]:
                 fix="Correct the line",
             )
         rows.append(row)
+        lines.append(f"{where}:{number}")
     table = np.array(rows, np.float64).reshape(-1, 2)
-    if len(table) < 2 or table[0, 0] != 0.0 or (np.diff(table[:, 0]) <= 0).any():
+    check_times(table[:, 0].tolist(), lines)
+    if len(table) < 2 or table[0, 0] != 0.0:
         raise InputError(
-            f"it has {len(table)} lines with the times {table[:3, 0].tolist()}, ...",
+            f"it has {len(table)} lines with the times {table[:3, 0].tolist()}",
             where=where,
-            expected="at least two lines with increasing times from 0 to the period",
-            fix="Give one cycle, each time once",
+            expected="at least two lines with times from 0 to the period",
+            fix="Give one cycle that begins at 0",
         )
     return table

@@ -32,4 +32,5 @@ from ._system import (
     NetworkState as NetworkState,
     node_closure as node_closure,
     NodeClosure as NodeClosure,
+    rounding_share as rounding_share,
 )

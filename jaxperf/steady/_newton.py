@@ -270,6 +270,11 @@ def _unrolled_root(system: AbstractSystem, x0: PyTree, steps: int, tolerance: fl
     return Root(x, result, jnp.asarray(steps, jnp.int32), iterations, merit)
 
 
+def default_tolerance(like: Array) -> float:
+    """The tolerance of [`Newton`][] where none is given."""
+    return by_precision(like, float64=1e-12, float32=2e-5)
+
+
 def find_root(
     system: AbstractSystem,
     x0: PyTree,
@@ -290,8 +295,9 @@ def find_root(
     **Returns:** a [`Root`][].
     """
     x0, is_asked = jax.lax.stop_gradient(x0), jnp.asarray(is_asked)
-    default = by_precision(jax.tree.leaves(x0)[0], float64=1e-12, float32=2e-5)
-    tolerance = default if method.tolerance is None else method.tolerance
+    tolerance = method.tolerance
+    if tolerance is None:
+        tolerance = default_tolerance(jax.tree.leaves(x0)[0])
     if isinstance(adjoint, UnrolledAdjoint):
         root = _unrolled_root(system, x0, adjoint.steps, tolerance)
         root = eqx.tree_at(lambda r: r.result, root, _asked(is_asked, root.result))
