@@ -248,14 +248,16 @@ def _ends(path: Path, scratch: Path, vessel: str, ends: tuple[float, float]) -> 
 
 
 # The short vessel of one_cell.yaml: length, unloaded radius, wall (m) and Young's modulus (Pa);
-# viscosity (Pa·s). Its velocity profile is parabolic.
+# viscosity (Pa·s) and density (kg/m³). Its velocity profile is parabolic.
 _SHORT = {"length": 2e-3, "radius": 4e-4, "wall": 1e-4, "modulus": 4e5, "viscosity": 4e-3}
+_DENSITY, _ALPHA = 1060.0, 4.0 / 3.0
 
 
 def _fall(path: Path, scratch: Path) -> tuple[bool, str]:
-    """Poiseuille's fall over the short vessel, 796 Pa in its unloaded calibre, to 1 %.
+    """Poiseuille's fall over the short vessel, 796 Pa in its unloaded calibre, to 3 %.
 
-    Its pressure widens it by openBF's law, p = 4/3 E h₀ (r/r₀ − 1)/r₀.
+    Its pressure widens it by openBF's law, p = 4/3 E h₀ (r/r₀ − 1)/r₀, and more at the proximal
+    end, so that ½αρU² takes some static pressure on the way.
     """
     code, said, summary = _run(path, scratch)
     if code:
@@ -266,10 +268,13 @@ def _fall(path: Path, scratch: Path) -> tuple[bool, str]:
     flow = of["flow_mean_ml_min"] * M3_S_PER_ML_MIN
     stretch = 1.0 + pressure * short["radius"] / (4.0 / 3.0 * short["modulus"] * short["wall"])
     calibre = short["radius"] * stretch
-    right = 8.0 * short["viscosity"] * short["length"] * flow / (np.pi * calibre**4)
-    unloaded = right * stretch**4
+    viscous = 8.0 * short["viscosity"] * short["length"] * flow / (np.pi * calibre**4)
+    unloaded = viscous * stretch**4
+    widened = (calibre + fall * (calibre - short["radius"]) / pressure * np.array([0.5, -0.5])) ** 2
+    speed = flow / (np.pi * widened)
+    right = viscous + 0.5 * _ALPHA * _DENSITY * (speed[1] ** 2 - speed[0] ** 2)
     told = f"{fall:.1f} Pa over the short vessel, right {right:.1f}, unloaded {unloaded:.1f}"
-    return abs(fall / right - 1.0) < 0.01 and abs(unloaded / 796.0 - 1.0) < 0.01, told
+    return abs(fall / right - 1.0) < 0.03 and abs(unloaded / 796.0 - 1.0) < 0.01, told
 
 
 def _says(
