@@ -5,3 +5,5 @@ DEFAULT_CELL_TIME = 3e-4
 # Longest time step over it. Waves under load and on moving blood are faster than in the unloaded
 # vessel; this leaves them a factor of two.
 DEFAULT_CFL = 0.45
+# What cells may change a ratio of mean pressures by.
+DEFAULT_CELL_TOLERANCE = 5e-3

@@ -73,6 +73,10 @@ class RESULTS(eqx.Enumeration):
         "A pressure or flow is not finite. Check that a pressure is prescribed somewhere, and "
         "that no input is NaN or zero."
     )
+    out_of_range = (
+        "A number of the problem is out of its range, as one may be that was changed after the "
+        "problem was built. Correct it, or keep what is fitted inside its range by a transform."
+    )
 
 
 class SolveError(RuntimeError):

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from . import casefile, jobs, study
-from ._defaults import DEFAULT_CELL_TIME, DEFAULT_CFL
+from ._defaults import DEFAULT_CELL_TIME, DEFAULT_CELL_TOLERANCE, DEFAULT_CFL
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -143,6 +143,7 @@ def _flow1d_lines(said: Flow1DSummary) -> list[str]:
         f"  vessels  {said.n_vessels} in {said.n_cells} cells",
         f"  cycles   {said.cycles} of {said.period_s:g} s",
         f"  seconds  setup {seconds.setup:.1f}, compile and solve {seconds.solve:.1f}",
+        *(f"  [yellow]warning[/yellow]  {rich.markup.escape(w)}" for w in said.warnings),
     ]
 
 
@@ -348,6 +349,17 @@ def _pulse_lines(said: Pulsatile | None) -> list[str]:
     return lines
 
 
+def _cell_time(given: str) -> str:
+    """A number of seconds or `auto`."""
+    try:
+        sound = given == "auto" or 1e-6 <= float(given) <= 1e-1
+    except ValueError:
+        sound = False
+    if not sound:
+        raise typer.BadParameter(f"{given} is neither auto nor a number from 1e-6 to 0.1 s")
+    return given
+
+
 @app.command()
 def flow1d(
     case_file: Annotated[
@@ -363,8 +375,15 @@ def flow1d(
         float, typer.Option(min=1e-12, max=1e-1, help="Change over a cycle that counts as none.")
     ] = 1e-5,
     cell_time: Annotated[
-        float, typer.Option(min=1e-6, max=1e-1, help="Time of a wave through a cell, s.")
-    ] = DEFAULT_CELL_TIME,
+        str,
+        typer.Option(
+            callback=_cell_time, help="Time of a wave through a cell, s, or auto: short enough."
+        ),
+    ] = str(DEFAULT_CELL_TIME),
+    cell_tolerance: Annotated[
+        float,
+        typer.Option(min=1e-5, max=1e-1, help="With auto: change of a pressure ratio by cells."),
+    ] = DEFAULT_CELL_TOLERANCE,
     cfl: Annotated[
         float, typer.Option(min=1e-3, max=0.9, help="Longest time step over it.")
     ] = DEFAULT_CFL,
@@ -381,7 +400,8 @@ def flow1d(
             cycles=cycles,
             max_cycles=max_cycles,
             tolerance=tolerance,
-            cell_time=cell_time,
+            cell_time="auto" if cell_time == "auto" else float(cell_time),
+            cell_tolerance=cell_tolerance,
             cfl=cfl,
             overwrite=overwrite,
             progress=progress,

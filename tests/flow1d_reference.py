@@ -295,7 +295,8 @@ class Reference:
             area = e["A_hat"] + e["K"] * (e["p"] - e["p_hat"])
             e["P"] = e["p"] + e["viscous"] + 0.5 * m.alpha * m.density * (e["Q"] / area) ** 2
 
-    def rate(self, t, state):
+    def surfaces(self, t, state):
+        """Flow and total pressure at the faces, the states at the ends, flow out of nodes."""
         m = self.model
         areas, flows, outlet, _ = state
         face_flow = [np.zeros(len(v.face)) for v in self.vessels]
@@ -354,6 +355,40 @@ class Reference:
             for (v, sign), e in zip(members, here, strict=True):
                 face = len(self.vessels[v].cell) if sign > 0 else 0
                 face_flow[v][face], face_total[v][face] = e["Q"], e["P"]
+        return face_flow, face_total, ends, outflow
+
+    def shown(self, t, state):
+        """What a solution shows of every vessel: static pressure and area at its proximal end, in
+        its cells and at its distal end; flow through its faces.
+        """
+        m = self.model
+        face_flow, _, ends, _ = self.surfaces(t, state)
+        found = []
+        for v, vessel in enumerate(self.vessels):
+            pressure, area = [], list(state[0][v])
+            for i, (where, a) in enumerate(zip(vessel.cell, area, strict=True)):
+                p = self.outside(t, where) + m.unloaded + where.modulus * m.load(a / where.area)
+                if m.wall_viscosity is not None:
+                    widening = -(face_flow[v][i + 1] - face_flow[v][i]) / vessel.width[i]
+                    gamma = m.wall_viscosity[where.segment]
+                    p += gamma / (where.area * math.sqrt(a)) * widening
+                pressure.append(p)
+            first, last = (ends[v, sign] for sign in (-1, 1))
+            static = [e["p"] + e["viscous"] for e in (first, last)]
+            of_ends = [e["A_hat"] + e["K"] * (e["p"] - e["p_hat"]) for e in (first, last)]
+            found.append(
+                (
+                    [static[0], *pressure, static[1]],
+                    [of_ends[0], *area, of_ends[1]],
+                    face_flow[v],
+                )
+            )
+        return found
+
+    def rate(self, t, state):
+        m = self.model
+        areas, flows, outlet, _ = state
+        face_flow, face_total, _, outflow = self.surfaces(t, state)
         d_area, d_flow = [], []
         for v, vessel in enumerate(self.vessels):
             width = np.array(vessel.width)

@@ -136,6 +136,7 @@ STEPS = (
     "check_permeability",
     "drop_steps",
     "fit_heart",
+    "network_ranges",
     "read_foreign",
     "read_forest",
     "read_measured",
@@ -143,6 +144,7 @@ STEPS = (
     "run_folder",
     "save_points",
     "solve_pulsation",
+    "vessel_ranges",
 )
 # Whole fits take a minute.
 SLOW = ("demo_fit", "fit_case")

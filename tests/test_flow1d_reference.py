@@ -212,6 +212,12 @@ def test_fifty_steps_agree(name, inlet, mode):
         mine_flat = np.concatenate(values)
         error = np.max(np.abs(theirs_flat - mine_flat)) / np.max(np.abs(mine_flat))
         assert error <= 1e-11, error
+    shown = eqx.filter_jit(lambda e, y: e.profile(jnp.asarray(_STEPS * h), y))(equations, theirs)
+    for s, (pressure, area, flow) in zip(slots, reference.shown(_STEPS * h, mine), strict=True):
+        wide, faces = slice(s.start - 1, s.stop + 1), slice(s.start, s.stop + 1)
+        np.testing.assert_allclose(np.asarray(shown.pressure)[wide], pressure, rtol=1e-10)
+        np.testing.assert_allclose(np.asarray(shown.area)[wide], area, rtol=1e-10)
+        np.testing.assert_allclose(np.asarray(shown.flow)[faces], flow, atol=1e-10 * 1e-6)
     for a, b in zip(theirs.outlet, mine[2], strict=True):
         assert np.allclose(np.asarray(a), b, rtol=1e-11, atol=0)
     passed = dict(

@@ -84,22 +84,26 @@ def test_the_run_folder_of_a_svoned_case(svoned):
 def test_the_series_of_a_svoned_case(svoned):
     out, said = svoned
     rows = rows_of(out)
-    assert len(rows) == 4 * 3 * 101
     time = column(rows, "a_0", "proximal", "time_s")
-    np.testing.assert_allclose(time, np.linspace(0.0, 1.0, 101), atol=1e-12)
+    assert len(time) in (101, 201, 401) and len(rows) == 4 * 3 * len(time)
+    np.testing.assert_allclose(time, np.linspace(0.0, 1.0, len(time)), atol=1e-12)
     # the inlet's table in dyn/cm2
     inlet = np.interp(time, [0.0, 0.25, 1.0], [1e4, 1.4e4, 1e4]) / MMHG
-    np.testing.assert_allclose(
-        column(rows, "a_0", "proximal", "pressure_static_mmHg"), inlet, atol=1.5
-    )
+    found = column(rows, "a_0", "proximal", "pressure_static_mmHg")
+    np.testing.assert_allclose(found, inlet, rtol=1e-9)
+    # at a joint all show one pressure
+    ends = (("a_0", "distal"), ("a_1", "proximal"), ("b_0", "proximal"))
+    joined = [column(rows, *end, "pressure_static_mmHg") for end in ends]
+    np.testing.assert_allclose(joined[1:], joined[:1] * 2, rtol=1e-9)
     mean = {name: vessel["flow_mean_ml_min"] for name, vessel in said["vessels"].items()}
-    assert mean["a_0"] == pytest.approx(mean["a_1"] + mean["b_0"], rel=0.01)
-    assert mean["a_1"] == pytest.approx(mean["a_2"], rel=0.01)
+    assert mean["a_0"] == pytest.approx(mean["a_1"] + mean["b_0"], rel=2e-3)
+    assert mean["a_1"] == pytest.approx(mean["a_2"], rel=2e-3)
+    assert all(vessel["inertia_factor"] >= 1.0 for vessel in said["vessels"].values())
     # a resistance of 1e5 dyn s/cm5 to 5000 dyn/cm2
     pressure = column(rows, "b_0", "distal", "pressure_static_mmHg")
     outflow = (pressure * MMHG - 500.0) / 1e10 / ML_MIN
     found = column(rows, "b_0", "distal", "flow_ml_min")
-    np.testing.assert_allclose(found[:-1].mean(), outflow[:-1].mean(), rtol=0.02)
+    np.testing.assert_allclose(found, outflow, rtol=1e-6)
 
 
 def test_an_openbf_case_over_given_cycles(tmp_path, monkeypatch):
@@ -125,7 +129,7 @@ def test_an_openbf_case_over_given_cycles(tmp_path, monkeypatch):
     time = column(rows, "stem", "proximal", "time_s")
     given = np.interp(time, [0.0, 0.15, 0.3, 0.8], [1e-5, 3e-4, 1e-5, 1e-5]) / ML_MIN
     flow = column(rows, "stem", "proximal", "flow_ml_min")
-    assert np.abs(flow - given).max() < 0.05 * given.max()
+    np.testing.assert_allclose(flow, given, rtol=1e-9)
 
 
 def test_walls_and_external_pressure_of_openbf(tmp_path):
@@ -154,13 +158,8 @@ def test_a_reference_pressure_of_svoned(tmp_path):
     assert float(problem.blood.alpha) == pytest.approx(4.0 / 3.0)
 
 
-TWO_MATERIALS = Y_CASE.replace("0.05 0.04 0.0 M ", "0.05 0.04 0.0 N ") + (
-    "MATERIAL N OLUFSEN 1.06 0.04 0 2.0 3e7 -22.53 8.65e5\n"
-)
-STILL = (
-    Y_CASE.replace("0.0 100000\n0.25 140000\n1.0 100000\n", "0.0 100000\n")
-    .replace("PRESSURE_WAVE", "PRESSURE")
-    .replace("0.0 1000\n0.5 3000\n1.0 1000\n", "0.0 1000\n")
+TWO_BLOODS = Y_CASE.replace("0.05 0.04 0.0 M ", "0.05 0.04 0.0 N ") + (
+    "MATERIAL N OLUFSEN 1.05 0.04 0 2.0 3e7 -22.53 8.65e5\n"
 )
 
 
@@ -175,8 +174,7 @@ STILL = (
         (OPENBF.replace("tn: 3", "tn: 2"), "vessel left"),
         (OPENBF.replace("beat.dat", "nowhere.dat"), "nowhere.dat: there is no such file"),
         (Y_CASE.replace("SEGMENT a_2", "# a_2"), "segment 3, which is not defined"),
-        (TWO_MATERIALS, "its segments are of the materials M, N"),
-        (STILL, "nothing in it changes with time"),
+        (TWO_BLOODS, "the density of its materials M and N differ"),
         (Y_CASE.replace("1.0 1000\n", "0.8 1000\n"), r"case: its tables last 0\.8, 1 s"),
     ],
 )

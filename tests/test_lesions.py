@@ -18,6 +18,8 @@ from jaxperf.network import (
     ResistanceOutlet,
     without_lesions,
 )
+from jaxperf.report._lesions import occlusion_warnings
+from jaxperf.report._schema import LesionFlow
 from jaxperf.vessel import Blood, ConstantStiffness, SqrtAreaWall
 
 RADIUS, INLET, VENOUS = 1.5e-3, 12400.0, 2e3
@@ -171,3 +173,24 @@ def test_waves_know_no_occlusion_but_a_lesion_over_a_junction():
         grid = problem(declare_lesion(fork(side_mm), **lesion, diameter_reduction=0.5)).grid
         assert (np.asarray(grid.end_lesion) == 0).sum() == 1
         assert (np.asarray(grid.node_network) == -1).sum() == 1
+
+
+def test_the_summary_says_what_an_occlusion_means():
+    flow = {"rest": 0.0, "hyperemia": 0.0}
+    row = LesionFlow(
+        branch="LAD",
+        start_mm=12.0,
+        end_mm=22.0,
+        diameter_reduction=1.0,
+        ffr=0.02,
+        pressure_ratio={"rest": 0.01, "hyperemia": 0.02},
+        ffr_behind=0.02,
+        ffr_behind_at_mm=42.0,
+        flow_ml_min=flow,
+        cfr=float("nan"),
+        is_occlusion=True,
+        wall_share_below=0.45,
+        side_branches=[],
+    )
+    (said,) = occlusion_warnings([row, row.model_copy(update={"is_occlusion": False})])
+    assert "closes the vessel. 45 % of the wall" in said and "FFR of 0.02" in said

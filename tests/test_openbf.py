@@ -272,7 +272,7 @@ MALFORMED = [
     ("inlet: words", "0 0\nat one 1e-4\n", "beat.dat:2", "at one"),
     ("inlet: three columns", "0 0 0\n1 0 0\n", "beat.dat:1", "two finite numbers"),
     ("inlet: late start", "0.1 0\n1 0\n", "beat.dat", "from 0 to the period"),
-    ("inlet: backwards", "0 0\n0.5 0\n0.4 1e-5\n", "beat.dat", "increasing times"),
+    ("inlet: backwards", "0 0\n0.5 0\n0.4 1e-5\n", "beat.dat:3", "is 0.4 s, after 0.5 s"),
     ("inlet: one line", "0 1e-4\n", "beat.dat", "at least two lines"),
     ("inlet: ml/s", "0 0\n0.2 400\n1 0\n", "beat.dat", "Check the unit"),
 ]  # fmt: skip

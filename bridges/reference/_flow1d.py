@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ._flow1d_equations import between, Equations
-from ._flow1d_grid import beside_points
+from ._flow1d_grid import Beside, beside_points
 from ._flow1d_problem import check_boundary, Flow1DProblem, joined_last, steady_boundary
 from ._laws import ElasticWall
 from ._steady import solve_steady, SteadyProblem
@@ -278,23 +278,18 @@ def _unpacked(equations: Equations, state: torch.Tensor) -> Flow1DState:
 
 
 def _at_points(
-    equations: Equations,
-    state: torch.Tensor,
-    drive: torch.Tensor,
-    beside: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    equations: Equations, state: torch.Tensor, drive: torch.Tensor, beside: Beside
 ) -> tuple[torch.Tensor, ...]:
     """Static pressure, flow and area at the points, and what has passed."""
-    area, flow, passed, *_ = state.split(equations.sizes, dim=-1)
-    rows = equations.split_drive(drive)[3]
-    pressure = equations.pressure(area, rows)
-    if equations.slot_viscosity is not None:
-        widening = equations.rate(state, drive)[..., : equations.sizes[0]]
-        pressure = pressure + equations.slot_viscosity / torch.sqrt(area) * widening
-    first, second, weight = beside
-    slot = equations.layout.slot
-    value = torch.stack([pressure, flow, area], dim=-2)
-    value = value[..., slot[first]] * (1.0 - weight) + value[..., slot[second]] * weight
-    return (*value.unbind(-2), passed)
+    passed = state.split(equations.sizes, dim=-1)[2]
+    pressure, area, flow = equations.shown(state, drive)
+    between = lambda value, first, second, weight: (
+        value[..., first] * (1.0 - weight) + value[..., second] * weight
+    )
+    at = (beside.first, beside.second, beside.weight)
+    distal = equations.layout.slot[beside.cell]
+    through = between(flow, distal - 1, distal, beside.share)
+    return between(pressure, *at), through, between(area, *at), passed
 
 
 @torch.no_grad()

@@ -233,6 +233,8 @@ class Layout:
         self.is_cell = torch.as_tensor(is_cell, device=device)
         self.is_end = torch.as_tensor(is_end, device=device)
         self.face_entry = whole(entry)
+        # Of the proximal and the distal end of every vessel, by turns.
+        self.vessel_entry = whole(entry[np.stack([slot[first] - 1, slot[last]], axis=1).ravel()])
         inside = is_cell[1:] * is_cell[:-1]
         self.is_inside = torch.as_tensor(inside, device=device)
         # At the ends of a vessel the one difference there is stands for both.
@@ -412,7 +414,50 @@ class Equations:
     def rate(self, state: torch.Tensor, drive: torch.Tensor) -> torch.Tensor:
         """Rate of change of a state (..., m) under what changes with time (..., d)."""
         area, flow, _, first, second = state.split(self.sizes, dim=-1)
-        source, held, pressure_im, rows = self.split_drive(drive)
+        pressure_im = self.split_drive(drive)[2]
+        n = self.layout.n_slots
+        face, _, outflow, node_pressure = self._surfaces(state, drive)
+        gradient = (face[..., 1:] - face[..., :-1]) * self.per_length[..., None, 1:-1]
+        inner = slice(1, n - 1)
+        u = flow[..., inner] / area[..., inner]
+        push = area[..., inner] / self.density * gradient[..., 1, :]
+        flux = gradient[..., 0, :]
+        force = push + u * (self.alpha * flux + self.friction[..., inner])
+        if self.slot_inertia is not None:
+            force = force / self.slot_inertia[inner]
+        both = torch.nn.functional.pad(torch.stack([-flux, -force], dim=-2), (1, 1))
+        changed = self.conditions.rates(first, second, pressure_im, node_pressure)
+        return torch.cat([both.flatten(-2), outflow, *changed], dim=-1)
+
+    def shown(
+        self, state: torch.Tensor, drive: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What is saved: static pressure and area (..., k + 2v) in the cells and at the proximal
+        and distal end of every vessel, flow (..., f) between the slots.
+        """
+        area, _, _, *_ = state.split(self.sizes, dim=-1)
+        static = self.pressure(area, self.split_drive(drive)[3])
+        face, end, *_ = self._surfaces(state, drive)
+        if self.slot_viscosity is not None:
+            flow = torch.nn.functional.pad(face[..., 0, :], (1, 1))
+            widening = (flow[..., :-1] - flow[..., 1:]) * self.per_length
+            static = static + self.slot_viscosity / torch.sqrt(area) * widening
+        slot, entry = self.layout.slot, self.layout.vessel_entry
+        at_end = end.flatten(-2).index_select(-1, entry)
+        return (
+            joined_last([static[..., slot], at_end[..., 2, :]]),
+            joined_last([area[..., slot], at_end[..., 3, :]]),
+            face[..., 0, :],
+        )
+
+    def _surfaces(
+        self, state: torch.Tensor, drive: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Flow and total pressure (..., 2, f) between slots; these two, static pressure and area
+        (..., 4, w, n) at ends; flow out of nodes and their pressure.
+        """
+        area, flow, _, first, _ = state.split(self.sizes, dim=-1)
+        source, held, _, rows = self.split_drive(drive)
         source = self.conditions.source(source, first)
         n = self.layout.n_slots
         # Pressure and flow side by side: one operation reconstructs both.
@@ -432,19 +477,8 @@ class Equations:
         end, outflow, node_pressure = self._ends(
             sides, area, flow, step, source, held, rows
         )  # fmt: skip
-        at_end = end.flatten(-2).index_select(-1, self.layout.face_entry)
-        face = torch.where(self.layout.is_end, at_end, face)
-        gradient = (face[..., 1:] - face[..., :-1]) * self.per_length[..., None, 1:-1]
-        inner = slice(1, n - 1)
-        u = flow[..., inner] / area[..., inner]
-        push = area[..., inner] / self.density * gradient[..., 1, :]
-        flux = gradient[..., 0, :]
-        force = push + u * (self.alpha * flux + self.friction[..., inner])
-        if self.slot_inertia is not None:
-            force = force / self.slot_inertia[inner]
-        both = torch.nn.functional.pad(torch.stack([-flux, -force], dim=-2), (1, 1))
-        changed = self.conditions.rates(first, second, pressure_im, node_pressure)
-        return torch.cat([both.flatten(-2), outflow, *changed], dim=-1)
+        at_end = end[..., :2, :, :].flatten(-2).index_select(-1, self.layout.face_entry)
+        return torch.where(self.layout.is_end, at_end, face), end, outflow, node_pressure
 
     def _faces(
         self, mean: torch.Tensor, jump: torch.Tensor, step: torch.Tensor, rows: torch.Tensor
@@ -472,7 +506,9 @@ class Equations:
         held: torch.Tensor,
         rows: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Flow and total pressure (..., 2, w, n) at ends; flow out of nodes and their pressure."""
+        """Flow, total and static pressure and area (..., 4, w, n) at ends; flow out of nodes and
+        their pressure.
+        """
         layout, sign = self.layout, self.sign
         shape = layout.end_shape
         state = sides.index_select(-1, layout.reconstructed).unflatten(-1, shape)
@@ -514,8 +550,8 @@ class Equations:
             is_prescribed=self.conditions.is_prescribed,
         )
         p, node_pressure = solve_nodes(equations)
-        end_flow = equations.flow_at(p)
-        total = p if viscous is None else p + viscous
-        speed = end_flow / equations.area_at(p)
-        total = total + over_ends(self._half_kinetic) * speed.square()
-        return torch.stack([end_flow, total], -3), (sign * end_flow).sum(-2), node_pressure
+        end_flow, end_area = equations.flow_at(p), equations.area_at(p)
+        static = p if viscous is None else p + viscous
+        total = static + over_ends(self._half_kinetic) * (end_flow / end_area).square()
+        end = torch.stack(torch.broadcast_tensors(end_flow, total, static, end_area), -3)
+        return end, (sign * end_flow).sum(-2), node_pressure

@@ -251,13 +251,28 @@ def _collected(
     )
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What lies beside each of m points.
+
+    **Attributes:** `first` and `second` (m,), cells, or k + 2v and k + 2v + 1 for the proximal and
+    the distal end of vessel v, with the `weight` of the second; `cell`, in which the point lies,
+    and `share`, how far it is from the cell's proximal face to its distal one.
+    """
+
+    first: torch.Tensor
+    second: torch.Tensor
+    weight: torch.Tensor
+    cell: torch.Tensor
+    share: torch.Tensor
+
+
 def beside_points(
     grid: Grid, length: torch.Tensor, segment: torch.Tensor, fraction: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The two cells beside each of m points of the network, and the weight of the second.
+) -> Beside:
+    """The cells, ends and faces beside points (m,) of the network, by distance along the vessel.
 
-    Linear between the middles of the cells by distance along the vessel, extrapolated over the last
-    half cell. Places are held fixed: nothing is differentiated through the weight.
+    Places are held fixed: nothing is differentiated through the weights.
 
     **Errors:** `ValueError` for points that are not on the network.
     """
@@ -282,17 +297,24 @@ def beside_points(
     np.minimum.at(left, cell, begin)
     np.maximum.at(right, cell, end)
     middle = 0.5 * (left + right)
-    pairs, weight = [], []
+    pairs, weight, share = [], [], []
     for at, t in zip(s, f, strict=True):
         mine = np.flatnonzero(of_piece == at)
         k = mine[np.argmin(np.maximum(0.0, np.maximum(low[mine] - t, t - high[mine])))]
-        x, here = begin[k] + (t - low[k]) * size[at], cell[k]
-        of_vessel = np.flatnonzero(vessel == vessel[here])
-        first = here - 1 if x < middle[here] else here
-        first = int(np.clip(first, of_vessel[0], max(of_vessel[0], of_vessel[-1] - 1)))
-        second = min(first + 1, int(of_vessel[-1]))
-        pairs.append((first, second))
-        gap = middle[second] - middle[first]
-        weight.append((x - middle[first]) / gap if second > first else 0.0)
-    found = torch.tensor(pairs, dtype=torch.int64, device=length.device).reshape(-1, 2)
-    return found[:, 0], found[:, 1], torch.tensor(weight, dtype=torch.float64).to(length)
+        x, here = begin[k] + (t - low[k]) * size[at], int(cell[k])
+        v, n = vessel[here], grid.n_cells
+        share.append(np.clip((x - left[here]) / (right[here] - left[here]), 0.0, 1.0))
+        of_vessel = np.flatnonzero(vessel == v)
+        if x < middle[here]:
+            is_end = here == of_vessel[0]
+            first, second = n + 2 * v if is_end else here - 1, here
+            span = left[here] if is_end else middle[here - 1], middle[here]
+        else:
+            is_end = here == of_vessel[-1]
+            first, second = here, n + 2 * v + 1 if is_end else here + 1
+            span = middle[here], right[here] if is_end else middle[here + 1]
+        pairs.append((first, second, here))
+        weight.append(np.clip((x - span[0]) / (span[1] - span[0]), 0.0, 1.0))
+    found = torch.tensor(pairs, dtype=torch.int64, device=length.device).reshape(-1, 3)
+    real = lambda x: torch.tensor(np.array(x, float), dtype=torch.float64).to(length)
+    return Beside(found[:, 0], found[:, 1], real(weight), found[:, 2], real(share))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Solver as Solver,
         StateSection as StateSection,
     )
+    from ._units import unusual_values as unusual_values
     from ._words import CASE_WORDS as CASE_WORDS, in_words as in_words, speaking as speaking
 else:
     from .._lazy import lazy_names

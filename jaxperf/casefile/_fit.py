@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ._section import NotNegative, Positive, Section
+from ._section import Name, NotNegative, Positive, Section
 
 Spread = Annotated[float, Field(gt=0.0, le=5.0)]
 
@@ -86,14 +86,14 @@ class Noise(Section):
 class Pet(Section):
     """A PET measurement: a table of the AHA segments, or a map for each state."""
 
-    segments: str | None = Field(
+    segments: Name | None = Field(
         default=None,
         description="CSV with the columns segment and mbf_STATE_ml_min_g, below the data folder.",
     )
-    maps: dict[str, str] = Field(
+    maps: dict[Name, Name] = Field(
         default_factory=dict, description="NIfTI file of blood flow by state."
     )
-    units: str | None = Field(
+    units: Name | None = Field(
         default=None, description="Unit of the maps where their header does not say it."
     )
     fwhm_mm: Annotated[float, Field(ge=0.0, le=20.0)] = Field(
@@ -115,11 +115,11 @@ class Pet(Section):
 class Wire(Section):
     """A reading of a pressure wire: distal over aortic pressure."""
 
-    branch: str = Field(description="Branch that the sensor lay in.")
+    branch: Name = Field(description="Branch that the sensor lay in.")
     at_mm: NotNegative = Field(description="Distance from the beginning of the branch.")
     ratio: Annotated[float, Field(gt=0.0, le=1.02)] = Field(description="What was read.")
     sd: Annotated[float, Field(gt=0.0, le=0.2)] = Field(default=0.02, description="Its sd.")
-    state: str = Field(default="hyperemia", description="State in which it was read.")
+    state: Name = Field(default="hyperemia", description="State in which it was read.")
 
 
 class FitSection(Section):
@@ -135,7 +135,7 @@ class FitSection(Section):
     mobility: Mobility | None = Field(default=None, description="K; fixed where left out.")
     pet: Pet | None = Field(default=None, description="A PET measurement.")
     wires: tuple[Wire, ...] = Field(default=(), description="Readings of pressure wires.")
-    wires_file: str | None = Field(
+    wires_file: Name | None = Field(
         default=None, description="CSV of further readings: branch, at_mm, ffr."
     )
     starts: Annotated[int, Field(ge=1, le=100)] = Field(

@@ -3,18 +3,24 @@
 import difflib
 import os
 import re
+import reprlib
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from .._misc import InputError
+from .._yaml import yaml_content, YamlFault
 from ._schema import Case
+from ._units import usual_of
 
+# Of a value in a sentence: characters, and entries of what is no single value.
+_LONGEST = 100
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxother = 2, _LONGEST, _LONGEST
 # How pydantic marks the member of a union that it tried.
 _MEMBER = re.compile(r"function-|(dict|literal)\[")
 
@@ -62,15 +68,12 @@ def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
             fix="Check the path, or write one with `jaxperf init DIR`",
         )
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" in line {mark.line + 1}" if mark else ""
-        reason = str(getattr(error, "problem", None) or error).splitlines()[0]
+        raw = yaml_content(path)
+    except YamlFault as error:
         raise InputError(
-            f"it is no YAML{line}: {reason}",
+            str(error),
             where=where,
-            expected="a case file (YAML)",
+            expected="a case file (YAML) that says each thing once",
             fix="Correct the line, or start from `jaxperf init DIR`",
         ) from None
     if not isinstance(raw, dict):
@@ -91,7 +94,7 @@ def case_errors(error: ValidationError, where: str) -> list[InputError]:
 def _sentence(entry: Any, where: str) -> InputError:
     # the type of a union's member is part of the location but no key of the file
     keys = [k for k in entry["loc"] if not (isinstance(k, str) and _MEMBER.match(k))]
-    key = ".".join(str(k) for k in keys) or "the case"
+    key = ".".join(_shown(k, str) for k in keys) or "the case"
     place = f"{where}, {key}"
     kind, value = entry["type"], entry.get("input")
     if kind == "extra_forbidden":
@@ -106,7 +109,7 @@ def _sentence(entry: Any, where: str) -> InputError:
                 owner = ".".join(str(k) for k in around[-1]) or "the case itself"
                 fix = f"Remove it here; {keys[-1]} is a key of {owner}, see `jaxperf schema`"
         return InputError(
-            f"the key {keys[-1]!r} is unknown",
+            f"the key {_shown(keys[-1])} is unknown",
             where=place,
             expected=f"one of {', '.join(known)}" if known else "a key of the schema",
             fix=fix,
@@ -120,13 +123,30 @@ def _sentence(entry: Any, where: str) -> InputError:
         )
     message = entry["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if kind == "value_error":
-        return InputError(message, where=place, expected="a consistent section", fix="Correct it")
+        return InputError(
+            message, where=place, expected="a value that fits its key and section", fix="Correct it"
+        )
     return InputError(
-        f"the value is {value!r}",
+        f"the value is {_shown(value)}",
         where=place,
         expected=message,
-        fix=_described(keys) or "Correct the value",
+        fix=_other_unit(keys, value) or _described(keys) or "Correct the value",
     )
+
+
+def _other_unit(keys: Sequence[int | str], value: Any) -> str | None:
+    """What a number that the schema refuses would be in another unit."""
+    usual = usual_of([str(key) for key in keys])
+    try:
+        return None if usual is None else usual.likely(float(value))
+    except (TypeError, ValueError):
+        return None
+
+
+def _shown(value: Any, form: Callable[[Any], str] = _BRIEF.repr) -> str:
+    """A value as a part of a sentence: a file may hold any amount of text."""
+    text = form(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

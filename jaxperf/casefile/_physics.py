@@ -4,12 +4,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ._section import exactly_one, Finite, NotNegative, Positive, Section
+from ._section import exactly_one, Finite, Name, NotNegative, Positive, Section
 
 # Wide enough for any physiology, narrow enough to catch another unit.
 Density = Annotated[float, Field(ge=800.0, le=1300.0)]
 Viscosity = Annotated[float, Field(ge=0.3, le=30.0)]
 Pressure = Annotated[float, Field(ge=20.0, le=300.0)]
+LowPressure = Annotated[float, Field(ge=-50.0, le=300.0)]
+Flow = Annotated[float, Field(ge=0.02, le=20.0)]
+Mobility = Annotated[float, Field(ge=1e-15, le=1e-5)]
 
 
 class BloodSection(Section):
@@ -42,7 +45,7 @@ class Wall(Section):
     k1_Pa: NotNegative = Field(default=2e6, description="Olufsen's k1.")
     k2_per_m: Finite = Field(default=-2253.0, description="Olufsen's k2.")
     k3_Pa: NotNegative = Field(default=8.65e4, description="Olufsen's k3.")
-    pressure_reference_mmHg: Finite = Field(
+    pressure_reference_mmHg: LowPressure = Field(
         default=93.0,
         description="Transmural pressure at which the radii of the tree were measured.",
     )
@@ -51,12 +54,12 @@ class Wall(Section):
 class Outlet(Section):
     """An outlet that does not perfuse the left ventricle, such as a right ventricular branch."""
 
-    branch: str = Field(description="Branch that ends there.")
+    branch: Name = Field(description="Branch that ends there.")
     flow_ml_min: NotNegative | None = Field(default=None, description="Prescribed outflow.")
     resistance_mmHg_min_ml: Positive | None = Field(
         default=None, description="Resistance to a pressure."
     )
-    pressure_reference_mmHg: Finite = Field(
+    pressure_reference_mmHg: LowPressure = Field(
         default=0.0, description="Pressure behind the resistance."
     )
 
@@ -97,21 +100,21 @@ class BoundarySection(Section):
 class MicrocirculationSection(Section):
     """The perfused bed and its calibration in the lesion-free heart."""
 
-    mbf_rest_ml_min_g: Positive = Field(default=1.0, description="Target mean flow at rest.")
-    mbf_hyperemia_ml_min_g: Positive | None = Field(
+    mbf_rest_ml_min_g: Flow = Field(default=1.0, description="Target mean flow at rest.")
+    mbf_hyperemia_ml_min_g: Flow | None = Field(
         default=None, description="Target mean flow at hyperemia; or give hyperemia_factor."
     )
-    hyperemia_factor: Annotated[float, Field(gt=1.0, allow_inf_nan=False)] | None = Field(
+    hyperemia_factor: Annotated[float, Field(gt=1.0, le=100.0)] | None = Field(
         default=None,
         description="Factor on both conductances; 3.75 where no target is given either.",
     )
-    pressure_capillary_mmHg: Finite = Field(default=15.0, description="Mean tissue pressure.")
-    pressure_sink_mmHg: Finite = Field(default=0.0, description="Venous pressure.")
-    permeability_m2_per_Pa_s: Positive = Field(
+    pressure_capillary_mmHg: LowPressure = Field(default=15.0, description="Mean tissue pressure.")
+    pressure_sink_mmHg: LowPressure = Field(default=0.0, description="Venous pressure.")
+    permeability_m2_per_Pa_s: Mobility = Field(
         default=2e-9,
         description="The mobility K along the fibres: permeability in m² over viscosity in Pa·s.",
     )
-    permeability_across_m2_per_Pa_s: Positive | None = Field(
+    permeability_across_m2_per_Pa_s: Mobility | None = Field(
         default=None, description="K across the fibres; isotropic where left out."
     )
     fibre_endo_deg: Finite = Field(default=60.0, description="Fibre angle at the endocardium.")

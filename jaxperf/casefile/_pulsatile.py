@@ -1,17 +1,17 @@
 """The section `pulsatile` of a case."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from .._defaults import DEFAULT_CELL_TIME, DEFAULT_CFL
-from ._section import Positive, Section
+from .._defaults import DEFAULT_CELL_TIME, DEFAULT_CELL_TOLERANCE, DEFAULT_CFL
+from ._section import Name, Positive, Section
 
 
 class Pulsatile(Section):
     """Pulsatile flow over one heart beat; used with `flow: pulsatile`."""
 
-    states: tuple[str, ...] = Field(
+    states: tuple[Name, ...] = Field(
         default=("rest", "hyperemia"),
         min_length=1,
         description="States that are followed over a beat; those of the section `states` too.",
@@ -32,12 +32,12 @@ class Pulsatile(Section):
     lv_diastolic_pressure_mmHg: Annotated[float, Field(ge=0.0, le=50.0)] = Field(
         default=8.0, description="Left ventricular pressure at the end of diastole."
     )
-    aortic_pressure_file: str | None = Field(
+    aortic_pressure_file: Name | None = Field(
         default=None,
         description="One beat of aortic pressure in place of the built-in one: a CSV file with "
         "the columns time_s, pressure_mmHg, below the data folder. The last time is the period.",
     )
-    lv_pressure_file: str | None = Field(
+    lv_pressure_file: Name | None = Field(
         default=None,
         description="The same beat of left ventricular pressure; needs aortic_pressure_file.",
     )
@@ -52,9 +52,15 @@ class Pulsatile(Section):
         description="Grown vessels from this radius on are 1-D vessels too; none where left out. "
         "The rest of the forest is condensed.",
     )
-    cell_time_s: Annotated[float, Field(ge=1e-6, le=5e-3)] = Field(
+    cell_time_s: Annotated[float, Field(ge=1e-6, le=5e-3)] | Literal["auto"] = Field(
         default=DEFAULT_CELL_TIME,
-        description="Time that a wave takes through one cell of a vessel.",
+        description="Time that a wave takes through one cell of a vessel; with auto cells are "
+        "halved until they keep cell_tolerance.",
+    )
+    cell_tolerance: Annotated[float, Field(gt=0.0, lt=0.1)] = Field(
+        default=DEFAULT_CELL_TOLERANCE,
+        description="What the length of the cells may change a ratio of mean pressures by: more is "
+        "a warning.",
     )
     cfl: Annotated[float, Field(gt=0.0, le=0.9)] = Field(
         default=DEFAULT_CFL,

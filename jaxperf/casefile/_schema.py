@@ -20,6 +20,7 @@ from ._section import (
     Finite,
     Fraction,
     Frame,
+    Name,
     NotNegative,
     Point,
     Positive,
@@ -31,8 +32,8 @@ from ._section import (
 class Tree(Section):
     """The coronary tree: a file, or the built-in demonstration."""
 
-    file: str | None = Field(default=None, description="Path of the tree, below the data folder.")
-    format: str | None = Field(
+    file: Name | None = Field(default=None, description="Path of the tree, below the data folder.")
+    format: Name | None = Field(
         default=None,
         description="Format of the file: swc, centerlines or svoned; from its suffix (.swc, .vtp "
         "or .vtk, .in) where left out.",
@@ -45,7 +46,7 @@ class Tree(Section):
     n_roots: int | None = Field(
         default=None, ge=1, description="Number of inlets of centrelines; 1 where left out."
     )
-    radius_array: str | None = Field(
+    radius_array: Name | None = Field(
         default=None,
         description="Point array of centrelines that holds the radius; where left out, the one "
         "that its name calls so.",
@@ -55,7 +56,7 @@ class Tree(Section):
         description="How far apart the points of centrelines on the same course may lie; where "
         "left out, as far as the radius and the scatter of the lines say.",
     )
-    branches: dict[int | str, str] = Field(
+    branches: dict[int | Name, Name] = Field(
         default_factory=dict,
         description="Names of branches. A key is an automatic name such as `branch 0`, the row id "
         "(SWC) or line number (centrelines) where the branch ends, or a point within 5 mm of that "
@@ -83,7 +84,7 @@ class Tree(Section):
 class Labels(Section):
     """A NIfTI label volume."""
 
-    file: str = Field(description="Path of the volume, below the data folder.")
+    file: Name = Field(description="Path of the volume, below the data folder.")
     wall: int = Field(description="Label of the left ventricular wall.")
     cavity: int = Field(description="Label of the left ventricular cavity.")
     rv: int | None = Field(
@@ -122,7 +123,7 @@ class Landmarks(Section):
 class Tetrahedra(Section):
     """A tetrahedral mesh of the wall."""
 
-    file: str = Field(description="Path of the .vtu file, below the data folder.")
+    file: Name = Field(description="Path of the .vtu file, below the data folder.")
     units: Unit = Field(description="Unit of length of the file.")
     frame: Frame = Field(description="Frame of the coordinates.")
 
@@ -196,7 +197,7 @@ class SyntheticRCA(Section):
 class Lesion(Section):
     """A declared stenosis."""
 
-    branch: str = Field(description="Name of the branch.")
+    branch: Name = Field(description="Name of the branch.")
     start_mm: NotNegative = Field(description="Arc length from the branch's proximal end.")
     end_mm: Positive = Field(description="Arc length where the lesion ends.")
     diameter_reduction: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
@@ -249,7 +250,7 @@ class Growth(Section):
     root_reach_mm: Positive = Field(
         default=8.0, description="No root at the side of a vessel farther than this from the wall."
     )
-    territory_share_percent: dict[str, Positive] | Literal["calibre"] | None = Field(
+    territory_share_percent: dict[Name, Positive] | Literal["calibre"] | None = Field(
         default=None,
         description="Share of each vessel territory in the flow at rest, by name; their sum is "
         "100. Where left out, LAD 45, LCx 28, RCA 27 in a right-dominant and LAD 45, LCx 55 in a "
@@ -262,7 +263,7 @@ class Growth(Section):
     terminal_diameter_um: Annotated[float, Field(ge=10.0, le=1000.0)] | None = Field(
         default=None, description="Diameter of the terminals; from the inlet's where left out."
     )
-    file: str | None = Field(
+    file: Name | None = Field(
         default=None,
         description="Where the forest is kept (.npz), below the data folder. `jaxperf grow` writes "
         "it. Without it every run grows the forest anew.",
@@ -285,7 +286,7 @@ class Growth(Section):
 class Darcy(Section):
     """Flow in the tissue."""
 
-    solver: str = Field(
+    solver: Name = Field(
         default="conjugate_gradient",
         description="Darcy solver that preconditions the coupled solve. Built in: "
         "conjugate_gradient, multigrid. `gnn`: the learned solver of the package gnn_darcy, which "
@@ -347,7 +348,7 @@ class StateSection(Section):
 class Case(Section):
     """A patient case."""
 
-    title: str = Field(default="untitled", description="Title of figures and summary.")
+    title: Name = Field(default="untitled", description="Title of figures and summary.")
     kind: Literal["patient", "synthetic", "composite"] = Field(
         description="Whose anatomy it is: one patient, built by rules, or several subjects."
     )

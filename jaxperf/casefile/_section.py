@@ -2,7 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from .._yaml import printable
 
 Frame = Literal["LPS", "RAS", "model"]
 Unit = Literal["mm", "cm", "m", "um"]
@@ -12,6 +14,8 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 # Huo and Kassab's 7/3 to Murray's 3, which are the published ones
 Exponent = Annotated[float, Field(ge=2.3, le=3.0)]
+# Of branches, states, files and whatever else is called something.
+Name = Annotated[str, Field(min_length=1), AfterValidator(printable)]
 Point = tuple[Finite, Finite, Finite]
 
 

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Int
 
 from .._misc import NoBarePressure
 from .._padding import cut, cut_solution, pad_problem
+from .._ranges import in_range, is_out_of_range, range_error
 from .._results import conclude, RESULTS, SolveError
 from ..darcy import AbstractDarcySolver, ConjugateGradient, darcy_operator
 from ..steady import (
@@ -21,6 +22,7 @@ from ..steady import (
 )
 from ._padding import pad_perfusion, sanitised_perfusion
 from ._problem import PerfusionProblem
+from ._ranges import perfusion_ranges
 from ._system import initial_perfusion, PerfusionState, PerfusionSystem
 
 
@@ -136,7 +138,10 @@ def solve_perfusion(
 
 
 def perfusion_failure(problem: PerfusionProblem, solution: PerfusionSolution) -> SolveError:
-    """The error of a failed solve, with the vessel that `jaxperf.steady.worst_vessel` finds."""
+    """The error of a failed solve, with the number that is out of its range, else the vessel that
+    `jaxperf.steady.worst_vessel` finds."""
+    if is_out_of_range(solution.result):
+        return range_error(perfusion_ranges(problem))
     pressure, flow = np.asarray(solution.pressure_total), np.asarray(solution.flow)
     return SolveError(solution.result, worst_vessel(problem.network, pressure, flow))
 
@@ -177,7 +182,14 @@ def _solve(
         # No step moves a padded node, which is held at the level of the boundary.
         held = jnp.where(system.closure.fixed, system.closure.pressure, start.network.pressure)
         start = eqx.tree_at(lambda s: s.network.pressure, start, held)
-    root = find_root(system, start, newton, adjoint=adjoint, max_steps=max_steps)
+    root = find_root(
+        system,
+        start,
+        newton,
+        adjoint=adjoint,
+        max_steps=max_steps,
+        is_asked=in_range(perfusion_ranges(problem)),
+    )
     state, closure = root.value, system.closure
     terminal_pressure = state.network.pressure[problem.tissue.terminal_node]
     flow = system.exchange(terminal_pressure, state.tissue)

@@ -30,6 +30,7 @@ from ..steady import (
     NetworkLaw,
     NetworkState,
     NodeClosure,
+    rounding_share,
     solve_network,
 )
 from ._problem import Autoregulation, Microcirculation, Tissue
@@ -194,10 +195,20 @@ class PerfusionSystem(AbstractSystem):
         at = x.network.pressure[self.tissue.terminal_node]
         passing = self.exchange(at, x.tissue)
         largest = jnp.max(jnp.abs(passing.source)) + jnp.max(jnp.abs(passing.sink))
-        largest = largest + jnp.finfo(x.tissue.dtype).tiny
-        return PerfusionState(
-            network_scale(self.closure, x.network), jnp.broadcast_to(largest, x.tissue.shape)
-        )
+        terms = self._largest_term(x, passing.dilation)
+        network = network_scale(self.law.network, self.closure, x.network, terms)
+        largest = largest + rounding_share(terms) * terms + jnp.finfo(x.tissue.dtype).tiny
+        return PerfusionState(network, jnp.broadcast_to(largest, x.tissue.shape))
+
+    def _largest_term(self, x: PerfusionState, dilation: Float[Array, " t"]) -> Float[Array, ""]:
+        """The largest flow (m³/s) that others cancel in a balance: a pressure driving alone."""
+        tissue, bed = self.tissue, self.bed
+        beta = jnp.broadcast_to(bed.beta_source + bed.beta_sink, (tissue.n_cells,))[tissue.cell]
+        through = jnp.max(dilation * tissue.to_terminals(tissue.overlap * beta))
+        across = jnp.max(jnp.abs(self.conduction.diagonal))
+        at_terminals = x.network.pressure[tissue.terminal_node]
+        highest = jnp.maximum(jnp.max(jnp.abs(x.tissue)), jnp.max(jnp.abs(at_terminals)))
+        return jnp.maximum(through, across) * highest
 
     def is_admissible(self, x: PerfusionState) -> Bool[Array, ""]:
         return self.law.is_open(x.network).all()

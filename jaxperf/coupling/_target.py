@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from .._ranges import in_range
 from .._results import RESULTS
 from ..darcy import AbstractDarcySolver
 from ..steady import AbstractSystem, find_root, ImplicitAdjoint, LinearStep, Newton
 from ._padding import sanitised_perfusion
 from ._problem import Microcirculation, PerfusionProblem
+from ._ranges import perfusion_ranges
 from ._solve import perfusion_system
 from ._system import initial_perfusion, PerfusionState, PerfusionSystem
 
@@ -131,6 +133,7 @@ def find_bed(
         Newton(),
         adjoint=ImplicitAdjoint(),
         max_steps=_MAX_STEPS,
+        is_asked=in_range(perfusion_ranges(problem)),
     )
     found = root.value
     pressure = found.perfusion.network.pressure[problem.tissue.terminal_node]

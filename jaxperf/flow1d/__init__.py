@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         flow1d_problem as flow1d_problem,
         Flow1DProblem as Flow1DProblem,
     )
+    from ._resolution import Resolution as Resolution, resolution as resolution
     from ._semidiscretisation import (
         FlowState as FlowState,
         Semidiscretisation as Semidiscretisation,

@@ -5,7 +5,7 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
 from .._misc import InputError, is_traced
 from .._results import nan_unless, RESULTS, SolveError
@@ -98,21 +98,13 @@ def _state_of(problem: Flow1DProblem, network_state: NetworkState) -> FlowState:
         pressure = pressure - equations.around.waveform(start) @ equations.around.cell_share
     area = equations.cell_wall.lumen(pressure).area
     flow = network_state.flow
-    leaving = _outflow(network.segment_node, flow, network.n_nodes)
     state = FlowState(
         # A vessel that the wall law closes gets what the run then names as its fault.
         area=jnp.where(equations.cell_wall.bears(pressure), area, -area),
         flow=jnp.where(grid.is_cell > 0, flow[grid.cell_segment], 0.0),
         passed=jnp.zeros(grid.n_nodes, flow.dtype),
         outlet=tuple(
-            outlet_start(form, leaving[form.node], network_state.pressure[form.node])
-            for form in equations.forms
+            outlet_start(form, network_state.pressure[form.node]) for form in equations.forms
         ),
     )
     return rest_in_padding(problem, state, equations.cell_wall.area)
-
-
-def _outflow(segment_node: Array, flow: Float[Array, " s"], n_nodes: int) -> Float[Array, " n"]:
-    """Flow that leaves the network at every node."""
-    zero = jnp.zeros(n_nodes, flow.dtype)
-    return zero.at[segment_node[:, 1]].add(flow).at[segment_node[:, 0]].add(-flow)

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._custom_types import cast_like
+from .._ranges import in_range
 from ._controller import CourantLimit
 from ._padding import sanitised_flow
 from ._points import Sampling
 from ._problem import Flow1DProblem
-from ._semidiscretisation import FlowState, Semidiscretisation, semidiscretise
+from ._ranges import flow_ranges
+from ._semidiscretisation import FlowState, Profile, Semidiscretisation, semidiscretise
 from ._step import RelaxedHeun
 
 # Beyond this an explicit step amplifies the shortest waves.
@@ -56,9 +58,57 @@ class Watch(eqx.Module):
     courant: Float[Array, ""]
 
 
+class CycleRecord(eqx.Module):
+    """What the cells did at the saved moments: from it a solution says how well it is resolved.
+
+    Nothing is differentiated through it.
+
+    **Attributes:** means over the moments, m³/s: `flow_cell` (k,), of the cells' own flow,
+    `flow_face` (f,), through the faces, and `size_face` (f,), of its size; the largest: `flow_rate`
+    (k,), change of a cell's flow in an interval over its length, m³/s²; `pressure`, Pa, and `flow`,
+    m³/s, of all cells.
+    """
+
+    flow_cell: Float[Array, " k"]
+    flow_face: Float[Array, " f"]
+    size_face: Float[Array, " f"]
+    flow_rate: Float[Array, " k"]
+    pressure: Float[Array, ""]
+    flow: Float[Array, ""]
+
+    @staticmethod
+    def empty(y: FlowState) -> "CycleRecord":
+        k, zero = jnp.zeros_like(y.area), jnp.zeros((), y.area.dtype)
+        f = jnp.append(k, zero)
+        return CycleRecord(k, f, f, k, zero, zero)
+
+    def with_moment(
+        self,
+        shown: Profile,
+        before: FlowState,
+        after: FlowState,
+        is_cell: Bool[Array, " k"],
+        length: Array,
+        n: int,
+    ) -> "CycleRecord":
+        """One moment more of n, at the end of an interval of this length."""
+        shown, before, after = jax.lax.stop_gradient((shown, before, after))
+        rate = jnp.abs(after.flow - before.flow) / length
+        # What pads a grid shows a pressure too.
+        pressure = jnp.max(jnp.where(is_cell, jnp.abs(shown.pressure), 0.0))
+        return CycleRecord(
+            self.flow_cell + after.flow / n,
+            self.flow_face + shown.flow / n,
+            self.size_face + jnp.abs(shown.flow) / n,
+            jnp.maximum(self.flow_rate, rate),
+            jnp.maximum(self.pressure, pressure),
+            jnp.maximum(self.flow, jnp.max(jnp.abs(shown.flow))),
+        )
+
+
 # The state after an interval, its step in time, and whether a controller gave up.
 _Crossed: TypeAlias = tuple[FlowState, Float[Array, ""], Bool[Array, ""]]
-_Carry: TypeAlias = tuple[FlowState, Watch]
+_Carry: TypeAlias = tuple[FlowState, Watch, CycleRecord]
 
 
 def run_cycles(
@@ -69,11 +119,12 @@ def run_cycles(
     y: FlowState,
     n_cycles: int,
     started: Bool[Array, ""] | bool = True,
-) -> tuple[FlowState, dict[str, Float[Array, "k ..."]], Watch]:
+) -> tuple[FlowState, dict[str, Float[Array, "k ..."]], Watch, CycleRecord]:
     """Run whole cycles from time 0, none where nothing has `started`.
 
     **Returns:** the last state (the last sound one where the run failed), the series of
-    the solution by name (time, pressure, flow, area, passed; each (k, ...)) and the [`Watch`][].
+    the solution by name (time, pressure, flow, area, passed; each (k, ...)), the [`Watch`][] and
+    the [`CycleRecord`][].
     """
     n, length = march.samples * n_cycles, march.interval(problem)
     dtype = y.area.dtype
@@ -88,7 +139,7 @@ def run_cycles(
     def interval(
         equations: Semidiscretisation, carry: _Carry, j: Int[Array, ""]
     ) -> tuple[_Carry, tuple[Float[Array, " _"], ...]]:
-        y, watch = carry
+        y, watch, record = carry
         start = j.astype(dtype) * length
         after, step, gave_up = cross(equations, y, start)
         fault, courant = _inspect(equations, after, step)
@@ -101,9 +152,16 @@ def run_cycles(
             jnp.where((watch.fault == 0) & ~sound, j, watch.interval),
             jnp.where(sound, jnp.maximum(watch.courant, courant), watch.courant),
         )
-        pressure = equations.static_pressure(start + length, after)
-        series = tuple(sampling(x) for x in (pressure, after.flow, after.area))
-        return (after, watch), (*series, after.passed)
+        shown = equations.profile(start + length, after)
+        pressure, area = map(sampling.between_slots, (shown.pressure, shown.area))
+        is_cell = equations.inverse_length > 0.0
+        record = record.with_moment(shown, y, after, is_cell, length, n)
+        return (after, watch, record), (
+            pressure,
+            sampling.between_faces(shown.flow),
+            area,
+            after.passed,
+        )
 
     # In reverse mode some intervals are computed again from the first state of the first: memory
     # holds one state for every group of them and for every step of one group. A controller's
@@ -116,16 +174,18 @@ def run_cycles(
 
     fault, _ = _inspect(equations, y, jnp.zeros((), dtype))
     fault = jnp.where(started, fault, 6)
+    fault = jnp.where(in_range(flow_ranges(problem)), fault, 7)
     failed_at = jnp.where(fault == 0, n, 0).astype(jnp.int32)
     watch = Watch(fault, failed_at, jnp.zeros((), dtype))
     size = _group(n, march.steps(problem)) if march.controller is None else 1
     groups = jnp.arange(n, dtype=jnp.int32).reshape(-1, size)
     body = lambda carry, group: some(equations, carry, group)
-    (y, watch), series = jax.lax.scan(body, (y, watch), groups)
+    carry = (y, watch, CycleRecord.empty(y))
+    (y, watch, record), series = jax.lax.scan(body, carry, groups)
     series = [x.reshape(n, *x.shape[2:]) for x in series]
     time = jnp.arange(1, n + 1).astype(dtype) * length
     names = ("time", "pressure_static", "flow", "area", "passed")
-    return y, dict(zip(names, (time, *series), strict=True)), watch
+    return y, dict(zip(names, (time, *series), strict=True)), watch, record
 
 
 def _term(equations: Semidiscretisation) -> diffrax.ODETerm:

@@ -5,6 +5,9 @@ as a transmural pressure it needs no derivative of the pressure around, which ha
 forms have no state.
 """
 
+import functools
+import operator
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -12,19 +15,29 @@ from jaxtyping import Array, Float
 from ..network import at_time, Fed, Form, Held, JointDrain, Ladder, Waveform
 
 
-def outlet_start(
-    form: Form, flow: Float[Array, " b"], pressure: Float[Array, " b"]
-) -> Float[Array, "b q"]:
-    """The mean state of an outlet through which this is the mean flow.
+def outlet_start(form: Form, pressure: Float[Array, " b"]) -> Float[Array, "b q"]:
+    """The mean state of an outlet at whose node this is the mean pressure.
 
-    Down the ladder from the pressure at the node, $p_k = p_{k-1} - R_kQ$.
+    Down the ladder from the node, $p_k = p_{k-1} - R_kQ$, with the mean flow Q that the outlet
+    takes by its own law: other conditions may share the node.
     """
     columns = []
     if isinstance(form, Ladder):
+        flow = _mean_flow(form, pressure)
         for resistance, outer in zip(form.resistance, form.pressure_outer, strict=False):
             pressure = pressure - resistance * flow
             columns.append(pressure if outer is None else pressure - outer.mean)
     return _stacked(columns, form)
+
+
+def _mean_flow(ladder: Ladder, pressure: Float[Array, " b"]) -> Float[Array, " b"]:
+    """Flow through full compartments, m³/s: Q = (p − sink)/ΣR, or Q = M(p − Q ΣR) − m."""
+    resistance, sink = functools.reduce(operator.add, ladder.resistance), ladder.sink
+    if not isinstance(sink, JointDrain):
+        return (pressure - sink) / resistance
+    one = jnp.eye(pressure.shape[0], dtype=pressure.dtype)
+    matrix = one + sink.conductance * resistance[None, :]
+    return jnp.linalg.solve(matrix, sink.conductance @ pressure - sink.inflow)
 
 
 def outlet_source(form: Form, state: Float[Array, "b q"], t: Array) -> Array:

@@ -18,7 +18,7 @@ from ..network import Held
 from ._flux import cell_pressure
 from ._grid import Grid
 from ._initial import steady_start
-from ._march import March, run_cycles, Watch
+from ._march import CycleRecord, March, run_cycles, Watch
 from ._outlets import outlet_conductance, outlet_rate, outlet_source
 from ._padding import sanitised_flow
 from ._points import sample_points, Sampling, SavePoints
@@ -30,6 +30,8 @@ from ._solve import concluded, cut_flow, flow_result
 _IMPLICIT_STEPS = 64
 # Rate of what is not slow at all, in a cycle.
 _FORGET = 1e6
+# Speeds (m/s) of blood at rest: of its flow, and of the head that a pressure is measured against.
+_REST_FLOW, _REST_HEAD = 1e-3, 0.1
 # Of the linear system for the derivative, relative to its right-hand side.
 _ADJOINT_TOLERANCE = 1e-9
 _ADJOINT_CYCLES = 200
@@ -45,7 +47,7 @@ class PeriodicSolution(eqx.Module):
     **Attributes:** `time`, `pressure_static`, `flow`, `area`, `passed`: as in [`Flow1DSolution`][],
     over one cycle; `state`, at its start; `cycles`, the number of cycles it took; `change`, the
     largest change over the last cycle, relative to the largest pressure and flow; `result`,
-    `failed_at`, `courant`: as there.
+    `failed_at`, `courant`, `record`: as there.
     """
 
     time: Float[Array, " k"]
@@ -54,6 +56,7 @@ class PeriodicSolution(eqx.Module):
     area: Float[Array, "k m"]
     passed: Float[Array, "k n"]
     state: FlowState
+    record: CycleRecord
     cycles: Int[Array, ""]
     change: Float[Array, ""]
     result: RESULTS
@@ -166,7 +169,7 @@ def _last_cycle(
     problem = sanitised_flow(problem)
     state = settings.state_of(vector)
     equations = semidiscretise(problem)
-    last, series, seen = run_cycles(
+    last, series, seen, record = run_cycles(
         problem, equations, settings.march, settings.sampling, state, 1, settings.started
     )
     # A run that failed keeps the state it failed from, on the way or in this last cycle.
@@ -177,6 +180,7 @@ def _last_cycle(
     return PeriodicSolution(
         **series,
         state=state,
+        record=record,
         cycles=watch.cycles,
         change=watch.change,
         result=RESULTS.where(missed, RESULTS.cycles_exhausted, result),
@@ -191,10 +195,14 @@ def _cut(solution: PeriodicSolution, problem: Flow1DProblem) -> PeriodicSolution
 
 
 class _Progress(NamedTuple):
+    """Cycles run; the change over the last one, and the largest pressure and flow in it."""
+
     cycles: Int[Array, ""]
     change: Float[Array, ""]
     fault: Int[Array, ""]
     interval: Int[Array, ""]
+    pressure: Float[Array, ""]
+    flow: Float[Array, ""]
 
 
 # The state as one vector, and what has been seen.
@@ -223,7 +231,8 @@ class _Settings(eqx.Module):
         """The fixed point before its first cycle, and that nothing has been seen yet."""
         vector, zero = self.vector, jnp.zeros((), jnp.int32)
         limit = _at_least_rounding(self.tolerance, vector)
-        return vector, _Progress(zero, jnp.full_like(limit, jnp.inf), zero, zero)
+        none = jnp.zeros_like(limit)
+        return vector, _Progress(zero, jnp.full_like(limit, jnp.inf), zero, zero, none, none)
 
     @property
     def _ravelled(self) -> tuple[Float[Array, " y"], Callable[[Array], PyTree]]:
@@ -236,25 +245,24 @@ class _Settings(eqx.Module):
 
     def cycle(
         self, problem: Flow1DProblem, vector: Float[Array, " y"]
-    ) -> tuple[Float[Array, " y"], Watch]:
+    ) -> tuple[Float[Array, " y"], Watch, CycleRecord]:
         """The state one cycle later, and what was seen on the way."""
         equations = semidiscretise(problem)
         state = self.state_of(vector)
-        y, _, watch = run_cycles(
+        y, _, watch, record = run_cycles(
             problem, equations, self.march, self.sampling, state, 1, self.started
         )
-        return ravel_pytree((y.area, y.flow, y.outlet))[0], watch
+        return ravel_pytree((y.area, y.flow, y.outlet))[0], watch, record
 
-    def scale(self, problem: Flow1DProblem) -> Float[Array, " y"]:
-        """What the change of each entry is measured against."""
+    def scale(self, problem: Flow1DProblem, seen: _Progress | CycleRecord) -> Float[Array, " y"]:
+        """What the change of each entry is measured against: the largest of the cycle."""
         y = self.initial
-        start = jnp.zeros((), y.area.dtype)
         equations = semidiscretise(problem)
-        of_cells = lambda x: jnp.max(jnp.abs(jnp.where(equations.inverse_length > 0.0, x, 0.0)))
-        pressure = of_cells(equations.cell_pressure(start, y))
         like = lambda value, x: jnp.broadcast_to(value, x.shape)
-        # A flow of 1 m/s in the widest vessel's thousandth keeps a network at rest measurable.
-        flow = of_cells(y.flow) + 1e-3 * of_cells(y.area)
+        # Stated speeds keep a network at rest measurable.
+        widest = jnp.max(jnp.where(equations.inverse_length > 0.0, y.area, 0.0))
+        flow = seen.flow + _REST_FLOW * widest
+        pressure = seen.pressure + equations.density * _REST_HEAD**2
         outlet = tuple(like(pressure, x) for x in y.outlet)
         # An area counts by the pressure its change makes.
         area = pressure * _compliance(equations, y)
@@ -405,7 +413,7 @@ def _iteration(
 ) -> tuple[Callable[[_Carry], Bool[Array, ""]], Callable[[_Carry], _Carry]]:
     """Of the iteration for the fixed point: whether it goes on, and one cycle."""
     problem = jax.lax.stop_gradient(problem)
-    scale, chord = settings.scale(problem), settings.chord(problem)
+    chord = settings.chord(problem)
     limit = _at_least_rounding(settings.tolerance, settings.vector)
 
     def go_on(carry: _Carry) -> Bool[Array, ""]:
@@ -414,11 +422,13 @@ def _iteration(
 
     def body(carry: _Carry) -> _Carry:
         vector, seen = carry
-        after, watch = settings.cycle(problem, vector)
+        after, watch, record = settings.cycle(problem, vector)
         gap = after - vector
-        change = jnp.max(jnp.abs(gap) / scale)
+        change = jnp.max(jnp.abs(gap) / settings.scale(problem, record))
         corrected = jnp.where(watch.fault == 0, after + chord(gap), after)
-        return corrected, _Progress(seen.cycles + 1, change, watch.fault, watch.interval)
+        return corrected, _Progress(
+            seen.cycles + 1, change, watch.fault, watch.interval, record.pressure, record.flow
+        )
 
     return go_on, body
 
@@ -435,22 +445,22 @@ def _fixed_point_reverse(problem: Flow1DProblem, settings: _Settings) -> _Carry:
 @_fixed_point_reverse.def_fwd
 def _forward_pass(
     perturbed: PyTree, problem: Flow1DProblem, settings: _Settings
-) -> tuple[_Carry, Float[Array, " y"]]:
-    vector, seen = _iterate(problem, settings)
-    return (vector, seen), vector
+) -> tuple[_Carry, _Carry]:
+    found = _iterate(problem, settings)
+    return found, found
 
 
 @_fixed_point_reverse.def_bwd
 def _backward_pass(
-    residuals: Float[Array, " y"],
+    residuals: _Carry,
     grad: _Carry,
     perturbed: PyTree,
     problem: Flow1DProblem,
     settings: _Settings,
 ) -> Flow1DProblem:
     r"""λ = g + (∂Φ/∂y)ᵀλ, then ∂Φ/∂θᵀ λ; the chord's transpose corrects λ after each product."""
-    vector, given = residuals, grad[0]
-    scale, chord = settings.scale(problem), settings.chord(problem)
+    (vector, seen), given = residuals, grad[0]
+    scale, chord = settings.scale(problem, seen), settings.chord(problem)
     parameters, rest = eqx.partition(problem, eqx.is_inexact_array)
     cycle = lambda p, v: settings.cycle(eqx.combine(p, rest), v)[0]
     _, pull = jax.vjp(cycle, parameters, vector)
@@ -485,7 +495,7 @@ def _forward_tangent(
     problem, settings = primals
     # The function itself, not its iteration: so the rule can be differentiated again.
     vector, seen = _fixed_point_forward(problem, settings)
-    scale, chord = jax.lax.stop_gradient((settings.scale(problem), settings.chord(problem)))
+    scale, chord = jax.lax.stop_gradient((settings.scale(problem, seen), settings.chord(problem)))
     parameters, rest = eqx.partition(problem, eqx.is_inexact_array)
     # Unperturbed leaves have no tangent; leaves that are no parameters are None on both sides.
     dot = jax.tree.map(

@@ -24,8 +24,8 @@ def _known_as(
 class SavePoints(eqx.Module):
     """Places on a network: a segment and how far along it, 0 at its proximal end.
 
-    Values are interpolated linearly between the middles of cells, and extrapolated over the last
-    half cell of a vessel.
+    Pressure and area are interpolated linearly between the middles of cells and the ends of the
+    vessel, flow between the faces of the cells, through which volume is conserved.
 
     Traced places are not checked.
 
@@ -69,15 +69,29 @@ class SavePoints(eqx.Module):
 
 
 class Sampling(eqx.Module):
-    """Slots on both sides of each point, and the weight of the second."""
+    """Where points lie: the slot before each and the weight of the next one; its cell, whose first
+    face has the cell's number, and the weight of the second face.
+    """
 
-    first: Int[Array, " m"]
-    second: Int[Array, " m"]
-    weight: Float[Array, " m"]
+    slot: Int[Array, " m"]
+    slot_weight: Float[Array, " m"]
+    face: Int[Array, " m"]
+    face_weight: Float[Array, " m"]
 
-    def __call__(self, values: Float[Array, " k"]) -> Float[Array, " m"]:
-        weight = self.weight.astype(values.dtype)
-        return values[self.first] * (1.0 - weight) + values[self.second] * weight
+    def between_slots(self, values: Float[Array, " k"]) -> Float[Array, " m"]:
+        """Values of slots, with those of the vessels' ends in the gaps, at the points."""
+        return _between(values, self.slot, self.slot_weight)
+
+    def between_faces(self, values: Float[Array, " f"]) -> Float[Array, " m"]:
+        """Values of faces at the points."""
+        return _between(values, self.face, self.face_weight)
+
+
+def _between(
+    values: Float[Array, " k"], first: Int[Array, " m"], weight: Float[Array, " m"]
+) -> Float[Array, " m"]:
+    weight = weight.astype(values.dtype)
+    return values[first] * (1.0 - weight) + values[first + 1] * weight
 
 
 def sample_points(network: VascularNetwork, grid: Grid, points: SavePoints) -> Sampling:
@@ -96,15 +110,20 @@ def sample_points(network: VascularNetwork, grid: Grid, points: SavePoints) -> S
     place = end[piece] - width[piece] + (fraction - low[piece]) * length[segment]
     blank = jnp.zeros(grid.n_slots, dtype)
     cell = blank.at[grid.piece_slot].add(width)
-    middle = blank.at[grid.piece_slot].max(end) - 0.5 * cell
-    slot = grid.piece_slot[piece]
-    begins = grid.vessel_slot[:, 0][None, :] <= slot[:, None]
-    vessel = jnp.sum(begins, axis=1, dtype=jnp.int32) - 1
-    first, last = grid.vessel_slot[vessel].T
-    before = jnp.where(place < middle[slot], slot - 1, slot)
-    before = jnp.clip(before, first, jnp.maximum(first, last - 1))
-    after = jnp.minimum(before + 1, last)
-    gap = middle[after] - middle[before]
-    weight = jnp.where(gap > 0.0, (place - middle[before]) / jnp.where(gap > 0.0, gap, 1.0), 0.0)
+    last = blank.at[grid.piece_slot].max(end)
+    first = last - cell
+    # A gap stands for the end of the vessel beside it. Vessels that pad a grid have no slot.
+    begin, stop = grid.vessel_slot.T
+    before = jnp.where(begin < grid.n_slots, begin - 1, grid.n_slots)
+    at = 0.5 * (first + last)
+    at = at.at[before].set(first[begin], mode="drop").at[stop + 1].set(last[stop], mode="drop")
+    inside = grid.piece_slot[piece]
+    slot = jnp.where(place < at[inside], inside - 1, inside)
+    gap, length_here = at[slot + 1] - at[slot], cell[inside]
+    share = lambda part, whole: jnp.clip(part / jnp.where(whole > 0.0, whole, 1.0), 0.0, 1.0)
     # Places are held fixed, as the grid is.
-    return Sampling(before, after, jax.lax.stop_gradient(weight))
+    return jax.lax.stop_gradient(
+        Sampling(
+            slot, share(place - at[slot], gap), inside, share(place - first[inside], length_here)
+        )
+    )

@@ -60,6 +60,29 @@ class Surroundings(NamedTuple):
     end_share: Float[Array, "b w n"]
 
 
+class Profile(NamedTuple):
+    """A state as it is saved: static pressure (Pa, with the viscous part of the wall's) and area
+    (m²) over slots, with those of a vessel's ends in the gaps beside it; flow (m³/s) over faces.
+    """
+
+    pressure: Float[Array, " k"]
+    area: Float[Array, " k"]
+    flow: Float[Array, " f"]
+
+
+class _Faces(NamedTuple):
+    """Flow and total pressure at the faces; flow out of nodes and into conditions; static pressure
+    and area at the ends of vessels.
+    """
+
+    flow: Float[Array, " f"]
+    total: Float[Array, " f"]
+    outflow: Float[Array, " n"]
+    into: tuple[Float[Array, " _"], ...]
+    end_static: Float[Array, "w n"]
+    end_area: Float[Array, "w n"]
+
+
 class Semidiscretisation(eqx.Module):
     r"""The equations on a grid: `semidiscretisation(t, state, args)` is the time derivative.
 
@@ -103,7 +126,7 @@ class Semidiscretisation(eqx.Module):
     alpha: Float[Array, ""]
 
     def __call__(self, t: Float[Array, ""], y: FlowState, args: PyTree = None) -> FlowState:
-        flow, total, outflow, into = self._faces(t, y)
+        flow, total, outflow, into, *_ = self._faces(t, y)
         gradient = lambda face: (face[1:] - face[:-1]) * self.inverse_length
         flux = gradient(flow)
         force = momentum_rate(
@@ -159,23 +182,19 @@ class Semidiscretisation(eqx.Module):
     def _over_inertia(self, force: Float[Array, " k"]) -> Float[Array, " k"]:
         return force if self.inverse_inertia is None else force * self.inverse_inertia
 
-    def _faces(
-        self, t: Float[Array, ""], y: FlowState
-    ) -> tuple[
-        Float[Array, " f"], Float[Array, " f"], Float[Array, " n"], tuple[Float[Array, " _"], ...]
-    ]:
-        """Flow and total pressure at the faces; flow out of nodes, into conditions."""
+    def _faces(self, t: Float[Array, ""], y: FlowState) -> _Faces:
+        """What the faces, the ends and the nodes ask for."""
         pressure = self.cell_pressure(t, y)
         pressure, end_pressure = self._extend(pressure, self._half_steps(pressure, y))
         along = 0.5 * (y.flow[self.end_slot] - y.flow[self.end_neighbour])
         flow, end_flow_ = self._extend(y.flow, along)
         equations = self._node_equations(t, y, end_pressure, end_flow_)
         end_pressure, node_pressure = solve_nodes(equations)
-        end_q = end_flow(equations, end_pressure)
-        # The vessel's own total pressure: without the loss at the node, and also where the node
-        # asks for static pressure.
-        velocity = end_q / end_area(equations, end_pressure)
-        end_p = end_pressure + equations.viscous + 0.5 * self.alpha * self.density * velocity**2
+        end_q, area = end_flow(equations, end_pressure), end_area(equations, end_pressure)
+        # The vessel's own pressure: without the loss at the node, and also where the node asks for
+        # static pressure.
+        static = end_pressure + equations.viscous
+        end_p = static + 0.5 * self.alpha * self.density * (end_q / area) ** 2
         put = lambda face, end: face.at[self.end_face].set(end, **_PADDED)
         outflow = jnp.sum(self.end_sign * end_q, axis=0)
         # Several conditions may share a node: each takes what its own law says.
@@ -184,7 +203,7 @@ class Semidiscretisation(eqx.Module):
             for form, state, node in zip(self.forms, y.outlet, self.condition_node, strict=True)
         )
         face_q, face_p = self._riemann(t, pressure, flow, lambda q: put(q, end_q))
-        return face_q, put(face_p, end_p), outflow, into
+        return _Faces(face_q, put(face_p, end_p), outflow, into, static, area)
 
     def cell_pressure(self, t: Float[Array, ""], y: FlowState) -> Float[Array, " k"]:
         """Static pressure in the cells without the viscous part of the wall's, Pa."""
@@ -261,14 +280,16 @@ class Semidiscretisation(eqx.Module):
         stretching = self.end_sign * (y.flow[self.end_neighbour] - y.flow[self.end_slot])
         return self.end_viscosity * jnp.sqrt(lumen.inverse_area) * stretching
 
-    def static_pressure(self, t: Float[Array, ""], y: FlowState) -> Float[Array, " k"]:
-        """Static pressure in the cells with the viscous part of the wall's, Pa."""
-        elastic = self.cell_pressure(t, y)
-        if self.cell_viscosity is None:
-            return elastic
-        face_flow, *_ = self._faces(t, y)
-        widening = -(face_flow[1:] - face_flow[:-1]) * self.inverse_length
-        return elastic + self.cell_viscosity / jnp.sqrt(y.area) * widening
+    def profile(self, t: Float[Array, ""], y: FlowState) -> Profile:
+        """What a solution shows of a state: at the middles of cells, at ends and through faces."""
+        faces = self._faces(t, y)
+        static = self.cell_pressure(t, y)
+        if self.cell_viscosity is not None:
+            widening = -(faces.flow[1:] - faces.flow[:-1]) * self.inverse_length
+            static = static + self.cell_viscosity / jnp.sqrt(y.area) * widening
+        # The row of `_extend` is two slots longer at either end.
+        put = lambda slot, end: slot.at[self.end_gap - 2].set(end, **_PADDED)
+        return Profile(put(static, faces.end_static), put(y.area, faces.end_area), faces.flow)
 
     def _node_equations(
         self,
@@ -325,7 +346,7 @@ def semidiscretise(problem: Flow1DProblem) -> Semidiscretisation:
     at_cell = (grid.cell_segment, grid.cell_fraction.astype(dtype))
     at_face = (grid.face_segment, grid.face_fraction.astype(dtype))
     is_cell = grid.is_cell.astype(dtype)
-    length, friction = _pieces(problem)
+    length, friction = cell_losses(problem)
     density, alpha = cast_like(blood.density, radius), cast_like(blood.alpha, radius)
     node_of_network = _node_of_network(grid, network.n_nodes)
     forms = tuple(c.form() for c in problem.boundary)
@@ -483,7 +504,7 @@ def _face_viscosity(
     return viscosity / jnp.where(apart > 0, apart, 1.0)
 
 
-def _pieces(problem: Flow1DProblem) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
+def cell_losses(problem: Flow1DProblem) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
     r"""Length of every slot (m) and its friction k, exact for the unloaded vessel.
 
     The friction force on a cell is $k\,Q/A$ with

@@ -1,5 +1,6 @@
 """Transient flow over given cycles."""
 
+import dataclasses
 from typing import Protocol, runtime_checkable, TypeVar
 
 import diffrax
@@ -7,14 +8,16 @@ import equinox as eqx
 from jaxtyping import Array, Float, Int
 
 from .._misc import InputError, NoBarePressure
-from .._padding import cut_solution
+from .._padding import cut, cut_solution
+from .._ranges import is_out_of_range, range_error
 from .._results import conclude, ended_as, RESULTS, SolveError
 from ._grid import grid_vessel_label
 from ._initial import steady_start
-from ._march import find_fault, March, run_cycles
+from ._march import CycleRecord, find_fault, March, run_cycles
 from ._padding import cut_nodes, cut_state, sanitised_flow
 from ._points import sample_points, SavePoints
 from ._problem import Flow1DProblem
+from ._ranges import flow_ranges
 from ._semidiscretisation import FlowState, semidiscretise
 from ._taper import steep_taper
 
@@ -27,6 +30,8 @@ class Outcome(Protocol):
     def flow(self) -> Array: ...
     @property
     def passed(self) -> Array: ...
+    @property
+    def record(self) -> CycleRecord: ...
     @property
     def state(self) -> FlowState: ...
     @property
@@ -45,7 +50,7 @@ class Flow1DSolution(eqx.Module):
     (k, m) Pa, `flow` (k, m) m³/s, `area` (k, m) m²; `passed` (k, n), volume that has left the
     network at every grid node since time 0, m³; `state`, the last one; `result`; `failed_at`, the
     number of the interval in which the run failed, or the number of intervals; `courant`, the
-    largest Courant number seen.
+    largest Courant number seen; `record`, what [`resolution`][] needs.
     """
 
     time: Float[Array, " k"]
@@ -54,6 +59,7 @@ class Flow1DSolution(eqx.Module):
     area: Float[Array, "k m"]
     passed: Float[Array, "k n"]
     state: FlowState
+    record: CycleRecord
     result: RESULTS
     failed_at: Int[Array, ""]
     courant: Float[Array, ""]
@@ -149,9 +155,12 @@ def _solve(
     sampling = sample_points(problem.network, problem.grid, points)
     start, started = steady_start(problem) if initial is None else (initial, True)
     equations = semidiscretise(problem)
-    state, series, watch = run_cycles(problem, equations, march, sampling, start, n_cycles, started)
+    state, series, watch, record = run_cycles(
+        problem, equations, march, sampling, start, n_cycles, started
+    )
     return Flow1DSolution(
         **series,
+        record=record,
         state=state,
         result=flow_result(watch.fault),
         failed_at=watch.interval,
@@ -166,8 +175,17 @@ def _cut(solution: Flow1DSolution, problem: Flow1DProblem) -> Flow1DSolution:
 
 def cut_flow(solution: Solution, problem: Flow1DProblem) -> Solution:
     """The real entries of a solution of this room."""
-    real = cut_state(solution.state, problem), cut_nodes(solution.passed, problem)
-    return eqx.tree_at(lambda s: (s.state, s.passed), solution, real)
+    k = problem.grid.n_slots
+    at = solution.record
+    record = dataclasses.replace(
+        at,
+        flow_cell=cut(at.flow_cell, k),
+        flow_rate=cut(at.flow_rate, k),
+        flow_face=cut(at.flow_face, k + 1),
+        size_face=cut(at.size_face, k + 1),
+    )
+    real = cut_state(solution.state, problem), cut_nodes(solution.passed, problem), record
+    return eqx.tree_at(lambda s: (s.state, s.passed, s.record), solution, real)
 
 
 def flow_result(fault: Int[Array, ""]) -> RESULTS:
@@ -180,6 +198,7 @@ def flow_result(fault: Int[Array, ""]) -> RESULTS:
         RESULTS.nonfinite,
         RESULTS.controller_gave_up,
         RESULTS.no_steady_start,
+        RESULTS.out_of_range,
     )
     for number, sentence in enumerate(named, start=1):
         result = RESULTS.where(fault == number, sentence, result)
@@ -193,6 +212,8 @@ def concluded(problem: Flow1DProblem, march: March, solution: Solution, throw: b
 
 def _failure(problem: Flow1DProblem, march: March, solution: Outcome) -> SolveError:
     """The error of a failed run: its cause, and the vessel and the time at which it was seen."""
+    if is_out_of_range(solution.result):
+        return range_error(flow_ranges(problem))
     for nowhere in (RESULTS.no_steady_start, RESULTS.cycles_exhausted):
         if ended_as(solution.result, nowhere):
             return SolveError(nowhere, "")

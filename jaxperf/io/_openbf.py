@@ -22,6 +22,7 @@ from ..network import (
 from ..units import M_PER_CM, PA_PER_MMHG
 from ..vessel import Blood, ConstantViscosity
 from ._openbf_file import OpenBFFile, read_inlet_table, read_openbf_file, VesselSection
+from ._waveforms import check_beat, jump_between_beats
 
 # Wall thickness over radius, a exp(b r) + c exp(d r), where a vessel states no h0.
 _THICKNESS = (0.2802, -5.053e2, 0.1324, -0.1114e2)
@@ -50,7 +51,8 @@ class OpenBFCase:
     - `period`: s, the last time of the inlet file. `n_cycles`: openBF stops there at the latest.
     - `convergence_tolerance`: Pa, root mean square change of the pressure between two cycles at
       which openBF stops; None in a case of version 1, which states per cent.
-    - `cfl`: openBF's Courant number. `saved`: labels of the vessels to save.
+    - `cfl`: openBF's Courant number. `saved`: labels of the vessels to save. `notes`: what is
+      doubtful in the files, as sentences.
     """
 
     name: str
@@ -65,6 +67,7 @@ class OpenBFCase:
     convergence_tolerance: float | None
     cfl: float
     saved: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def read_openbf(path: str | os.PathLike) -> OpenBFCase:
@@ -119,7 +122,7 @@ def read_openbf(path: str | os.PathLike) -> OpenBFCase:
     thickness = _thickness(file, radius)
     modulus = np.array([v.E for v in file.network])
     stiffness = modulus[:, None] * thickness / radius
-    period, inlets = _inlets(file, index, path)
+    period, inlets, notes = _inlets(file, index, path)
     return OpenBFCase(
         name=file.project_name,
         network=network,
@@ -137,6 +140,7 @@ def read_openbf(path: str | os.PathLike) -> OpenBFCase:
         ),
         cfl=file.solver.Ccfl,
         saved=tuple(v.label for v in file.network if v.to_save),
+        notes=notes,
     )
 
 
@@ -285,9 +289,10 @@ def _blood(file: OpenBFFile, where: str) -> Blood:
 
 def _inlets(
     file: OpenBFFile, index: dict[int, int], path: str | os.PathLike
-) -> tuple[float, list[AbstractBoundary]]:
+) -> tuple[float, list[AbstractBoundary], tuple[str, ...]]:
     folder = Path(path).parent
     boundary: list[AbstractBoundary] = []
+    notes: list[str] = []
     periods: list[float] = []
     for v in _fed(file):
         name = v.inlet_file or file.inlet_file or f"{file.project_name}_inlet.dat"
@@ -302,6 +307,10 @@ def _inlets(
                 fix="Check the unit",
             )
         periods.append(float(table[-1, 0]))
+        if np.ptp(table[:, 1]) > 0:
+            check_beat(periods[-1], str(folder / name))
+        jump = jump_between_beats(table[:, 1])
+        notes += [] if jump is None else [f"{folder / name}: {jump}: a jump at every beat."]
         waveform = Waveform(table[:, 0], table[None, :, 1], periods[-1])
         node = jnp.asarray(np.array([index[v.sn]], np.int32))
         made = FlowWaveform if kind == "Q" else PressureWaveform
@@ -313,7 +322,7 @@ def _inlets(
             expected="inlets of one period",
             fix="Give every inlet file the same last time",
         )
-    return periods[0], boundary
+    return periods[0], boundary, tuple(notes)
 
 
 def _outlets(

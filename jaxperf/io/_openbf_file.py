@@ -5,9 +5,9 @@ import os
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import yaml
 from jaxtyping import Float
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -17,7 +17,9 @@ from pydantic import (
 )
 
 from .._misc import InputError
-from ._files import read_lines
+from .._yaml import printable, yaml_content, YamlFault
+from ._files import read_lines, readable_file
+from ._waveforms import check_times
 
 _EXPECTED = "an openBF case: YAML with the sections blood, solver and network"
 _EXPECTED_INLET = "an openBF inlet file: lines of a time (s) and a value"
@@ -61,7 +63,7 @@ class SolverSection(_Section):
 class VesselSection(_Section):
     """One entry of `network`, in SI."""
 
-    label: Annotated[str, Field(min_length=1)]
+    label: Annotated[str, Field(min_length=1), AfterValidator(printable)]
     sn: Whole
     tn: Whole
     L: Annotated[Number, Field(ge=1e-5, le=2.0)]
@@ -150,15 +152,10 @@ def read_openbf_file(path: str | os.PathLike) -> OpenBFFile:
     """
     where = str(path)
     try:
-        raw = yaml.safe_load("\n".join(read_lines(path, _EXPECTED)))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" in line {mark.line + 1}" if mark else ""
+        raw = yaml_content(readable_file(path, _EXPECTED))
+    except YamlFault as error:
         raise InputError(
-            f"it is no YAML{line}: {getattr(error, 'problem', None) or type(error).__name__}",
-            where=where,
-            expected=_EXPECTED,
-            fix="Correct the line",
+            str(error), where=where, expected=_EXPECTED, fix="Correct the line"
         ) from None
     if not isinstance(raw, dict):
         raise InputError(
@@ -242,7 +239,7 @@ def read_inlet_table(path: str | os.PathLike) -> Float[np.ndarray, "m 2"]:
 
     **Errors:** [`InputError`][] naming file and line.
     """
-    where, rows = str(path), []
+    where, rows, lines = str(path), [], []
     for number, line in enumerate(read_lines(path, _EXPECTED_INLET), 1):
         if not line.strip():
             continue
@@ -258,12 +255,14 @@ def read_inlet_table(path: str | os.PathLike) -> Float[np.ndarray, "m 2"]:
                 fix="Correct the line",
             )
         rows.append(row)
+        lines.append(f"{where}:{number}")
     table = np.array(rows, np.float64).reshape(-1, 2)
-    if len(table) < 2 or table[0, 0] != 0.0 or (np.diff(table[:, 0]) <= 0).any():
+    check_times(table[:, 0].tolist(), lines)
+    if len(table) < 2 or table[0, 0] != 0.0:
         raise InputError(
-            f"it has {len(table)} lines with the times {table[:3, 0].tolist()}, ...",
+            f"it has {len(table)} lines with the times {table[:3, 0].tolist()}",
             where=where,
-            expected="at least two lines with increasing times from 0 to the period",
-            fix="Give one cycle, each time once",
+            expected="at least two lines with times from 0 to the period",
+            fix="Give one cycle that begins at 0",
         )
     return table

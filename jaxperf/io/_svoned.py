@@ -2,39 +2,28 @@
 
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
+from .._custom_types import as_leaf
 from .._misc import check_frame, InputError
-from ..network import (
-    AbstractBoundary,
-    build_network,
-    CoronaryOutletSvOneD,
-    FlowBoundary,
-    FlowWaveform,
-    PressureBoundary,
-    PressureWaveform,
-    ResistanceOutlet,
-    VascularNetwork,
-    Waveform,
-)
-from ..units import (
-    KG_M3_PER_G_CM3,
-    M3_PA_PER_CM5_DYN,
-    M3_S_PER_CM3_S,
-    M_PER_CM,
-    PA_PER_DYN_CM2,
-    PA_S_M3_PER_DYN_S_CM5,
-    PA_S_PER_POISE,
-)
+from ..network import AbstractBoundary, build_network, Lesions, VascularNetwork
+from ..units import KG_M3_PER_G_CM3, M_PER_CM, PA_PER_DYN_CM2, PA_S_PER_POISE
+from ._svoned_boundary import defined, outlet_kind, read_inlet, read_outlets, supported
 from ._svoned_cards import Card, Cards, EXPECTED, read_cards
 
-_INLET = ("PRESSURE", "PRESSURE_WAVE", "FLOW")
-_OUTLET = ("NOBOUND", "RESISTANCE", "CORONARY")
+# Minor losses whose physics is missing.
+_BRANCHING = (
+    "BRANCH_THROUGH_DIVIDING",
+    "BRANCH_SIDE_DIVIDING",
+    "BRANCH_THROUGH_CONVERGING",
+    "BRANCH_SIDE_CONVERGING",
+    "BIFURCATION_BRANCH",
+)
+_LOSSES: dict[str, str] = dict.fromkeys(_BRANCHING, "a loss at a branching")
 
 
 @dataclass(frozen=True)
@@ -42,8 +31,8 @@ class SvOneDMaterial:
     """Wall and blood of a MATERIAL card, SI.
 
     Wall: $p = \\tfrac43 (k_1 e^{k_2 r_0} + k_3)(1 - \\sqrt{S_0/S}) + p_{ref}$ with `k1`, `k3` in
-    Pa and `k2` in 1/m. Blood: `density` kg/m³, `viscosity` Pa·s, and `profile_exponent` ζ of the
-    velocity profile.
+    Pa and `k2` in 1/m; a LINEAR wall has `k3` alone. Blood: `density` kg/m³, `viscosity` Pa·s,
+    and `profile_exponent` ζ of the velocity profile.
     """
 
     name: str
@@ -69,6 +58,8 @@ class SvOneDCase:
       pressures.
     - `material`: the materials, and `segment_material`, (s,), an index into them.
     - `time_step` (s), `n_steps`: of the reference run.
+    - `notes`: what is doubtful in the file or depends on the version that it was written for, as
+      sentences.
     """
 
     name: str
@@ -80,6 +71,7 @@ class SvOneDCase:
     segment_material: Int[np.ndarray, " s"]
     time_step: float
     n_steps: int
+    notes: tuple[str, ...] = ()
 
 
 def read_svoned(
@@ -97,13 +89,16 @@ def read_svoned(
     - `frame`: frame of the node coordinates.
     - `branch_name`: new names for these branches.
 
-    **Returns:** a [`SvOneDCase`][]. Supported: inlets PRESSURE, PRESSURE_WAVE and FLOW, outlets
-    RESISTANCE and CORONARY, material OLUFSEN, no minor losses.
+    **Returns:** a [`SvOneDCase`][]. Read are all cards; inlets PRESSURE, PRESSURE_WAVE and FLOW;
+    outlets RESISTANCE, RCR, CORONARY, PRESSURE and PRESSURE_WAVE; materials OLUFSEN and LINEAR;
+    segments with the loss STENOSIS, which become lesions of the calibre upstream. A conductivity
+    of the wall and other losses are refused.
 
     **Errors:** [`InputError`][] naming file and line, for anything else too.
 
-    **Source:** svOneDSolver, *Input File Guide*; the order of a CORONARY table's parameters and
-    of a RESISTANCE table's is that of `cvOneDSubdomain.cxx`.
+    **Source:** svOneDSolver, *Input File Guide*; the order of the parameters in outlets' tables is
+    that of `cvOneDSubdomain.cxx`, the law of LINEAR that of `cvOneDMaterialLinear.cxx` since
+    November 2023, p = 4/3 E h/r (1 − √(S0/S)); before, it had no 4/3.
 
     **Example:**
 
@@ -141,44 +136,26 @@ def read_svoned(
     index = {number: i for i, number in enumerate(cards.segment)}
     segments = list(cards.segment.values())
     parent = _parents(cards, index)
-    network, offset = _network(cards, segments, parent, frame, branch_name or {}, where)
     material = tuple(_material(card) for card in cards.material.values())
     names = [m.name for m in material]
+    of_segment = [names.index(defined(card, 9, names, "material")) for card in segments]
+    exponent = np.array([material[i].profile_exponent for i in of_segment])
+    network, offset = _network(cards, segments, parent, exponent, frame, branch_name or {}, where)
+    node = np.asarray(network.segment_node)[:, 1].tolist()
+    boundary, notes = read_inlet(cards, network)
+    outlets, more = read_outlets(cards, segments, node)
     return SvOneDCase(
-        name=cards.model,
+        name="model" if cards.model is None else cards.model.field[0],
         network=network,
         ostium_offset=offset,
         segment_name=tuple(card.field[0] for card in segments),
-        boundary=(_inlet(cards, network), *_outlets(cards, segments, network, where)),
+        boundary=(boundary, *outlets),
         material=material,
-        segment_material=np.array(
-            [names.index(_known(card, 9, names, "material")) for card in segments], np.int64
-        ),
+        segment_material=np.array(of_segment, np.int64),
         time_step=cards.options.number(0, "time step"),
         n_steps=cards.options.whole(2, "number of steps"),
+        notes=(*notes, *more, *_linear_notes(cards)),
     )
-
-
-def _known(card: Card, i: int, names: Collection[str], what: str) -> str:
-    if card.field[i] not in names:
-        raise InputError(
-            f"the {what} {card.field[i]} is not defined",
-            where=card.where,
-            expected=f"one of {', '.join(map(str, names)) or 'the file (there is none)'}",
-            fix=f"Define the {what} or correct its name",
-        )
-    return card.field[i]
-
-
-def _supported(card: Card, i: int, kinds: tuple[str, ...], what: str) -> str:
-    if card.field[i] not in kinds:
-        raise InputError(
-            f"the {what} is {card.field[i]}",
-            where=card.where,
-            expected=f"one of those this reader supports: {', '.join(kinds)}",
-            fix="Replace it, or leave the part out",
-        )
-    return card.field[i]
 
 
 def _parents(cards: Cards, index: dict[int, int]) -> Int[np.ndarray, " s"]:
@@ -199,8 +176,8 @@ def _parents(cards: Cards, index: dict[int, int]) -> Int[np.ndarray, " s"]:
     followed = set(parent.tolist())
     for number, i in index.items():
         card = cards.segment[number]
-        kind = _supported(card, 14, _OUTLET, "boundary condition")
-        _supported(card, 10, ("NONE",), "minor loss")
+        kind = outlet_kind(card)
+        supported(card, 10, ("NONE", "STENOSIS"), "minor loss", _LOSSES)
         if (kind == "NOBOUND") != (i in followed):
             raise InputError(
                 f"segment {card.field[0]} has the boundary condition {kind} and "
@@ -216,7 +193,7 @@ def _parents(cards: Cards, index: dict[int, int]) -> Int[np.ndarray, " s"]:
 def _joined(
     lists: Mapping[str, Card], joint: Card, i: int, index: dict[int, int], what: str
 ) -> list[int]:
-    card = lists[_known(joint, i, list(lists), what)]
+    card = lists[defined(joint, i, list(lists), what)]
     numbers = [card.whole(k, "segment number") for k in range(2, len(card.field))]
     if len(numbers) != card.whole(1, "number of segments"):
         raise InputError(
@@ -240,6 +217,7 @@ def _network(
     cards: Cards,
     segments: list[Card],
     parent: Int[np.ndarray, " s"],
+    exponent: Float[np.ndarray, " s"],
     frame: str,
     branch_name: Mapping[str, str],
     where: str,
@@ -259,6 +237,8 @@ def _network(
     proximal = np.where(parent < 0, 0, parent + 1)
     area = np.array([[_positive(c, 6, "area"), _positive(c, 7, "area")] for c in segments])
     length = np.array([_positive(card, 2, "length") for card in segments]) * M_PER_CM
+    radius = np.sqrt(area / np.pi) * M_PER_CM
+    radius, lesion = _stenoses(segments, parent, radius, length, exponent)
     names = [re.sub(r"_\d+$", "", card.field[0]) for card in segments]
     branches = list(dict.fromkeys(names))
     for key in branch_name:
@@ -272,12 +252,13 @@ def _network(
     network = build_network(
         position,
         np.stack([proximal, np.arange(len(segments)) + 1], axis=1),
-        np.sqrt(area / np.pi) * M_PER_CM,
+        radius,
         root=np.array([0], np.int64),
         frame=frame,
         length=length,
         branch=np.array([branches.index(n) for n in names], np.int64),
         branch_name=tuple(branch_name.get(b, b) for b in branches),
+        lesion=lesion,
         where=where,
     )
     offset = np.linalg.norm(start * M_PER_CM - position[proximal], axis=1)
@@ -311,124 +292,91 @@ def _positive(card: Card, i: int, what: str) -> float:
     return value
 
 
+def _stenoses(
+    segments: list[Card],
+    parent: Int[np.ndarray, " s"],
+    radius: Float[np.ndarray, "s 2"],
+    length: Float[np.ndarray, " s"],
+    exponent: Float[np.ndarray, " s"],
+) -> tuple[Float[np.ndarray, "s 2"], Lesions | None]:
+    """Segments with the loss STENOSIS as lesions of the calibre upstream.
+
+    svOneDSolver puts Young and Tsai's law by itself in place of the segment's friction, we add a
+    lesion's to it. The length of the lesion is the one at which both say the same: with
+    f = (D0/D1)⁴, (0.83 L' + 1.64 D1) f − (0.83 L' + 1.64 D0) + k L = (0.83 L + 1.64 D1) f, where
+    k = (ζ + 2)/4 is the segment's friction over Poiseuille's.
+    """
+    found = [i for i, card in enumerate(segments) if card.field[10] == "STENOSIS"]
+    if not found:
+        return radius, None
+    radius, reduction, apparent = radius.copy(), [], []
+    for i in found:
+        card, narrow = segments[i], float(radius[i].mean())
+        upstream = float(radius[parent[i], 1]) if parent[i] >= 0 else 0.0
+        if not narrow < upstream:
+            raise InputError(
+                f"{card.field[0]} is a STENOSIS of {narrow / M_PER_CM:.4g} cm radius and the "
+                + (f"end before it of {upstream / M_PER_CM:.4g} cm" if upstream else "inlet"),
+                where=card.where,
+                expected="a segment that is narrower than the one it follows",
+                fix="Correct the areas, or write NONE for the loss",
+            )
+        f = (upstream / narrow) ** 4
+        own = 0.25 * (exponent[i] + 2.0) * length[i]
+        apparent.append((0.83 * length[i] * f - own + 3.28 * upstream) / (0.83 * (f - 1.0)))
+        reduction.append(1.0 - narrow / upstream)
+        radius[i] = upstream
+    number = as_leaf(np.arange(len(found)), np.int32)
+    lesion = Lesions(
+        diameter_reduction=as_leaf(np.array(reduction)),
+        length=as_leaf(np.array(apparent)),
+        segment=as_leaf(np.array(found), np.int32),
+        lesion=number,
+        fraction=as_leaf(np.ones(len(found))),
+    )
+    return radius, lesion
+
+
+def _linear_notes(cards: Cards) -> list[str]:
+    return [
+        f"{card.where}: the LINEAR wall is read with the factor 4/3 that svOneDSolver gives it "
+        "since November 2023; for a file written before, multiply its parameter by 3/4."
+        for card in cards.material.values()
+        if card.field[1].upper() == "LINEAR"
+    ]
+
+
+# Parameters of a wall by its kind, and whether two more say how it leaks.
+_PARAMETERS = {"OLUFSEN": 3, "LINEAR": 1}
+
+
 def _material(card: Card) -> SvOneDMaterial:
-    if card.field[1] != "OLUFSEN" or len(card.field) != 9:
+    kind = card.field[1].upper()
+    wanted, given = _PARAMETERS.get(kind, 0), len(card.field) - 6
+    if not wanted or given not in (wanted, wanted + 2):
         raise InputError(
-            f"material {card.field[0]} is {card.field[1]} with {len(card.field) - 6} parameters",
+            f"material {card.field[0]} is {card.field[1]} with {given} parameters",
             where=card.where,
-            expected="OLUFSEN with three parameters",
-            fix="Write a LINEAR wall as OLUFSEN with k1 = 0, k2 = 0, k3 = E*h/r",
+            expected="OLUFSEN with three parameters or LINEAR with one, and two more of a wall "
+            "that leaks",
+            fix="Correct the line",
         )
-    value = [card.number(i, "material parameter") for i in range(2, 9)]
+    value = [card.number(i, "material parameter") for i in range(2, len(card.field))]
+    if given > wanted and value[-2] != 0.0:
+        raise InputError(
+            f"the wall of material {card.field[0]} leaks, with the conductivity {value[-2]:g}",
+            where=card.where,
+            expected="a wall that holds its blood: outflow through the wall is not modelled",
+            fix="Remove the last two parameters to run it without outflow",
+        )
+    k1, k2, k3 = value[4:7] if kind == "OLUFSEN" else (0.0, 0.0, value[4])
     return SvOneDMaterial(
         name=card.field[0],
         density=value[0] * KG_M3_PER_G_CM3,
         viscosity=value[1] * PA_S_PER_POISE,
         reference_pressure=value[2] * PA_PER_DYN_CM2,
         profile_exponent=value[3],
-        k1=value[4] * PA_PER_DYN_CM2,
-        k2=value[5] / M_PER_CM,
-        k3=value[6] * PA_PER_DYN_CM2,
-    )
-
-
-def _table(entries: list[tuple[float, float]], unit: float, card: Card) -> Float[np.ndarray, "m 2"]:
-    """Times (s) and values in SI of a table over one cycle; its last time is the period."""
-    table = np.array(entries, np.float64) * np.array([1.0, unit])
-    if table[0, 0] < 0 or (np.diff(table[:, 0]) <= 0).any():
-        raise InputError(
-            "the times of its table are negative or do not increase",
-            where=card.where,
-            expected="increasing times from 0 on",
-            fix="Correct the table",
-        )
-    return table
-
-
-def _inlet(cards: Cards, network: VascularNetwork) -> AbstractBoundary:
-    options = cards.options
-    assert options is not None
-    kind = _supported(options, 5, _INLET, "inlet boundary condition")
-    entries = cards.table[_known(options, 4, list(cards.table), "table")]
-    is_flow, node = kind == "FLOW", jnp.asarray(network.roots)
-    table = _table(entries, M3_S_PER_CM3_S if is_flow else PA_PER_DYN_CM2, options)
-    if len(table) == 1:
-        value = jnp.asarray(table[:, 1])
-        return FlowBoundary(node, value) if is_flow else PressureBoundary(node, value)
-    waveform = Waveform(table[:, 0], table[None, :, 1], table[-1, 0])
-    return FlowWaveform(node, waveform) if is_flow else PressureWaveform(node, waveform)
-
-
-def _on_common_knots(tables: list[Float[np.ndarray, "_ 2"]], where: str) -> Waveform | None:
-    """The tables as one waveform, each exactly; None where each is one entry, a constant."""
-    end = sorted({float(table[-1, 0]) for table in tables if len(table) > 1})
-    if not end:
-        return None
-    if len(end) > 1:
-        raise InputError(
-            f"the tables of its CORONARY outlets end at {end[0]:g} and {end[-1]:g} s",
-            where=where,
-            expected="intramyocardial pressures of one period",
-            fix="Give every table the same last time",
-        )
-    time = np.unique(np.concatenate([table[:, 0] for table in tables if len(table) > 1]))
-    # A table that starts after 0 goes there from its last value, which is that of time 0.
-    value = [np.interp(time, t[:, 0], t[:, 1]) for t in map(_from_zero, tables)]
-    return Waveform(time, np.stack(value), end[0])
-
-
-def _from_zero(table: Float[np.ndarray, "_ 2"]) -> Float[np.ndarray, "_ 2"]:
-    return table if table[0, 0] == 0.0 else np.concatenate([[[0.0, table[-1, 1]]], table])
-
-
-def _outlets(
-    cards: Cards, segments: list[Card], network: VascularNetwork, where: str
-) -> list[AbstractBoundary]:
-    distal = np.asarray(network.segment_node)[:, 1].tolist()
-    resistance, coronary, pim = [], [], []
-    for i, card in enumerate(segments):
-        if card.field[14] == "NOBOUND":
-            continue
-        entries = cards.table[_known(card, 15, list(cards.table), "table")]
-        if card.field[14] == "RESISTANCE":
-            if len(entries) > 2:
-                _refuse_outlet(card, len(entries), "resistance and, if not 0, distal pressure")
-            values = [v for _, v in entries] + [0.0]
-            resistance.append((distal[i], *values[:2]))
-            continue
-        if len(entries) < 7 or any(t >= 0 for t, _ in entries[:6]):
-            _refuse_outlet(
-                card,
-                len(entries),
-                "Ra, Ra_micro, Ca, Cim, Rv, P_ref at negative times, then the intramyocardial "
-                "pressure",
-            )
-        coronary.append((distal[i], *(v for _, v in entries[:6])))
-        pim.append(_table(entries[6:], PA_PER_DYN_CM2, card))
-    boundary: list[AbstractBoundary] = []
-    if resistance:
-        node, r, p = _columns(resistance)
-        boundary.append(ResistanceOutlet(node, r * PA_S_M3_PER_DYN_S_CM5, p * PA_PER_DYN_CM2))
-    if coronary:
-        node, ra, micro, ca, cim, rv, p = _columns(coronary)
-        ra, micro, rv = (x * PA_S_M3_PER_DYN_S_CM5 for x in (ra, micro, rv))
-        ca, cim = (x * M3_PA_PER_CM5_DYN for x in (ca, cim))
-        wave = _on_common_knots(pim, where)
-        boundary.append(
-            CoronaryOutletSvOneD(node, ra, micro, rv, ca, cim, p * PA_PER_DYN_CM2, wave)
-        )
-    return boundary
-
-
-def _columns(rows: list[tuple[float, ...]]) -> list[Array]:
-    node, *values = zip(*rows, strict=True)
-    return [jnp.asarray(np.array(node, np.int32)), *(jnp.asarray(np.array(v)) for v in values)]
-
-
-def _refuse_outlet(card: Card, count: int, expected: str) -> None:
-    raise InputError(
-        f"the table {card.field[15]} of {card.field[0]} has {count} entries",
-        where=card.where,
-        expected=f"a {card.field[14]} table: {expected}",
-        fix="Correct the table",
+        k1=k1 * PA_PER_DYN_CM2,
+        k2=k2 / M_PER_CM,
+        k3=k3 * PA_PER_DYN_CM2,
     )

@@ -2,6 +2,8 @@
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from .._misc import InputError
 from ._files import read_lines
@@ -18,8 +20,9 @@ _FIELDS = {
     "DATATABLE": (2, 2),
     "ENDDATATABLE": (0, 0),
     "SOLVEROPTIONS": (9, 9),
-    "MATERIAL": (7, 9),
+    "MATERIAL": (7, 11),
     "OUTPUT": (1, 2),
+    "INCLUDE": (2, 2),
 }
 
 
@@ -47,17 +50,30 @@ class Card:
         return int(value)
 
 
+@dataclass(frozen=True)
+class DataTable:
+    """Pairs of time and value, where each stands, and where the table begins."""
+
+    where: str
+    time: list[float]
+    value: list[float]
+    line: list[str]
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+
 @dataclass
 class Cards:
-    """The cards of one file, by kind and in the order of the file."""
+    """The cards of one file and those it includes, by kind and in their order."""
 
-    model: str = "model"
+    model: Card | None = None
     node: dict[int, Card] = field(default_factory=dict)
     joint: list[Card] = field(default_factory=list)
     joint_inlet: dict[str, Card] = field(default_factory=dict)
     joint_outlet: dict[str, Card] = field(default_factory=dict)
     segment: dict[int, Card] = field(default_factory=dict)
-    table: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    table: dict[str, DataTable] = field(default_factory=dict)
     material: dict[str, Card] = field(default_factory=dict)
     options: Card | None = None
 
@@ -78,53 +94,84 @@ def _number(word: str, what: str, where: str) -> float:
 
 
 def read_cards(path: str | os.PathLike) -> Cards:
-    """Read the cards of a file.
+    """Read the cards of a file, and of the files it includes, which lie beside it.
 
     **Errors:** [`InputError`][] naming file and line for an unknown card, a wrong number of
-    fields, a field that is no number, a repeated name, and a table without end.
+    fields, a field that is no number, a repeated card or name, and a table without end.
     """
     cards = Cards()
-    table: tuple[str, str] | None = None
-    values: list[float] = []
-    for i, line in enumerate(read_lines(path, EXPECTED), 1):
-        words, where = line.split("#")[0].split(), f"{path}:{i}"
-        if not words:
-            continue
-        if table is not None and words[0] != "ENDDATATABLE":
-            values += [_number(word, f"entry of table {table[0]}", where) for word in words]
-        elif words[0] == "ENDDATATABLE":
-            _end_table(cards, table, values, where)
-            table, values = None, []
-        else:
-            card = _card(words, where)
-            if words[0] == "DATATABLE":
-                table = _begin_table(card)
-            else:
-                _store(cards, words[0], card)
-    if table is not None:
-        raise InputError(
-            f"the table {table[0]} does not end",
-            where=table[1],
-            expected="ENDDATATABLE after the last entry",
-            fix="Check that the file is complete",
-        )
+    _read_into(cards, Path(path), ())
     return cards
 
 
-def _card(words: list[str], where: str) -> Card:
-    if words[0] not in _FIELDS:
+def _read_into(cards: Cards, path: Path, within: tuple[Path, ...]) -> None:
+    table: Card | None = None
+    numbers: list[tuple[float, str]] = []
+    for i, line in enumerate(read_lines(path, EXPECTED), 1):
+        words, where = line.split("#")[0].replace(",", " ").split(), f"{path}:{i}"
+        if not words:
+            continue
+        kind = words[0].upper()
+        if table is not None and kind != "ENDDATATABLE":
+            what = f"entry of table {table.field[0]}"
+            numbers += [(_number(word, what, where), where) for word in words]
+        elif kind == "ENDDATATABLE":
+            _end_table(cards, table, numbers, where)
+            table, numbers = None, []
+        else:
+            card = _card(kind, words, where)
+            if kind == "DATATABLE":
+                table = _begin_table(card)
+            elif kind == "INCLUDE":
+                _include(cards, card, path, within)
+            else:
+                _store(cards, kind, card)
+    if table is not None:
+        raise InputError(
+            f"the table {table.field[0]} does not end",
+            where=table.where,
+            expected="ENDDATATABLE after the last entry",
+            fix="Check that the file is complete",
+        )
+
+
+def _include(cards: Cards, card: Card, path: Path, within: tuple[Path, ...]) -> None:
+    """Read another file's cards where the card says TRUE."""
+    name, switch = card.field
+    if switch.upper() not in ("TRUE", "FALSE"):
+        raise InputError(
+            f"the switch of INCLUDE is {switch}",
+            where=card.where,
+            expected="TRUE or FALSE",
+            fix="Correct the line",
+        )
+    if switch.upper() == "FALSE":
+        return
+    other, above = path.parent / name, (*within, path.resolve())
+    if other.resolve() in above:
+        raise InputError(
+            f"{name} includes itself",
+            where=card.where,
+            expected="files that do not include each other in a ring",
+            fix="Remove the line",
+        )
+    _read_into(cards, other, above)
+
+
+def _card(kind: str, words: list[str], where: str) -> Card:
+    if kind not in _FIELDS:
         raise InputError(
             f"{words[0]!r} is no card that this reader knows",
             where=where,
             expected=f"one of {', '.join(_FIELDS)}",
-            fix="Remove the line, or write the included file's cards into this one",
+            fix="Remove the line",
         )
-    least, most = _FIELDS[words[0]]
+    least, most = _FIELDS[kind]
     count = len(words) - 1
     if count < least or (most is not None and count > most):
         span = f"{least}" if least == most else f"{least} to {most or 'any number of'}"
         raise InputError(
-            f"{words[0]} has {count} fields",
+            f"{kind} has {count} fields",
             where=where,
             expected=f"{span} fields",
             fix="Correct the line",
@@ -134,12 +181,13 @@ def _card(words: list[str], where: str) -> Card:
 
 def _store(cards: Cards, kind: str, card: Card) -> None:
     name = card.field[0]
-    if kind == "MODEL":
-        cards.model = name
+    if kind in ("MODEL", "SOLVEROPTIONS"):
+        place = "model" if kind == "MODEL" else "options"
+        first = getattr(cards, place)
+        _once({} if first is None else {kind: first}, kind, card, "the card")
+        setattr(cards, place, card)
     elif kind == "JOINT":
         cards.joint.append(card)
-    elif kind == "SOLVEROPTIONS":
-        cards.options = card
     elif kind == "NODE":
         _once(cards.node, card.whole(0, "node number"), card, "node")
     elif kind == "SEGMENT":
@@ -152,10 +200,10 @@ def _store(cards: Cards, kind: str, card: Card) -> None:
         _once(cards.material, name, card, "material")
 
 
-def _once(known: dict, key: int | str, card: Card, what: str) -> None:
+def _once(known: dict[Any, Card], key: int | str, card: Card, what: str) -> None:
     if key in known:
         raise InputError(
-            f"{what} {key} is defined a second time",
+            f"{what} {key} is defined a second time, after {known[key].where}",
             where=card.where,
             expected="one definition",
             fix="Remove one of the two lines",
@@ -163,27 +211,42 @@ def _once(known: dict, key: int | str, card: Card, what: str) -> None:
     known[key] = card
 
 
-def _begin_table(card: Card) -> tuple[str, str]:
-    if card.field[1] != "LIST":
+def _begin_table(card: Card) -> Card:
+    if card.field[1].upper() != "LIST":
         raise InputError(
             f"the table type is {card.field[1]}",
             where=card.where,
             expected="LIST",
             fix="Write the table as pairs of time and value",
         )
-    return card.field[0], card.where
+    return card
 
 
 def _end_table(
-    cards: Cards, table: tuple[str, str] | None, values: list[float], where: str
+    cards: Cards, table: Card | None, numbers: list[tuple[float, str]], where: str
 ) -> None:
-    name = table[0] if table else "?"
-    if table is None or len(values) % 2 or not values or name in cards.table:
+    if table is None:
         raise InputError(
-            f"the table {name} has {len(values)} numbers"
-            + (" and is defined twice" if name in cards.table else ""),
+            "ENDDATATABLE ends no table",
             where=where,
-            expected="one DATATABLE of pairs of time and value",
+            expected="a DATATABLE before it",
+            fix="Remove the line, or begin the table",
+        )
+    name = table.field[0]
+    if name in cards.table:
+        raise InputError(
+            f"the table {name} is defined a second time, after {cards.table[name].where}",
+            where=table.where,
+            expected="one definition",
+            fix="Remove one of the two tables",
+        )
+    if len(numbers) % 2 or not numbers:
+        raise InputError(
+            f"the table {name} has {len(numbers)} numbers",
+            where=numbers[-1][1] if numbers else table.where,
+            expected="pairs of time and value",
             fix="Correct the table",
         )
-    cards.table[name] = list(zip(values[::2], values[1::2], strict=True))
+    value = [number for number, _ in numbers]
+    lines = [line for _, line in numbers[::2]]
+    cards.table[name] = DataTable(table.where, value[::2], value[1::2], lines)

@@ -1,6 +1,8 @@
 """Waveforms from tables."""
 
+import math
 import os
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -11,6 +13,55 @@ from ._tables import read_table
 # A beat ends where it began: largest gap between first and last value, of the range in between.
 _LARGEST_GAP = 0.05
 _FEWEST_ROWS = 10
+# Beats that a heart can have, s, and units in which a table may have been written instead.
+_BEAT = (0.2, 5.0)
+_UNITS = {"ms": 1e-3, "min": 60.0, "us": 1e-6}
+
+
+def check_times(time: Sequence[float], line: Sequence[str]) -> None:
+    """Refuse a time that is negative or does not exceed the one before it.
+
+    **Arguments:** `line`, where each entry stands: file and line.
+
+    **Errors:** [`InputError`][] naming the line and both times.
+    """
+    before = -math.inf
+    for t, where in zip(time, line, strict=True):
+        if t < 0.0 or t <= before:
+            how = "negative" if t < 0.0 else f"after {before:g} s"
+            raise InputError(
+                f"the time is {t:g} s, {how}",
+                where=where,
+                expected="times from 0 on, each above the one before",
+                fix="Correct the line: one beat, each time once and in order",
+            )
+        before = t
+
+
+def check_beat(period: float, where: str) -> None:
+    """Refuse a period that no heart has, with the unit it may be in.
+
+    **Errors:** [`InputError`][] naming the place.
+    """
+    low, high = _BEAT
+    if low <= period <= high:
+        return
+    likely = [unit for unit, seconds in _UNITS.items() if low <= period * seconds <= high]
+    raise InputError(
+        f"the beat lasts {period:g} s",
+        where=where,
+        expected=f"a period from {low:g} to {high:g} s",
+        fix=f"The times look like {likely[0]}: write them in s"
+        if likely
+        else "Write the times of one beat in s",
+    )
+
+
+def jump_between_beats(value: Float[np.ndarray, " m"]) -> str | None:
+    """What is wrong with a beat that does not end where it began; None where nothing is."""
+    if abs(value[-1] - value[0]) <= _LARGEST_GAP * np.ptp(value):
+        return None
+    return f"the first value is {value[0]:g} and the last {value[-1]:g}"
 
 
 def read_waveform(path: str | os.PathLike, column: str) -> Float[np.ndarray, "2 m"]:
@@ -46,23 +97,25 @@ def read_waveform(path: str | os.PathLike, column: str) -> Float[np.ndarray, "2 
             expected=f"at least {_FEWEST_ROWS} over one beat",
             fix="Export the waveform with more samples",
         )
-    _check_cycle(table, where)
+    _check_cycle(table, [row.where for row in rows], where)
     return table.T
 
 
-def _check_cycle(table: Float[np.ndarray, "m 2"], where: str) -> None:
+def _check_cycle(table: Float[np.ndarray, "m 2"], line: list[str], where: str) -> None:
     time, value = table.T
-    if time[0] != 0.0 or (np.diff(time) <= 0.0).any():
+    check_times(time.tolist(), line)
+    if time[0] != 0.0:
         raise InputError(
-            f"time_s starts at {time[0]:g} and "
-            + ("increases" if (np.diff(time) > 0.0).all() else "does not always increase"),
-            where=where,
-            expected="times that start at 0 and increase",
-            fix="Give one beat, each time once",
+            f"time_s starts at {time[0]:g}",
+            where=line[0],
+            expected="times that start at 0",
+            fix="Count the times from the first row on",
         )
-    if abs(value[-1] - value[0]) > _LARGEST_GAP * np.ptp(value):
+    check_beat(float(time[-1]), where)
+    jump = jump_between_beats(value)
+    if jump is not None:
         raise InputError(
-            f"the first value is {value[0]:g} and the last {value[-1]:g}",
+            jump,
             where=where,
             expected="one beat, which ends where it began",
             fix="Cut the record to one period and repeat its first value at the end",

@@ -26,8 +26,8 @@ def write_tree(path: str | os.PathLike, network: VascularNetwork, **arrays: Any)
     """Write a network as VTK PolyData (.vtp), mm, one line for each segment.
 
     Each segment has its own two points, so that steps of calibre and of static pressure at a
-    node are kept. `radius_mm` (points), `segment`, `vessel`, `branch` and `branch_name` (lines)
-    are always written.
+    node are kept. `radius_mm` (points), `length_mm`, `segment`, `vessel`, `branch` and
+    `branch_name` (lines) are always written.
 
     **Arguments:** `arrays`: named with their unit, such as `flow_ml_min` (s,) for the lines,
     `pressure_total_mmHg` (n,) at the nodes or `pressure_static_mmHg` (s, 2) at the ends of the
@@ -40,7 +40,7 @@ def write_tree(path: str | os.PathLike, network: VascularNetwork, **arrays: Any)
     ```python
     import jaxperf as jp
     tree = jp.anatomy.demo_tree(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[2])
-    jp.io.write_tree("tree.vtp", tree, length_mm=1e3 * tree.length)
+    jp.io.write_tree("tree.vtp", tree, mean_radius_mm=1e3 * tree.radius.mean(axis=1))
     ```
     """
     import pyvista
@@ -53,6 +53,7 @@ def write_tree(path: str | os.PathLike, network: VascularNetwork, **arrays: Any)
     branch = np.asarray(network.branch)
     own = {
         "radius_mm": np.asarray(network.radius) / M_PER_MM,
+        "length_mm": np.asarray(network.length) / M_PER_MM,
         "segment": np.arange(n),
         "vessel": np.asarray(network.topology.vessel),
         "branch": branch,

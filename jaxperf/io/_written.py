@@ -6,6 +6,7 @@ import numpy as np
 
 from .._misc import InputError, note
 from ..network import build_network, VascularNetwork
+from ..units import M_PER_MM
 from ._frames import LENGTH_UNIT
 
 
@@ -13,7 +14,7 @@ def is_written(data: Any) -> bool:
     """Whether `write_tree` wrote the file: two points for each segment, and its arrays."""
     return (
         {"frame", "length_unit"} <= set(data.field_data.keys())
-        and {"branch", "branch_name", "segment"} <= set(data.cell_data.keys())
+        and {"branch", "branch_name", "length_mm", "segment"} <= set(data.cell_data.keys())
         and "radius_mm" in data.point_data
         and data.n_points == 2 * data.n_lines == 2 * data.n_cells
     )
@@ -43,12 +44,11 @@ def written_tree(data: Any, units: str, frame: str, where: str) -> VascularNetwo
     node, end = np.unique(np.asarray(data.points, np.float64), axis=0, return_inverse=True)
     segment = end.reshape(-1, 2).astype(np.int64)
     name, first = np.unique(np.asarray(data.cell_data["branch"]), return_index=True)
-    length = data.cell_data.get("length_mm")
     return build_network(
         node * scale,
         segment,
-        np.asarray(data.point_data["radius_mm"], np.float64).reshape(-1, 2) * 1e-3,
-        length=None if length is None else np.asarray(length, np.float64) * 1e-3,
+        np.asarray(data.point_data["radius_mm"], np.float64).reshape(-1, 2) * M_PER_MM,
+        length=np.asarray(data.cell_data["length_mm"], np.float64) * M_PER_MM,
         root=np.setdiff1d(segment[:, 0], segment[:, 1]),
         frame=frame,
         branch=np.searchsorted(name, data.cell_data["branch"]),

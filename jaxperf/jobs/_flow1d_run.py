@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 from jaxtyping import Float
 
-from .._defaults import DEFAULT_CELL_TIME, DEFAULT_CFL
+from .._defaults import DEFAULT_CELL_TIME, DEFAULT_CELL_TOLERANCE, DEFAULT_CFL
 from .._misc import InputError
 from .._progress import Progress
 from .._results import SolveError
@@ -38,8 +38,20 @@ from ..io import (
 from ..network import VascularNetwork, Waveform
 from ..plot import save_figure, waveform_figure, WaveformPanel
 from ..report import Flow1DSeconds, Flow1DSummary, VesselFlow
-from ..study import Place, save_points, Series, series_of
-from ..units import M_PER_MM
+from ..study import (
+    cell_sentences,
+    Cells,
+    cells_of,
+    CellTime,
+    Place,
+    run_resolved,
+    run_samples,
+    save_points,
+    Series,
+    series_of,
+    thinned,
+)
+from ..units import M_PER_MM, PA_PER_MMHG
 from ..vessel import (
     Blood,
     ConstantStiffness,
@@ -50,7 +62,10 @@ from ..vessel import (
 )
 from ._folder import run_folder
 
-_SAMPLES = 100
+# Mean flow out of an inlet, of its largest, that is no rounding.
+_BACKWARD = 1e-3
+# The cycle of a case in which nothing changes, s.
+_STEADY_PERIOD = 1.0
 # Vessels beside the inlet's in the figure: those that carry most of the blood out.
 _MOST_OUTLETS = 5
 # Advice in the words of the command.
@@ -66,12 +81,16 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Foreign:
-    """A case of another solver as a transient problem; `vessel_name` (s,) names its segments."""
+    """A case of another solver as a transient problem.
+
+    `vessel_name` (s,) names its segments; `notes` say what is doubtful in its files.
+    """
 
     name: str
     format: str
     problem: Flow1DProblem
     vessel_name: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def run_flow1d(
@@ -81,7 +100,8 @@ def run_flow1d(
     cycles: int | None = None,
     max_cycles: int = 100,
     tolerance: float = 1e-5,
-    cell_time: float = DEFAULT_CELL_TIME,
+    cell_time: CellTime = DEFAULT_CELL_TIME,
+    cell_tolerance: float = DEFAULT_CELL_TOLERANCE,
     cfl: float = DEFAULT_CFL,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -94,11 +114,13 @@ def run_flow1d(
       left out.
     - `max_cycles`, `tolerance`: cycles at most, and the change over a cycle that counts as none,
       relative to the largest pressure and flow.
-    - `cell_time`: time that a wave takes through a cell, s; `cfl`: longest time step over it.
+    - `cell_time`: time that a wave takes through a cell, s, or `auto`: cells are halved until
+      they change no pressure ratio by more than `cell_tolerance`; `cfl`: longest time step over it.
     - `out`, `overwrite`, `progress`: as for `run_case`.
 
-    **Errors:** [`InputError`][] for bad input and an existing folder, [`SolveError`][] where a
-    vessel collapses, the flow becomes supercritical or does not become periodic.
+    **Errors:** [`InputError`][] for bad input, an existing folder, and cells so long that the
+    inertia they add takes more than a quarter of the pulse; [`SolveError`][] where a vessel
+    collapses, the flow becomes supercritical or does not become periodic.
 
     **Example:**
 
@@ -125,31 +147,28 @@ def run_flow1d(
         "max_cycles": max_cycles,
         "tolerance": tolerance,
         "cell_time_s": cell_time,
+        "cell_tolerance": cell_tolerance,
         "cfl": cfl,
-        "samples": _SAMPLES,
     }
     with run_folder(out, overwrite, "1-D run", progress.say) as folder, speaking(_WORDS):
         with progress.stage("read"):
             begin = time.perf_counter()
-            case = read_foreign(path, cell_time, cfl)
+            case = read_foreign(path, DEFAULT_CELL_TIME if cell_time == "auto" else cell_time, cfl)
             setup = time.perf_counter() - begin
         with progress.stage("solve"):
             begin = time.perf_counter()
-            series, took = _solve(case, cycles, max_cycles, tolerance, progress)
-            solve = time.perf_counter() - begin
-        grid, network = case.problem.grid, case.problem.network
-        said = Flow1DSummary(
-            title=case.name,
-            format=case.format,
-            period_s=float(case.problem.period),
-            n_vessels=network.n_segments,
-            n_cells=grid.n_cells,
-            time_step_s=float(case.problem.time_step),
-            vessels=_vessels(case, series),
-            cycles=took,
-            is_periodic=cycles is None,
-            seconds=Flow1DSeconds(setup=setup, solve=solve),
-        )
+
+            def run(seconds: float) -> tuple[_Run, Cells]:
+                again = case
+                if seconds != float(case.problem.grid.cell_time):
+                    again = read_foreign(path, seconds, cfl)
+                ran = _solve(again, cycles, max_cycles, tolerance, progress)
+                return ran, ran.cells
+
+            ran = run_resolved(run, cell_time, cell_tolerance)
+            seconds = Flow1DSeconds(setup=setup, solve=time.perf_counter() - begin)
+            said = _summary(ran, cell_tolerance, seconds, is_periodic=cycles is None)
+        case, series = ran.case, thinned(ran.series)
         with progress.stage("write"):
             _write(folder, said, series, Path(path), settings)
         with progress.stage("figures"):
@@ -171,7 +190,7 @@ def read_foreign(
         problem, names = openbf_problem(case, cell_time, cfl), case.network.branch_name
     else:
         problem, names = svoned_problem(case, cell_time, cfl, where=str(path)), case.segment_name
-    return Foreign(case.name, reader.name, problem, names)
+    return Foreign(case.name, reader.name, problem, names, case.notes)
 
 
 def _reader(path: str | os.PathLike) -> Format:
@@ -234,35 +253,47 @@ def svoned_problem(
 ) -> Flow1DProblem:
     """A svOneDSolver case as a transient problem, with static pressures throughout.
 
-    **Errors:** [`InputError`][] where several materials are in use, nothing changes with time, or
-    the tables have different periods.
+    Where nothing changes with time the cycle is a second long.
+
+    **Errors:** [`InputError`][] where the materials in use hold different blood, or the tables have
+    different periods.
     """
-    material = _one_material(case, where)
+    used = [case.material[int(i)] for i in np.unique(case.segment_material)]
+    blood = _one_blood(used, where)
     period = _one_period(case, where)
-    reference = np.full(case.network.n_segments, material.reference_pressure)
+    of_segment = [case.material[int(i)] for i in case.segment_material]
+    reference = np.array([m.reference_pressure for m in of_segment])
     return flow1d_problem(
         case.network,
         case.boundary,
-        Blood(material.density, ConstantViscosity(material.viscosity), material.profile_exponent),
-        SvOneDWall(OlufsenStiffness(material.k1, material.k2, material.k3)),
+        blood,
+        SvOneDWall(_stiffness(case.network, used, of_segment)),
         cell_time=cell_time,
         cfl=cfl,
         pressure_external=_constant(reference, period) if reference.any() else None,
         junction_pressure="static",
         boundary_pressure="static",
+        period=period,
     )
+
+
+def _stiffness(
+    network: VascularNetwork, used: list[SvOneDMaterial], of_segment: list[SvOneDMaterial]
+) -> OlufsenStiffness | ConstantStiffness:
+    """The law of one material, or a table for the segments of several."""
+    if len({(m.k1, m.k2, m.k3) for m in used}) == 1:
+        return OlufsenStiffness(used[0].k1, used[0].k2, used[0].k3)
+    k1, k2, k3 = (
+        np.array([getattr(m, k) for m in of_segment])[:, None] for k in ("k1", "k2", "k3")
+    )
+    return ConstantStiffness(jnp.asarray(k1 * np.exp(k2 * np.asarray(network.radius)) + k3))
 
 
 def _one_period(case: SvOneDCase, where: str) -> float:
     held = [v for c in case.boundary for v in vars(c).values() if isinstance(v, Waveform)]
     found = sorted({float(w.period) for w in held})
     if not found:
-        raise InputError(
-            "nothing in it changes with time",
-            where=where,
-            expected="an inlet or an intramyocardial pressure with a table over the cycle",
-            fix="Give the inlet a table, or solve it with jaxperf.solve_steady",
-        )
+        return _STEADY_PERIOD
     if found[-1] - found[0] > 1e-6 * found[-1]:
         raise InputError(
             f"its tables last {', '.join(f'{p:.9g}' for p in found)} s",
@@ -273,17 +304,19 @@ def _one_period(case: SvOneDCase, where: str) -> float:
     return found[0]
 
 
-def _one_material(case: SvOneDCase, where: str) -> SvOneDMaterial:
-    used = np.unique(case.segment_material)
-    if len(used) > 1:
-        names = ", ".join(case.material[int(i)].name for i in used)
-        raise InputError(
-            f"its segments are of the materials {names}",
-            where=where,
-            expected="one material for all segments",
-            fix="Give every SEGMENT card the same material",
-        )
-    return case.material[int(used[0])]
+def _one_blood(used: list[SvOneDMaterial], where: str) -> Blood:
+    first = used[0]
+    for other in used[1:]:
+        for name in ("density", "viscosity", "profile_exponent"):
+            if getattr(other, name) != getattr(first, name):
+                raise InputError(
+                    f"the {name.replace('_', ' ')} of its materials {first.name} and {other.name} "
+                    "differ",
+                    where=where,
+                    expected="one blood in all materials: their walls may differ",
+                    fix="Give the MATERIAL cards the same blood",
+                )
+    return Blood(first.density, ConstantViscosity(first.viscosity), first.profile_exponent)
 
 
 def _constant(pressure: Float[np.ndarray, " s"], period: float) -> ExternalPressure:
@@ -304,13 +337,22 @@ def vessel_places(network: VascularNetwork, names: tuple[str, ...]) -> list[Plac
     ]
 
 
+@dataclass(frozen=True)
+class _Run:
+    """A case that has been run: its last cycle, how many were run, and what the cells did."""
+
+    case: Foreign
+    series: Series
+    cycles: int
+    cells: Cells
+
+
 def _solve(
     case: Foreign, cycles: int | None, max_cycles: int, tolerance: float, progress: Progress
-) -> tuple[Series, int]:
-    """The last cycle, and how many were run."""
+) -> _Run:
     problem = case.problem
     places = vessel_places(problem.network, case.vessel_name)
-    points = save_points(places)
+    points, samples = save_points(places), run_samples(problem)
     size = f"cycles, {problem.grid.n_vessels} vessels, {problem.grid.n_cells} cells"
     # without a count: the first cycle compiles, which says nothing of the pace
     progress.tell(size)
@@ -320,7 +362,7 @@ def _solve(
             found = solve_periodic(
                 problem,
                 points=points,
-                samples=_SAMPLES,
+                samples=samples,
                 max_cycles=max_cycles,
                 tolerance=tolerance,
                 progress=functools.partial(progress.tell, size, at_most=True),
@@ -329,7 +371,7 @@ def _solve(
         else:
             state = None
             for took in range(1, cycles + 1):
-                found = solve_flow1d(problem, points=points, samples=_SAMPLES, initial=state)
+                found = solve_flow1d(problem, points=points, samples=samples, initial=state)
                 state = found.state
                 progress.tell(size, took, cycles)
     except SolveError as error:
@@ -337,21 +379,79 @@ def _solve(
         raise SolveError(error.result, f"{error.where} This was {case.name}{which}.") from error
     found = jax.block_until_ready(found)
     pressure, flow = np.asarray(found.pressure_static), np.asarray(found.flow)
-    return series_of(places, float(problem.period), pressure, flow), took
+    series = series_of(places, float(problem.period), pressure, flow)
+    return _Run(case, series, took, cells_of(problem, found, series))
 
 
-def _vessels(case: Foreign, series: Series) -> dict[str, VesselFlow]:
-    found = {}
-    for name in case.vessel_name:
-        i = series.index(name, "middle")
-        pressure, flow = series.pressure_static[:, i], series.flow[:, i]
+def _summary(
+    ran: _Run, tolerance: float, seconds: Flow1DSeconds, *, is_periodic: bool
+) -> Flow1DSummary:
+    problem, series = ran.case.problem, ran.series
+    return Flow1DSummary(
+        title=ran.case.name,
+        format=ran.case.format,
+        period_s=float(problem.period),
+        n_vessels=problem.network.n_segments,
+        n_cells=problem.grid.n_cells,
+        cell_time_s=ran.cells.time,
+        time_step_s=float(problem.time_step),
+        vessels=_vessels(ran),
+        cycles=ran.cycles,
+        is_periodic=is_periodic,
+        warnings=[
+            *ran.case.notes,
+            *_doubts(ran.case, series),
+            *cell_sentences(problem, ran.cells, tolerance),
+        ],
+        seconds=seconds,
+    )
+
+
+def _doubts(case: Foreign, series: Series) -> list[str]:
+    """Blood that leaves by an inlet, and pressures below zero."""
+    said = []
+    network = case.problem.network
+    node = np.asarray(network.segment_node)
+    for s in np.flatnonzero(np.isin(node[:, 0], np.asarray(network.roots))).tolist():
+        mean = series.mean(series.flow[:, 3 * s])
+        if mean < -_BACKWARD * float(np.abs(series.flow[:, 3 * s]).max()):
+            said.append(
+                f"Blood leaves by the inlet {case.vessel_name[s]}, {-mean:.3g} ml/min on average: "
+                "check the sign of its table."
+            )
+    low = series.pressure_static.min(axis=0)
+    below = np.flatnonzero(low < 0.0)
+    if below.size:
+        worst = int(np.argmin(low))
+        place = series.places[worst]
+        said.append(
+            f"The pressure falls below zero in {len({series.places[i].branch for i in below})} "
+            f"vessels, to {low[worst]:.3g} mmHg in {place.branch} ({place.name})."
+        )
+    return said
+
+
+def _vessels(ran: _Run) -> dict[str, VesselFlow]:
+    found, series, cells = {}, ran.series, ran.cells
+    for s, name in enumerate(ran.case.vessel_name):
+        proximal, middle, distal = (
+            series.index(name, place) for place in ("proximal", "middle", "distal")
+        )
+        pressure, flow = series.pressure_static[:, middle], series.flow[:, middle]
+        of = int(cells.of.distal[s])
         found[name] = VesselFlow(
             pressure_static_mean_mmHg=series.mean(pressure),
             pressure_static_min_mmHg=float(pressure.min()),
             pressure_static_max_mmHg=float(pressure.max()),
+            pressure_static_proximal_mean_mmHg=series.mean(series.pressure_static[:, proximal]),
+            pressure_static_distal_mean_mmHg=series.mean(series.pressure_static[:, distal]),
             flow_mean_ml_min=series.mean(flow),
             flow_min_ml_min=float(flow.min()),
             flow_max_ml_min=float(flow.max()),
+            flow_variation=float(cells.of.flow_variation[of]),
+            pressure_ratio_error=float(cells.ratio_error[of]),
+            inertia_factor=float(cells.of.inertia[of]),
+            inertia_pressure_mmHg=float(cells.of.inertia_pressure[of]) / PA_PER_MMHG,
         )
     return found
 

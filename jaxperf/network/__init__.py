@@ -45,6 +45,7 @@ from ._padding import (
     sanitised_boundary as sanitised_boundary,
     sanitised_network as sanitised_network,
 )
+from ._ranges import network_ranges as network_ranges
 from ._territory import (
     downstream_sum as downstream_sum,
     parent_segment as parent_segment,

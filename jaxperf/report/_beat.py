@@ -37,7 +37,7 @@ def _beat_summary(results: Results, heartbeat: Heartbeat, state: str, beat: Beat
     total, steady = beat.outlet_flow.sum(), beat.outlet_flow_steady.sum()
     return BeatOfState(
         branches={
-            name: _branch_summary(results, heartbeat, state, beat.series, name)
+            name: _branch_summary(results, heartbeat, state, beat, name)
             for name in results.prepared.tree.branch_name
         },
         territories=[
@@ -56,15 +56,17 @@ def _beat_summary(results: Results, heartbeat: Heartbeat, state: str, beat: Beat
         outlets=len(beat.outlet_flow),
         vessels=beat.vessels,
         cells=beat.cells,
+        cell_time_s=beat.resolved.time,
         cycles=beat.cycles,
         seconds=BeatSeconds(**beat.seconds),
     )
 
 
 def _branch_summary(
-    results: Results, heartbeat: Heartbeat, state: str, series: Series, name: str
+    results: Results, heartbeat: Heartbeat, state: str, beat: Beat, name: str
 ) -> BeatBranch:
     """Flow where the branch begins, pressure where it ends, over the beat and in steady flow."""
+    series = beat.series
     first, last = series.index(name, "ostium", "proximal"), series.index(name, "distal")
     flow = series.flow[:, first]
     systole = heartbeat.is_systole(series.fine)
@@ -84,7 +86,22 @@ def _branch_summary(
         pressure_static_distal_mean_mmHg=series.mean(series.pressure_static[:, last]),
         pressure_ratio=_ratio(results, state, series, last),
         pressure_ratio_steady=_steady_ratio(results, state, end),
+        **_cells_summary(results, beat, name, end),
     )
+
+
+def _cells_summary(results: Results, beat: Beat, name: str, end: Place) -> dict[str, float]:
+    """What the cells do along a branch and to its end."""
+    tree, cells = results.prepared.tree, beat.resolved
+    number = lambda segment: cells.of.distal[np.searchsorted(beat.segment, segment)]
+    along = number(np.flatnonzero(np.asarray(tree.branch) == tree.branch_name.index(name)))
+    last = int(number(end.segment))
+    return {
+        "flow_variation": float(cells.of.flow_variation[along].max()),
+        "pressure_ratio_error": float(cells.ratio_error[last]),
+        "inertia_factor": float(cells.of.inertia[along].max()),
+        "inertia_pressure_mmHg": float(cells.of.inertia_pressure[last]) / PA_PER_MMHG,
+    }
 
 
 def _lesion_summary(results: Results, state: str, series: Series, i: int) -> BeatLesion:

@@ -124,6 +124,20 @@ class GrownForest(Part):
     warnings: list[str]
 
 
+_VARIATION = Field(
+    description="Largest difference of a cell's mean flow from that through its vessel, relative: "
+    "0 where the cells resolve the flow."
+)
+_RATIO_ERROR = Field(
+    description="What cells too long for the vessels on the way change the ratio of mean pressure "
+    "to the inlet's by, estimated."
+)
+_INERTIA = Field(description="Factor on the density in a vessel shorter than a cell, else 1.")
+_INERTIA_PRESSURE = Field(
+    description="The most that enlarged inertia takes from the pressure on the way."
+)
+
+
 class BeatBranch(Part):
     """Flow where a branch begins and static pressure where it ends, over one beat."""
 
@@ -136,6 +150,10 @@ class BeatBranch(Part):
     pressure_static_distal_mean_mmHg: Number
     pressure_ratio: Number
     pressure_ratio_steady: Number
+    flow_variation: Number = _VARIATION
+    pressure_ratio_error: Number = _RATIO_ERROR
+    inertia_factor: Number = _INERTIA
+    inertia_pressure_mmHg: Number = _INERTIA_PRESSURE
 
 
 class BeatLesion(Part):
@@ -169,6 +187,7 @@ class BeatOfState(Part):
     outlets: int
     vessels: int
     cells: int
+    cell_time_s: Number
     cycles: int
     seconds: BeatSeconds
 
@@ -228,14 +247,20 @@ class Summary(Part):
 
 
 class VesselFlow(Part):
-    """A vessel of a 1-D case over one cycle, at its middle."""
+    """A vessel of a 1-D case over one cycle, at its middle, and what its cells do to it."""
 
     pressure_static_mean_mmHg: Number
     pressure_static_min_mmHg: Number
     pressure_static_max_mmHg: Number
+    pressure_static_proximal_mean_mmHg: Number
+    pressure_static_distal_mean_mmHg: Number
     flow_mean_ml_min: Number
     flow_min_ml_min: Number
     flow_max_ml_min: Number
+    flow_variation: Number = _VARIATION
+    pressure_ratio_error: Number = _RATIO_ERROR
+    inertia_factor: Number = _INERTIA
+    inertia_pressure_mmHg: Number = _INERTIA_PRESSURE
 
 
 class Flow1DSeconds(Part):
@@ -254,10 +279,12 @@ class Flow1DSummary(Part):
     period_s: Number
     n_vessels: int
     n_cells: int
+    cell_time_s: Number
     time_step_s: Number
     vessels: dict[str, VesselFlow]
     cycles: int
     is_periodic: bool
+    warnings: list[str]
     seconds: Flow1DSeconds
     seed: None = None
 

@@ -47,6 +47,8 @@ def summary(
     lesions = lesion_flows(results)
     said = [*occlusion_warnings(lesions), *warnings(results), *tip_warnings(results)]
     said += [] if forest is None else split_warnings(forest)
+    for state, beat in ({} if pulsation is None else pulsation.beats).items():
+        said += [f"Pulsatile flow at {state}. {doubt}" for doubt in beat.doubts]
     return Summary(
         title=case.title,
         kind=case.kind,

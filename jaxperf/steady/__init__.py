@@ -16,6 +16,7 @@ from ._newton import (
     UnrolledAdjoint as UnrolledAdjoint,
 )
 from ._padding import pad_vessels as pad_vessels, sanitised_vessels as sanitised_vessels
+from ._ranges import vessel_ranges as vessel_ranges
 from ._solve import (
     solve_steady as solve_steady,
     SteadyProblem as SteadyProblem,
@@ -31,4 +32,5 @@ from ._system import (
     NetworkState as NetworkState,
     node_closure as node_closure,
     NodeClosure as NodeClosure,
+    rounding_share as rounding_share,
 )

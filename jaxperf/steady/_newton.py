@@ -168,10 +168,17 @@ def _step(system: AbstractSystem, state: _State) -> _State:
     )
 
 
-def _newton(system: AbstractSystem, x0: PyTree, max_steps: int, tolerance: float) -> Root:
+def _newton(
+    system: AbstractSystem,
+    x0: PyTree,
+    is_asked: Bool[Array, ""],
+    max_steps: int,
+    tolerance: float,
+) -> Root:
     zero = jnp.zeros((), jnp.int32)
     unknown = jnp.full((), jnp.inf, jax.tree.leaves(x0)[0].dtype)
-    state = _State(x0, system.residual(x0), unknown, zero, zero, RESULTS.successful)
+    begun = _asked(is_asked, RESULTS.successful)
+    state = _State(x0, system.residual(x0), unknown, zero, zero, begun)
 
     def unfinished(state: _State) -> Bool[Array, ""]:
         go = ~(state.merit <= tolerance) & (state.steps < max_steps)
@@ -189,26 +196,37 @@ def _newton(system: AbstractSystem, x0: PyTree, max_steps: int, tolerance: float
     return Root(state.x, result, state.steps, state.linear_iterations, state.merit)
 
 
+def _asked(is_asked: Bool[Array, ""], result: RESULTS) -> RESULTS:
+    return RESULTS.where(is_asked, result, RESULTS.out_of_range)
+
+
 def _is_none(leaf: object) -> bool:
     return leaf is None
 
 
 @eqx.filter_custom_jvp
-def _implicit_root(system: AbstractSystem, x0: PyTree, *, max_steps: int, tolerance: float) -> Root:
-    return _newton(system, x0, max_steps, tolerance)
+def _implicit_root(
+    system: AbstractSystem,
+    x0: PyTree,
+    is_asked: Bool[Array, ""],
+    *,
+    max_steps: int,
+    tolerance: float,
+) -> Root:
+    return _newton(system, x0, is_asked, max_steps, tolerance)
 
 
 @_implicit_root.def_jvp
 def _implicit_root_jvp(
-    primals: tuple[AbstractSystem, PyTree],
-    tangents: tuple[AbstractSystem, PyTree],
+    primals: tuple[AbstractSystem, PyTree, Bool[Array, ""]],
+    tangents: tuple[AbstractSystem, PyTree, None],
     *,
     max_steps: int,
     tolerance: float,
 ) -> tuple[Root, Root]:
-    system, x0 = primals
-    system_dot, _ = tangents
-    root = _implicit_root(system, x0, max_steps=max_steps, tolerance=tolerance)
+    system, x0, is_asked = primals
+    system_dot, _, _ = tangents
+    root = _implicit_root(system, x0, is_asked, max_steps=max_steps, tolerance=tolerance)
     # Where no root was found there is no derivative. Under jit(grad(f)) this is all a caller sees:
     # a check on the value alone may be dead code there.
     found = root.result == RESULTS.successful
@@ -252,6 +270,11 @@ def _unrolled_root(system: AbstractSystem, x0: PyTree, steps: int, tolerance: fl
     return Root(x, result, jnp.asarray(steps, jnp.int32), iterations, merit)
 
 
+def default_tolerance(like: Array) -> float:
+    """The tolerance of [`Newton`][] where none is given."""
+    return by_precision(like, float64=1e-12, float32=2e-5)
+
+
 def find_root(
     system: AbstractSystem,
     x0: PyTree,
@@ -259,23 +282,27 @@ def find_root(
     *,
     adjoint: AbstractAdjoint,
     max_steps: int,
+    is_asked: Bool[Array, ""] | bool = True,
 ) -> Root:
     """Solve F(x) = 0.
 
     **Arguments:** `x0`, a guess, by which nothing is differentiated; `max_steps`, for
-    `ImplicitAdjoint`.
+    `ImplicitAdjoint`; `is_asked`, whether the numbers of the system are in their ranges, without
+    which nothing is tried and the root ends as `out_of_range`.
 
     A derivative of a solve that found no root, or whose own linear system was not solved, is NaN.
 
     **Returns:** a [`Root`][].
     """
-    x0 = jax.lax.stop_gradient(x0)
-    default = by_precision(jax.tree.leaves(x0)[0], float64=1e-12, float32=2e-5)
-    tolerance = default if method.tolerance is None else method.tolerance
+    x0, is_asked = jax.lax.stop_gradient(x0), jnp.asarray(is_asked)
+    tolerance = method.tolerance
+    if tolerance is None:
+        tolerance = default_tolerance(jax.tree.leaves(x0)[0])
     if isinstance(adjoint, UnrolledAdjoint):
         root = _unrolled_root(system, x0, adjoint.steps, tolerance)
+        root = eqx.tree_at(lambda r: r.result, root, _asked(is_asked, root.result))
     elif isinstance(adjoint, ImplicitAdjoint):
-        root = _implicit_root(system, x0, max_steps=max_steps, tolerance=tolerance)
+        root = _implicit_root(system, x0, is_asked, max_steps=max_steps, tolerance=tolerance)
     else:
         raise ValueError(
             f"adjoint is {adjoint!r}; expected ImplicitAdjoint() or UnrolledAdjoint(steps)"

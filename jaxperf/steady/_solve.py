@@ -6,12 +6,14 @@ from jaxtyping import Array, Float, Int
 
 from .._misc import NoBarePressure
 from .._padding import cut, cut_solution, pad_problem
+from .._ranges import in_range, is_out_of_range, Range, range_error
 from .._results import conclude, RESULTS, SolveError
 from ..network import check_boundary, VascularNetwork, vessel_label
 from ..units import M_PER_MM
 from ..vessel import AbstractWall, Blood, RigidWall
 from ._newton import AbstractAdjoint, find_root, ImplicitAdjoint, Newton
 from ._padding import pad_vessels, sanitised_vessels
+from ._ranges import vessel_ranges
 from ._system import Boundary, initial_state, NetworkLaw, node_closure, SteadySystem
 
 
@@ -75,7 +77,8 @@ def solve_steady(
 
     **Returns:** a [`SteadySolution`][].
 
-    **Errors:** [`SolveError`][] naming the vessel where no solution is found.
+    **Errors:** [`SolveError`][] naming the vessel where no solution is found, or the number
+    that is out of its range, as one may be that was changed after construction.
 
     **Example:**
 
@@ -90,10 +93,19 @@ def solve_steady(
     """
     # A default left out and the same value passed would be two programs: see `solve_perfusion`.
     solution = _solve(problem, method, adjoint, max_steps)
-    where = lambda s: worst_vessel(
-        problem.network, np.asarray(s.pressure_total), np.asarray(s.flow)
-    )
-    return conclude(solution, throw=throw, failure=lambda s: SolveError(s.result, where(s)))
+    return conclude(solution, throw=throw, failure=lambda s: _failure(problem, s))
+
+
+def _failure(problem: SteadyProblem, solution: SteadySolution) -> SolveError:
+    """The error of a failed solve: the number that is out of its range, else the worst vessel."""
+    if is_out_of_range(solution.result):
+        return range_error(_ranges(problem))
+    pressure, flow = np.asarray(solution.pressure_total), np.asarray(solution.flow)
+    return SolveError(solution.result, worst_vessel(problem.network, pressure, flow))
+
+
+def _ranges(problem: SteadyProblem) -> list[Range]:
+    return vessel_ranges(problem.network, problem.boundary, problem.blood, problem.wall)
 
 
 @eqx.filter_jit
@@ -109,6 +121,7 @@ def _solve(
         method,
         adjoint=adjoint,
         max_steps=max_steps,
+        is_asked=in_range(_ranges(problem)),
     )
     state = root.value
     return SteadySolution(

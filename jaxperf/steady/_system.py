@@ -22,11 +22,13 @@ from ..network import (
 )
 from ..vessel import AbstractWall, Blood, resistance_integral, stenosis_coefficients
 from ._elimination import factor_network, NetworkFactor, SegmentLinearisation, solve_network
-from ._newton import AbstractSystem, LinearStep
+from ._newton import AbstractSystem, default_tolerance, LinearStep
 
 Boundary = tuple[AbstractBoundary, ...]
-# Small beside any flow that counts, large beside the round-off of the outlets' balances.
-_STANDS_IN = 1e-3
+
+# A speed that counts as rest, m/s, and how many roundings a balance of many terms makes.
+_REST_SPEED = 1e-3
+_ROUNDINGS = 32.0
 
 
 class NodeClosure(eqx.Module):
@@ -241,19 +243,34 @@ def initial_state(network: VascularNetwork, closure: NodeClosure) -> NetworkStat
     return NetworkState(pressure, jnp.zeros_like(network.length))
 
 
-def network_scale(closure: NodeClosure, state: NetworkState) -> NetworkState:
+def network_scale(
+    network: VascularNetwork,
+    closure: NodeClosure,
+    state: NetworkState,
+    exchanged: Float[Array, ""] | float = 0.0,
+) -> NetworkState:
     """What residuals are measured against: the largest flow, and the largest pressure.
 
-    A network that an occlusion closes has no flow. A part of what its outlets would take at the
-    largest pressure stands in, below which a flow is round-off.
+    Where little flows, at rest or behind an occlusion, a balance is no better than the rounding of
+    its terms: the largest of them, which the boundary data make of the largest pressure, counts
+    with the share that rounding has in the tolerance. So does a stated speed in the widest vessel.
+
+    **Arguments:** `exchanged`, the largest term that others add to a balance, m³/s.
     """
     tiny = jnp.finfo(state.flow.dtype).tiny
     pressure = jnp.max(jnp.abs(state.pressure)) + tiny
-    taken = _STANDS_IN * jnp.max(closure.conductance) * pressure
-    flow = jnp.max(jnp.abs(state.flow)) + taken + tiny
+    given = jnp.max(jnp.abs(closure.inflow)) + jnp.max(closure.conductance) * pressure
+    slow = _REST_SPEED * jnp.max(math.pi * network.radius**2)
+    terms = jnp.maximum(given, exchanged) + slow
+    flow = jnp.max(jnp.abs(state.flow)) + rounding_share(terms) * terms + tiny
     return NetworkState(
         jnp.where(closure.fixed, pressure, flow), jnp.broadcast_to(pressure, state.flow.shape)
     )
+
+
+def rounding_share(like: Array) -> float:
+    """What the rounding of a sum of terms is, relative to them, over Newton's tolerance."""
+    return _ROUNDINGS * float(jnp.finfo(like.dtype).eps) / default_tolerance(like)
 
 
 class SteadySystem(AbstractSystem):
@@ -275,7 +292,7 @@ class SteadySystem(AbstractSystem):
         )
 
     def scale(self, x: NetworkState) -> NetworkState:
-        return network_scale(self.closure, x)
+        return network_scale(self.law.network, self.closure, x)
 
     def is_admissible(self, x: NetworkState) -> Bool[Array, ""]:
         return self.law.is_open(x).all()

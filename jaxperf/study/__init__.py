@@ -12,6 +12,15 @@ if TYPE_CHECKING:
         read_tree as read_tree,
         voxels_in_patient as voxels_in_patient,
     )
+    from ._cells import (
+        cell_sentences as cell_sentences,
+        Cells as Cells,
+        cells_of as cells_of,
+        CellTime as CellTime,
+        run_resolved as run_resolved,
+        run_samples as run_samples,
+        thinned as thinned,
+    )
     from ._check import (
         check_built as check_built,
         check_case as check_case,

@@ -16,7 +16,7 @@ from scipy.spatial import KDTree
 
 from .._misc import InputError, InputNote
 from ..anatomy import branches_astray, SYNTHETIC
-from ..casefile import Case, case_errors, in_words, read_yaml, speaking
+from ..casefile import Case, case_errors, in_words, read_yaml, speaking, unusual_values
 from ..geometry import TetMesh, transmural_depth, VoxelMesh
 from ..io import sampling_grid
 from ..network import (
@@ -102,7 +102,7 @@ def check_built(case: Case, data: Path) -> list[Finding]:
     said: list[Finding] = []
     with noted(said):
         found = _check_built(case, data)
-    return [*found, *said]
+    return [*(f for f in _values(case) if f not in found), *found, *said]
 
 
 def _check_built(case: Case, data: Path) -> list[Finding]:
@@ -146,17 +146,20 @@ def geometry_findings(case: Case, tree: VascularNetwork, heart: Heart) -> list[F
 
     **Arguments:** `tree`: segmented and drawn vessels; a forest lies in the wall by construction.
     """
+    outlets = list(_outlets(case, tree))
+    # These ask which ends the outlets leave to the wall.
+    of_wall = [] if outlets else [*_closed(case, tree), *_dominance(case, tree)]
     return [
+        *_values(case),
         *_mass(case, heart),
         *_narrowings(case, tree),
         *_references(case, tree),
         *_junctions(case, tree),
-        *_closed(case, tree),
-        *_outlets(case, tree),
+        *outlets,
+        *of_wall,
         *_distances(case, tree, heart),
         *_roots(tree, heart),
         *_sides(tree, heart),
-        *_dominance(case, tree),
         *_cavities(case, tree, heart),
         *_maps(case, heart),
     ]
@@ -202,6 +205,12 @@ def _tried(build: Callable[[], Any], found: list[Finding]) -> Any:
     except InputError as error:
         found.append(_finding(error))
         return None
+
+
+def _values(case: Case) -> Iterator[Finding]:
+    """Numbers that are possible, and unusual or in another unit."""
+    for key, message in unusual_values(case):
+        yield Finding("warning", key, message)
 
 
 def _radii(tree: VascularNetwork) -> Iterator[Finding]:

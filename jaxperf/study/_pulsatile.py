@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from .._custom_types import as_leaf
 from .._misc import InputError
@@ -34,13 +34,13 @@ from ..flow1d import (
 from ..network import AbstractBoundary, PressureBoundary, PressureWaveform, Waveform
 from ..units import M3_S_PER_ML_MIN, M_PER_MM, PA_PER_MMHG
 from ..vessel import AbstractElasticWall, RigidWall
+from ._cells import cell_sentences, Cells, cells_of, run_resolved, run_samples, thinned
 from ._heartbeat import Heartbeat
 from ._observed import lesion_end
 from ._places import branch_places, Place, save_points, Series, series_of
 from ._prepare import Prepared
 from ._solve import darcy_method, Solved
 
-_SAMPLES = 100
 BEHIND = "behind lesion"
 
 
@@ -52,6 +52,8 @@ class Beat:
     - `outlet_flow`, `outlet_flow_steady` (b,): ml/min into the bed at the outlets of the 1-D
       vessels, mean over the beat and in the steady solve.
     - `bed_error`: of the condensed bed against the steady solve, relative.
+    - `resolved`: what the cells do to it, `segment` (s,) the case's number of the segments that
+      are followed, and `doubts` the cells leave, as sentences.
     - `cells`, `vessels`: of the 1-D grid. `cycles`: beats run until the state was periodic.
     - `seconds`: condensing the bed; solving, with compilation where it is the first state.
     """
@@ -60,6 +62,9 @@ class Beat:
     outlet_flow: Float[np.ndarray, " b"]
     outlet_flow_steady: Float[np.ndarray, " b"]
     bed_error: float
+    resolved: Cells
+    segment: Int[np.ndarray, " s"]
+    doubts: tuple[str, ...]
     cells: int
     vessels: int
     cycles: int
@@ -98,25 +103,45 @@ def _beat(
     bed = _condensed(prepared, solved, heartbeat, state, progress)
     between = time.perf_counter()
     progress.tell(f"cells of the vessels at {state}")
-    problem = transient_problem(prepared, bed, heartbeat)
     places = case_places(prepared)
-    found = _periodic(problem, bed, places, said, state, progress)
+
+    def run(cell_time: float) -> tuple[_Run, Cells]:
+        problem = transient_problem(prepared, bed, heartbeat, cell_time)
+        found = _periodic(problem, bed, places, said, state, progress)
+        pressure, flow = np.asarray(found.pressure_static), np.asarray(found.flow)
+        series = series_of(places, heartbeat.period, pressure, flow)
+        cells = cells_of(problem, found, series)
+        return _Run(problem, found, series, cells), cells
+
+    ran = run_resolved(run, said.cell_time_s, said.cell_tolerance)
+    problem, found = ran.problem, ran.found
     end = time.perf_counter()
     place_of = {n: i for i, n in enumerate(np.asarray(problem.grid.node_network).tolist())}
     outlet = [place_of[n] for n in np.asarray(bed.bed.node).tolist()]
     passed = np.asarray(found.passed)[-1, outlet]
     return Beat(
-        series=series_of(
-            places, heartbeat.period, np.asarray(found.pressure_static), np.asarray(found.flow)
-        ),
+        series=thinned(ran.series),
         outlet_flow=passed / heartbeat.period / M3_S_PER_ML_MIN,
         outlet_flow_steady=np.asarray(bed.outlet_flow) / M3_S_PER_ML_MIN,
         bed_error=float(bed.relative_error),
+        resolved=ran.cells,
+        segment=np.asarray(bed.segment),
+        doubts=tuple(cell_sentences(problem, ran.cells, said.cell_tolerance)),
         cells=problem.grid.n_cells,
         vessels=problem.grid.n_vessels,
         cycles=int(found.cycles),
         seconds={"bed": between - begin, "solve": end - between},
     )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A periodic state with the cells of its problem."""
+
+    problem: Flow1DProblem
+    found: PeriodicSolution
+    series: Series
+    cells: Cells
 
 
 def _condensed(
@@ -188,14 +213,16 @@ def _elastic(prepared: Prepared) -> AbstractElasticWall:
     return wall
 
 
-def transient_problem(prepared: Prepared, bed: CondensedBed, heartbeat: Heartbeat) -> Flow1DProblem:
-    """The 1-D vessels between the aortic pressure and the condensed bed."""
+def transient_problem(
+    prepared: Prepared, bed: CondensedBed, heartbeat: Heartbeat, cell_time: float
+) -> Flow1DProblem:
+    """The 1-D vessels between the aortic pressure and the condensed bed, in cells of this time."""
     return flow1d_problem(
         bed.network,
         tuple(_pulsatile_inlet(condition, heartbeat.aortic) for condition in bed.boundary),
         prepared.problem.blood,
         _elastic(prepared),
-        cell_time=prepared.case.pulsatile.cell_time_s,
+        cell_time=cell_time,
         cfl=prepared.case.pulsatile.cfl,
     )
 
@@ -227,7 +254,7 @@ def _periodic(
         found = solve_periodic(
             problem,
             points=points,
-            samples=_SAMPLES,
+            samples=run_samples(problem),
             initial=initial_state(problem, bed.state),
             tolerance=said.tolerance,
             max_cycles=said.cycles_max,

@@ -1,0 +1,173 @@
+"""Whether the cells of a run are short enough, in sentences, and a run that makes them so."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, TypeVar
+
+import numpy as np
+from jaxtyping import Float
+
+from .._defaults import DEFAULT_CELL_TIME
+from .._misc import InputError
+from ..flow1d import Flow1DProblem, Flow1DSolution, PeriodicSolution, Resolution, resolution
+from ..network import vessel_label
+from ..units import PA_PER_MMHG
+from ._places import Series
+
+CellTime: TypeAlias = float | Literal["auto"]
+Run = TypeVar("Run")
+# Shares of the pulse pressure that enlarged inertia may take: unsaid, and at all.
+INERTIA_SAID, INERTIA_MOST = 0.01, 0.25
+# Variation of mean flow along a vessel that is said.
+_VARIATION_SAID = 0.05
+# Below this the pulse counts as this share of the mean pressure: a steady flow has none.
+_LEAST_PULSE = 0.01
+# How often `auto` halves the length of the cells.
+_HALVINGS = 6
+# Moments of a cycle: a run has the most of these that it has steps for, a table what it needs.
+_SAMPLES = (400, 200, 100)
+# Error of a curve drawn between its moments, of its range.
+_DRAWN = 0.01
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What the cells of a run do to it.
+
+    - `time`: s, of a wave through one; `of`, their [`Resolution`][].
+    - `pressure`: Pa, the mean at the inlet; `pulse`: Pa, the largest pulse pressure.
+    """
+
+    time: float
+    of: Resolution
+    pressure: float
+    pulse: float
+
+    @property
+    def ratio_error(self) -> Float[np.ndarray, " v"]:
+        """What the ratio of mean pressure at a vessel's end to that of the inlet is off by."""
+        return self.of.pressure_error / self.pressure
+
+    @property
+    def inertia_share(self) -> Float[np.ndarray, " v"]:
+        """Of the pulse pressure, what enlarged inertia takes on the way to a vessel's end."""
+        return self.of.inertia_pressure / self.pulse
+
+
+def cells_of(
+    problem: Flow1DProblem, solution: Flow1DSolution | PeriodicSolution, series: Series
+) -> Cells:
+    """The cells of a run whose places are these, the first at the inlet."""
+    pressure = series.pressure_static * PA_PER_MMHG
+    level = float(np.abs(pressure).mean(axis=0).max())
+    pulse = float(np.ptp(pressure, axis=0).max())
+    return Cells(
+        time=float(problem.grid.cell_time),
+        of=resolution(problem, solution),
+        pressure=level,
+        pulse=max(pulse, _LEAST_PULSE * level, 1.0),
+    )
+
+
+def cell_sentences(problem: Flow1DProblem, cells: Cells, tolerance: float) -> list[str]:
+    """What a reader must know of the cells.
+
+    **Errors:** [`InputError`][] where enlarged inertia takes too much of the pulse.
+    """
+    of, said = cells.of, []
+    worst = int(np.argmax(cells.inertia_share))
+    share = float(cells.inertia_share[worst])
+    if share > INERTIA_SAID:
+        short = np.flatnonzero(of.inertia > 1.0)
+        shortest = int(short[np.argmax(of.inertia[short])])
+        name = vessel_label(problem.network, int(of.segment[shortest]))
+        what = (
+            f"inertia is enlarged in {len(short)} vessels that a wave crosses in less than the "
+            f"cell time of {cells.time:.3g} s, most in {name}, {of.inertia[shortest]:.3g} times; "
+            f"it takes up to {of.inertia_pressure[worst] / PA_PER_MMHG:.3g} mmHg of a pulse of "
+            f"{cells.pulse / PA_PER_MMHG:.3g} mmHg"
+        )
+        cure = f"a cell time of {_rounded_down(float(of.travel_time[short].min()))} s"
+        if share > INERTIA_MOST:
+            raise InputError(
+                what,
+                where="`cell_time`",
+                expected=f"at most {INERTIA_MOST:.0%} of the pulse",
+                fix=f"Give {cure}, or auto",
+            )
+        said.append(f"{what[0].upper()}{what[1:]}. {cure[0].upper()}{cure[1:]} would cure it.")
+    worst = int(np.argmax(np.abs(cells.ratio_error)))
+    off, varies = abs(float(cells.ratio_error[worst])), int(np.argmax(of.flow_variation))
+    if off > tolerance or of.flow_variation[varies] > _VARIATION_SAID:
+        if off <= tolerance:
+            worst = varies
+        name = vessel_label(problem.network, int(of.segment[worst]))
+        said.append(
+            f"The cells are long for {name}: mean flow varies by {of.flow_variation[worst]:.2%} "
+            "along it, and the pressure ratio at its end is off by about "
+            f"{cells.ratio_error[worst]:.2g}. A shorter cell time than {cells.time:.3g} s, or "
+            "auto, resolves it."
+        )
+    return said
+
+
+def _rounded_down(value: float) -> str:
+    """Two digits, not above the value."""
+    text = f"{value:.1e}"
+    return text if float(text) <= value else f"{value * 0.95:.1e}"
+
+
+def run_resolved(
+    run: Callable[[float], tuple[Run, Cells]], cell_time: CellTime, tolerance: float
+) -> Run:
+    """Run with cells of this length, or with shorter and shorter ones until they resolve the flow.
+
+    **Arguments:** `run`, of a cell time, s; `tolerance`, on the error of a pressure ratio.
+
+    **Errors:** [`InputError`][] where `auto` ends without reaching it.
+    """
+    if cell_time != "auto":
+        return run(cell_time)[0]
+    time = DEFAULT_CELL_TIME
+    for _ in range(_HALVINGS + 1):
+        found, cells = run(time)
+        off = float(np.abs(cells.ratio_error).max())
+        inertia = float(cells.inertia_share.max())
+        if off <= tolerance and inertia <= INERTIA_SAID:
+            return found
+        time *= 0.5
+    raise InputError(
+        f"auto has come to {2.0 * time:.3g} s, where a pressure ratio is still off by about "
+        f"{off:.2g} and enlarged inertia takes {inertia:.2%} of the pulse",
+        where="`cell_time`",
+        expected=f"{tolerance:g} and {INERTIA_SAID:.0%} at most, within {_HALVINGS} halvings",
+        fix="Give the cell time that the run may take, or a larger tolerance",
+    )
+
+
+def run_samples(problem: Flow1DProblem) -> int:
+    """Moments that a run saves in a cycle."""
+    return next((n for n in _SAMPLES if n <= problem.n_steps), _SAMPLES[-1])
+
+
+def thinned(series: Series) -> Series:
+    """The fewest moments between which lines draw every curve."""
+    n = len(series.time) - 1
+    for every in (n // k for k in reversed(_SAMPLES) if k < n):
+        few = slice(None, None, every)
+        if all(_draws(series.time, x, few) for x in (series.pressure_static, series.flow)):
+            return dataclasses.replace(
+                series,
+                time=series.time[few],
+                pressure_static=series.pressure_static[few],
+                flow=series.flow[few],
+            )
+    return series
+
+
+def _draws(time: Float[np.ndarray, " k"], values: Float[np.ndarray, "k m"], few: slice) -> bool:
+    """Whether lines between some moments stay within a share of each curve's range."""
+    drawn = np.stack([np.interp(time, time[few], column[few]) for column in values.T], axis=1)
+    allowed = _DRAWN * np.ptp(values, axis=0) + 1e-3 * np.abs(values).max(axis=0)
+    return bool((np.abs(drawn - values).max(axis=0) <= allowed).all())
