@@ -202,6 +202,21 @@ def test_negative_transmissibilities_have_an_estimate():
         assert true / 3.0 <= float(found.error_estimate) <= 3.0 * true
 
 
+def test_a_source_that_one_step_solves_has_a_bound():
+    """What is sought for the bound has nothing to do with the source."""
+    n = 40
+    graph = build_darcy_graph(np.stack([np.arange(n - 1), np.arange(1, n)], axis=1), np.ones(n))
+    sink = np.zeros(n)
+    sink[[0, -1]] = 1.0
+    wave = np.sin(np.pi * np.arange(1, n + 1) / (n + 1))
+    problem = DarcyProblem(
+        darcy_operator(graph, jnp.ones(n - 1), jnp.asarray(sink)), jnp.asarray(wave)
+    )
+    found = solve_darcy(problem)
+    assert int(found.iterations) <= 3 and bool(found.is_bound)
+    assert float(found.error_estimate) <= 1e-12
+
+
 def test_fixed_pressures_are_inside_the_bound():
     """Control volumes of prescribed pressure leave the system: their edges become sinks."""
     t, _, _ = _coefficients("plain", 1e3)

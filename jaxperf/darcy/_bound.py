@@ -42,8 +42,9 @@ _ROUNDING_LEFT = 4.0
 _SUMS = 1.01
 # A pressure is mended at most so often, while its error falls by this much.
 _ROUNDS, _FALLS = 4, 0.7
-# The least number of steps after which x and w are given up; else that of the solve.
-_LEAST_STEPS = 10
+# x and w are given up after so many steps, and so many times those of the solve. A source that is
+# nearly an eigenvector is solved in one, and w has nothing to do with the source.
+_LEAST_STEPS, _TIMES_STEPS = 200, 4
 
 
 class Accuracy(eqx.Module):
@@ -149,7 +150,7 @@ def accuracy(
     Nothing is differentiated through it.
 
     **Arguments:** `precondition`, linear, symmetric, positive definite; `rtol`, on the error;
-    `max_steps`, for x, beyond a few.
+    `max_steps`, those that made the pressure, by which x and w are given up.
 
     **Returns:** an `Accuracy`.
     """
@@ -161,7 +162,7 @@ def accuracy(
     at = _Scaled(operator, _size(operator.diagonal))
     unit = _size(pressure)
     scaled, right = pressure / unit, source / unit / at.size
-    limit = max_steps + _LEAST_STEPS
+    limit = _TIMES_STEPS * max_steps + _LEAST_STEPS
     target = _spread(at, cell)
     none = jnp.zeros((graph.n_cells, 2), dtype)
     residual = jnp.stack([none[:, 0], target - operator.sink / at.size], axis=1)
@@ -261,7 +262,9 @@ def _iterated(
             return jnp.minimum(_left(amount, w, v, is_bound), _left(amount, one, sink, is_bound))
 
         left = least(jnp.abs(now.residual[:, 0]) + rounded)
-        rounding = _ROUNDING_LEFT * least(rounded)
+        # What rounding leaves is told by a w that has settled only.
+        settled = (v >= 0.5 * target).all()
+        rounding = jnp.where(settled, _ROUNDING_LEFT * least(rounded), 0.0).astype(left.dtype)
         enough = jnp.isfinite(left) & (left <= _LEFT * taken + rounding)
         fine = (taken + left <= goal + rounding) | (4.0 * left <= goal + rounding)
         return (now.k < limit) & ~(enough & fine)
