@@ -56,8 +56,8 @@ def read_tets_with_data(path: str | os.PathLike, *, units: str, frame: str) -> T
     of surfaces, lines and points too. Tetrahedra keep their order; the vertices of a negatively
     oriented one are exchanged. Hexahedra, wedges and pyramids are cut into tetrahedra.
 
-    **Errors:** [`InputError`][] naming the file: no cells of first order that fill a volume, a size that is not
-    that of a heart, and what [`jaxperf.geometry.build_tet_mesh`][] refuses.
+    **Errors:** [`InputError`][] naming the file: no cells of first order that fill a volume, a size
+    that is not that of a heart, and what [`jaxperf.geometry.build_tet_mesh`][] refuses.
 
     **Example:**
 
