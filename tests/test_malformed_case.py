@@ -323,6 +323,23 @@ def test_a_heart_without_any_open_vessel_is_refused(starter):
         assert len(found) == errors and all("no blood flows" in f.message for f in found)
 
 
+def test_a_piece_that_occlusions_cut_off_is_refused(starter):
+    raw = yaml.safe_load((starter / "case.yaml").read_text())
+    closed = {"diameter_reduction": 1.0}
+    first, last = (closed | {"branch": "LAD", "start_mm": x, "end_mm": x + 1.0} for x in (8, 10))
+    outlet = {"branch": "OM1", "flow_ml_min": 3.0}
+    for lesions, outlets, where, says in (
+        ([first, last], [], "lesions.0 and lesions.1", "no law gives its pressure"),
+        ([first], [outlet], "", ""),
+        ([{**first, "branch": "OM1"}], [outlet], "boundary.outlets.0", "that nothing feeds"),
+    ):
+        raw["lesions"], raw["boundary"]["outlets"] = lesions, outlets
+        (starter / "changed.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+        found = [f for f in check_case(starter / "changed.yaml", starter) if f.severity == "error"]
+        assert [f.where for f in found] == ([where] if where else [])
+        assert all(says in f.message for f in found)
+
+
 @pytest.mark.parametrize("opened", [False, True])
 def test_an_occlusion_is_no_pulsatile_case(starter, opened):
     raw = yaml.safe_load((starter / "case.yaml").read_text())
