@@ -327,11 +327,11 @@ def test_a_piece_that_occlusions_cut_off_is_refused(starter):
     raw = yaml.safe_load((starter / "case.yaml").read_text())
     closed = {"diameter_reduction": 1.0}
     first, last = (closed | {"branch": "LAD", "start_mm": x, "end_mm": x + 1.0} for x in (8, 10))
-    outlet = {"branch": "OM1", "flow_ml_min": 3.0}
+    outlet = {"branch": "S1", "flow_ml_min": 3.0}
     for lesions, outlets, where, says in (
         ([first, last], [], "lesions.0 and lesions.1", "no law gives its pressure"),
         ([first], [outlet], "", ""),
-        ([{**first, "branch": "OM1"}], [outlet], "boundary.outlets.0", "that nothing feeds"),
+        ([{**first, "branch": "S1"}], [outlet], "boundary.outlets.0", "that nothing feeds"),
     ):
         raw["lesions"], raw["boundary"]["outlets"] = lesions, outlets
         (starter / "changed.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))

@@ -375,7 +375,13 @@ def _junctions(case: Case, tree: VascularNetwork) -> Iterator[Finding]:
             f"{inside.branch} leaves at {lesion.start_mm + inside.arc_mm:.1f} mm, inside the "
             f"lesion, which goes on along {lesion.branch} on both sides. {inside.branch} keeps its "
             "lumen and begins at the pressure inside the lesion; if its ostium is narrowed, "
-            "declare a lesion on it too",
+            "declare a lesion on it too"
+            + (
+                ". Pulsatile flow puts all of the lesion's loss into its middle, so on one side of "
+                "the branch; compare its mean pressures with the steady ones"
+                if case.flow == "pulsatile"
+                else ""
+            ),
         )
 
 
