@@ -18,6 +18,7 @@ from .forest import forest
 from .gnn import gnn
 from .gradients import gradients
 from .startup import startup
+from .trials import trials
 
 _BENCHMARKS = {
     "coupled": coupled,
@@ -28,6 +29,7 @@ _BENCHMARKS = {
     "gnn": gnn,
     "gradients": gradients,
     "startup": startup,
+    "trials": trials,
 }
 _REPOSITORY = Path(__file__).resolve().parents[1]
 

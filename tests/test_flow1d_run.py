@@ -90,11 +90,12 @@ def test_the_series_of_a_svoned_case(svoned):
     # the inlet's table in dyn/cm2
     inlet = np.interp(time, [0.0, 0.25, 1.0], [1e4, 1.4e4, 1e4]) / MMHG
     found = column(rows, "a_0", "proximal", "pressure_static_mmHg")
-    np.testing.assert_allclose(found, inlet, rtol=1e-9)
+    # tables have six digits
+    np.testing.assert_allclose(found, inlet, rtol=1e-5)
     # at a joint all show one pressure
     ends = (("a_0", "distal"), ("a_1", "proximal"), ("b_0", "proximal"))
     joined = [column(rows, *end, "pressure_static_mmHg") for end in ends]
-    np.testing.assert_allclose(joined[1:], joined[:1] * 2, rtol=1e-9)
+    np.testing.assert_allclose(joined[1:], joined[:1] * 2, rtol=1e-5)
     mean = {name: vessel["flow_mean_ml_min"] for name, vessel in said["vessels"].items()}
     assert mean["a_0"] == pytest.approx(mean["a_1"] + mean["b_0"], rel=2e-3)
     assert mean["a_1"] == pytest.approx(mean["a_2"], rel=2e-3)
@@ -103,7 +104,7 @@ def test_the_series_of_a_svoned_case(svoned):
     pressure = column(rows, "b_0", "distal", "pressure_static_mmHg")
     outflow = (pressure * MMHG - 500.0) / 1e10 / ML_MIN
     found = column(rows, "b_0", "distal", "flow_ml_min")
-    np.testing.assert_allclose(found, outflow, rtol=1e-6)
+    np.testing.assert_allclose(found, outflow, rtol=1e-4)
 
 
 def test_an_openbf_case_over_given_cycles(tmp_path, monkeypatch):
@@ -129,7 +130,7 @@ def test_an_openbf_case_over_given_cycles(tmp_path, monkeypatch):
     time = column(rows, "stem", "proximal", "time_s")
     given = np.interp(time, [0.0, 0.15, 0.3, 0.8], [1e-5, 3e-4, 1e-5, 1e-5]) / ML_MIN
     flow = column(rows, "stem", "proximal", "flow_ml_min")
-    np.testing.assert_allclose(flow, given, rtol=1e-9)
+    np.testing.assert_allclose(flow, given, rtol=1e-5)
 
 
 def test_walls_and_external_pressure_of_openbf(tmp_path):

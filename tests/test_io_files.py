@@ -82,11 +82,21 @@ def test_tetrahedra_among_other_cells_are_taken(tmp_path):
     assert np.allclose(1e3 * read.mesh.point[:, 2], read.point_data["height_mm"])
 
 
-def test_other_volumes_are_refused_with_their_kind(tmp_path):
+def test_our_tissue_of_voxels_is_read_back_in_tetrahedra(tmp_path):
     voxels, _, _ = ellipsoid_ventricle(spacing_mm=5.0)
-    write_perfusion(tmp_path / "wall.vtu", voxels)
-    with pytest.raises(InputError, match=r"no tetrahedra \(\d+ × hexahedron\)"):
-        read_tets_with_data(tmp_path / "wall.vtu", units="mm", frame="model")
+    number = np.arange(voxels.n_cells)
+    write_perfusion(tmp_path / "wall.vtu", voxels, number=number)
+    with pytest.warns(InputNote, match=rf"cut into tetrahedra \({voxels.n_cells} × hexahedron\)"):
+        read = read_tets_with_data(tmp_path / "wall.vtu", units="mm", frame="model")
+    corner = read.mesh.point[read.mesh.tet]
+    each = np.abs(np.linalg.det(corner[:, 1:] - corner[:, :1])) / 6.0
+    of_voxel = np.bincount(read.cell_data["number"], each)
+    np.testing.assert_allclose(of_voxel, voxels.volume, rtol=1e-5)
+    # a face belongs to two tetrahedra, but for two triangles of each face of the surface
+    faces = np.sort(read.mesh.tet[:, [[0, 1, 2], [0, 1, 3], [0, 2, 3], [1, 2, 3]]], axis=-1)
+    _, count = np.unique(faces.reshape(-1, 3), axis=0, return_counts=True)
+    assert count.max() == 2
+    assert (count == 1).sum() == 2 * len(voxels.boundary_faces().cell)
 
 
 def test_our_tissue_of_tetrahedra_is_read_back(tmp_path):

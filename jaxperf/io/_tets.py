@@ -13,6 +13,8 @@ from ._vtk import read_vtk
 
 _EXPECTED = "a VTK unstructured grid (.vtu) of linear tetrahedra"
 _TETRA = 10
+# Voxels, hexahedra, wedges and pyramids.
+_CUT = (11, 12, 13, 14)
 _NO_VOLUME = ("vertex", "line", "polyline", "triangle", "quadrilateral", "polygon")
 _CELL_NAME = {1: "vertex", 3: "line", 4: "polyline", 5: "triangle", 7: "polygon"}
 _CELL_NAME |= {9: "quadrilateral", 11: "voxel", 12: "hexahedron", 13: "wedge", 14: "pyramid"}
@@ -50,12 +52,12 @@ def read_tets_with_data(path: str | os.PathLike, *, units: str, frame: str) -> T
     - `units`: unit of length of the file, `mm`, `cm`, `m` or `um`.
     - `frame`: frame of the coordinates, `LPS`, `RAS` or `model`.
 
-    **Returns:** a [`TetFile`][] with the mesh in m, of the tetrahedra alone where the file has
-    cells of surfaces, lines and points too. The cells keep their order; the vertices of a
-    negatively oriented one are exchanged.
+    **Returns:** a [`TetFile`][] with the mesh in m, of the volumes alone where the file has cells
+    of surfaces, lines and points too. Tetrahedra keep their order; the vertices of a negatively
+    oriented one are exchanged. Hexahedra, wedges and pyramids are cut into tetrahedra.
 
-    **Errors:** [`InputError`][] naming the file: other cells than tetrahedra, a size that is not
-    that of a heart, and what [`jaxperf.geometry.build_tet_mesh`][] refuses.
+    **Errors:** [`InputError`][] naming the file: no cells of first order that fill a volume, a size
+    that is not that of a heart, and what [`jaxperf.geometry.build_tet_mesh`][] refuses.
 
     **Example:**
 
@@ -69,7 +71,7 @@ def read_tets_with_data(path: str | os.PathLike, *, units: str, frame: str) -> T
     where = str(path)
     unit = length_unit(units, where)
     check_frame(frame, where)
-    data = read_vtk(path, (".vtu",), "UnstructuredGrid", _EXPECTED)
+    data = _in_tetrahedra(read_vtk(path, (".vtu",), "UnstructuredGrid", _EXPECTED), where)
     is_tet = data.celltypes == _TETRA
     _refuse_volumes(data, where)
     tet = np.array(data.cells_dict.get(_TETRA, np.zeros((0, 4))), np.int64)
@@ -82,6 +84,18 @@ def read_tets_with_data(path: str | os.PathLike, *, units: str, frame: str) -> T
     _check_size(point, units, where)
     mesh = build_tet_mesh(point, tet, frame=frame, where=where)
     return TetFile(mesh, _arrays(data.point_data, used), _arrays(data.cell_data, is_tet))
+
+
+def _in_tetrahedra(data: Any, where: str) -> Any:
+    """The mesh with its hexahedra, wedges and pyramids cut, along the same diagonals on faces that
+    two of them share."""
+    kinds, count = np.unique(data.celltypes, return_counts=True)
+    cut = {int(k): int(n) for k, n in zip(kinds, count, strict=True) if int(k) in _CUT}
+    if not cut:
+        return data
+    said = ", ".join(f"{n} × {_CELL_NAME[kind]}" for kind, n in cut.items())
+    note(f"its other volumes were cut into tetrahedra ({said})", where=where)
+    return data.triangulate()
 
 
 def _refuse_volumes(data: Any, where: str) -> None:
