@@ -200,8 +200,7 @@ def test_a_place_filled_between_the_renames_loses_nothing(tmp_path, monkeypatch)
     def busy(path, target):
         done = rename(path, target)
         if path == out:  # somebody else is quicker than the second rename
-            out.mkdir()
-            (out / "foreign").write_text("theirs")
+            write_foreign(out)
         return done
 
     monkeypatch.setattr(Path, "rename", busy)
@@ -211,6 +210,21 @@ def test_a_place_filled_between_the_renames_loses_nothing(tmp_path, monkeypatch)
     beside = [path for path in tmp_path.iterdir() if path != out]
     assert sorted(content(path) for path in beside) == ["first", "second"]
     assert not any(path.name.startswith(".") for path in beside)
+
+
+def test_a_place_filled_while_a_run_works_loses_nothing(tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="The run is in out-"), run_folder(out, False) as folder:
+        (folder / "summary.json").write_text("ours")
+        write_foreign(out)
+    assert (out / "foreign").read_text() == "theirs"
+    (beside,) = (path for path in tmp_path.iterdir() if path != out)
+    assert content(beside) == "ours" and not beside.name.startswith(".")
+
+
+def write_foreign(out: Path) -> None:
+    out.mkdir()
+    (out / "foreign").write_text("theirs")
 
 
 def test_a_failed_run_keeps_what_it_was_to_replace(tmp_path):

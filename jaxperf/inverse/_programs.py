@@ -21,7 +21,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 def program(function: F) -> F:
     """`equinox.filter_jit` for which problems of one shape are one program, whatever their names.
 
-    So the fits of two patients share what is compiled.
+    So the fits of two patients share what is compiled. Problems are arguments by position; inside,
+    their entries have no names.
     """
     compiled: Callable[..., Any] = eqx.filter_jit(function)
 

@@ -125,7 +125,8 @@ def fit_case(
                 from ..report import write_fit_figures
 
                 write_fit_figures(folder / "figures", summary)
-        drop_steps(partial)
+    # the folder has its name now, and the steps are needed no more
+    drop_steps(partial)
     return summary
 
 

@@ -62,7 +62,10 @@ def run_folder(
             yield temporary
             _write_list(temporary, kind)
             # somebody else may have written there meanwhile
-            _refuse_existing(out, overwrite, kind)
+            try:
+                _refuse_existing(out, overwrite, kind)
+            except InputError as error:
+                raise _kept_beside(error.what, out, temporary) from None
             _put(temporary, out, say)
         except OSError as error:
             if error.errno not in _FULL:
@@ -120,17 +123,23 @@ def _put(temporary: Path, out: Path, say: _Say) -> None:
     try:
         temporary.rename(out)
     except OSError as error:
-        # Somebody has filled the place between the two: nothing of ours may be lost for that.
-        kept = [path for path in (temporary, aside) if path.exists()]
-        for path in kept:
-            path.rename(path.with_name(path.name.removeprefix(".")))
-        raise InputError(
-            f"it was filled by something else ({error.strerror})",
-            where=str(out),
-            expected="a place that only this run writes to",
-            fix=f"The run is in {kept[0].name.removeprefix('.')} beside it",
-        ) from None
+        # somebody has filled the place between the two
+        what = f"it was filled by something else ({error.strerror})"
+        raise _kept_beside(what, out, temporary, aside) from None
     _retire(aside, out, say)
+
+
+def _kept_beside(what: str, out: Path, *folders: Path) -> InputError:
+    """A complete run that cannot have its name is not lost: it and others stay beside `out`."""
+    kept = [path for path in folders if path.exists()]
+    for path in kept:
+        path.rename(path.with_name(path.name.removeprefix(".")))
+    return InputError(
+        what,
+        where=str(out),
+        expected="a place that only this run writes to",
+        fix=f"The run is in {kept[0].name.removeprefix('.')} beside it",
+    )
 
 
 def _retire(aside: Path, out: Path, say: _Say) -> None:

@@ -144,7 +144,7 @@ def _write(folder: Path, results: Results, said: Summary, data: Path) -> None:
     write_csv(folder / "segments17.csv", segment_rows(results))
     write_csv(folder / "branches.csv", branch_rows(results))
     if said.lesions:
-        write_csv(folder / "lesions.csv", lesion_rows(results))
+        write_csv(folder / "lesions.csv", lesion_rows(said.lesions))
     _write_tree(folder / "tree.vtp", results)
     if prepared.grown is not None and said.forest is not None:
         write_morphometry(folder, prepared.grown, said.forest)

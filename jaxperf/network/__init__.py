@@ -53,6 +53,10 @@ from ._territory import (
     vessel_territories as vessel_territories,
 )
 from ._topology import Topology as Topology
+from ._vessel_name import (
+    posterior_of_name as posterior_of_name,
+    vessel_of_name as vessel_of_name,
+)
 from ._waveform import (
     at_time as at_time,
     cycle_mean as cycle_mean,

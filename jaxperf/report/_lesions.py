@@ -18,6 +18,7 @@ def lesion_flows(results: Results) -> list[LesionFlow]:
     volume = np.asarray(tissue.terminal_volume, np.float64)
     below = downstream_sum(prepared.network, np.asarray(tissue.terminal_node), volume)
     ratio = results.observed.pressure_ratio
+    closed = np.asarray(prepared.network.lesion.is_occlusion)
     rows = []
     for i, declared in enumerate(prepared.case.lesions):
         chain = lesion_chain(prepared, i)
@@ -37,7 +38,7 @@ def lesion_flows(results: Results) -> list[LesionFlow]:
                 ffr_behind_at_mm=at_mm,
                 flow_ml_min=flow,
                 cfr=flow["hyperemia"] / flow["rest"] if flow["rest"] > 0.0 else float("nan"),
-                is_occlusion=declared.diameter_reduction == 1.0,
+                is_occlusion=bool(closed[i]),
                 wall_share_below=float(below[chain[0]] / volume.sum()),
                 side_branches=[x.branch for x in inside if x.lesion == i],
             )
@@ -81,7 +82,7 @@ def occlusion_warnings(lesions: Sequence[LesionFlow]) -> list[str]:
     ]
 
 
-def lesion_rows(results: Results) -> list[dict[str, Any]]:
+def lesion_rows(lesions: Sequence[LesionFlow]) -> list[dict[str, Any]]:
     """The rows of `lesions.csv`."""
     return [
         {
@@ -98,5 +99,5 @@ def lesion_rows(results: Results) -> list[dict[str, Any]]:
             "wall_share_below": x.wall_share_below,
             "side_branches": ", ".join(x.side_branches),
         }
-        for i, x in enumerate(lesion_flows(results))
+        for i, x in enumerate(lesions)
     ]

@@ -38,7 +38,7 @@ from ._build import (
     outlet_node,
     read_tree,
 )
-from ._dominance import left_alone
+from ._dominance import left_alone, shares_unpublished
 from ._forest import forest_path, growth_problem, read_forest
 from ._heartbeat import heartbeat_of_case
 
@@ -386,9 +386,9 @@ def _junctions(case: Case, tree: VascularNetwork) -> Iterator[Finding]:
 
 
 def _dominance(case: Case, tree: VascularNetwork) -> Iterator[Finding]:
-    said = left_alone(case, tree)
-    if said is not None:
-        yield Finding("warning", "tree.dominance", said)
+    for said in (left_alone(case, tree), shares_unpublished(case, tree)):
+        if said is not None:
+            yield Finding("warning", "tree.dominance", said)
 
 
 def _drawn_by_rule(tree: VascularNetwork) -> Bool[np.ndarray, " s"]:

@@ -109,12 +109,12 @@ def predict(posterior: AbstractPosterior, quantities: HeartQuantities, n: int = 
     """What a posterior says of the quantities.
 
     A linearised posterior gives n draws, linear in the logarithm as its intervals are; a sampled
-    one all it has, each solved once.
+    one all it has, each solved once, as does a Gaussian that is not linearised.
 
     **Errors:** [`jaxperf.inverse.FitError`][] where no draw could be solved.
     """
     middle = sd = None
-    if isinstance(posterior, GaussianPosterior):
+    if isinstance(posterior, GaussianPosterior) and posterior.linearised:
         middle, slope = posterior.jacobian(quantities)
         sd = np.linalg.norm(slope @ np.asarray(posterior.factor), axis=1)
         shift = posterior.sample(jax.random.key(0), n) - posterior.mode.xi[None]
