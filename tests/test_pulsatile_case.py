@@ -15,6 +15,7 @@ from jaxperf.casefile import Case, load_case
 from jaxperf.cli import app
 from jaxperf.network import branch_course
 from jaxperf.report import pulsation_summary, waveform_rows, write_waveform_figure
+from jaxperf.report._figures import _beat_panels
 from jaxperf.study import (
     branch_places,
     case_places,
