@@ -290,6 +290,11 @@ def test_a_lesion_over_a_junction_goes_on_and_says_so(starter):
     found = check_case(starter / "changed.yaml", starter)
     assert found and {(f.severity, f.where) for f in found} == {("warning", "lesions.0")}
     assert all("begins at the pressure inside the lesion" in f.message for f in found)
+    assert not any("Pulsatile flow puts all" in f.message for f in found)
+    raw |= {"flow": "pulsatile", "wall": {"law": "elastic"}}
+    (starter / "changed.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    found = [f for f in check_case(starter / "changed.yaml", starter) if f.where == "lesions.0"]
+    assert found and all("Pulsatile flow puts all" in f.message for f in found)
 
 
 def test_a_reference_from_narrow_ends_is_told(starter):
