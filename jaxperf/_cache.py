@@ -4,6 +4,7 @@ import hashlib
 import os
 import platform
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,11 @@ from typing import TextIO
 
 # Bytes of compiled programs that are kept; those not used for longest go first.
 _LARGEST = 2 * 1024**3
+# JAX looks through the folder before each entry that it writes. With 13 000 entries that takes half
+# a second, much longer than most programs take to compile. Here it looks once for so many bytes
+# that a process has written, and once a day (s).
+_LOOK_BYTES, _LOOK_SECONDS = 64 * 1024**2, 86_400
+_LOOKED = ".looked"
 _UNUSABLE = ("Error reading persistent compilation", "Error writing persistent compilation")
 
 
@@ -55,8 +61,34 @@ def enable_compilation_cache(
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     # With a bound JAX also takes a lock: without one another process could read half an entry.
     jax.config.update("jax_compilation_cache_max_size", _LARGEST)
+    _look_seldom(folder)
     _say_once_of_unusable_entries(folder, say)
     return folder
+
+
+def _look_seldom(folder: Path) -> None:
+    """Let JAX look for entries to evict now and then, and not before each that it writes.
+
+    There is no setting for it. A version of JAX that evicts otherwise is left as it is.
+    """
+    try:
+        from jax._src.lru_cache import LRUCache
+
+        look = LRUCache._evict_if_needed
+    except (ImportError, AttributeError):
+        return
+    stamp = folder / _LOOKED
+    unseen = 0 if stamp.is_file() and time.time() - stamp.stat().st_mtime < _LOOK_SECONDS else None
+
+    def seldom(self: LRUCache, *, additional_size: int = 0) -> None:
+        nonlocal unseen
+        unseen = _LOOK_BYTES if unseen is None else unseen + additional_size
+        if unseen >= _LOOK_BYTES:
+            look(self, additional_size=additional_size)
+            stamp.touch()
+            unseen = 0
+
+    LRUCache._evict_if_needed = seldom
 
 
 def _root() -> Path:

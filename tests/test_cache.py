@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from jax._src.lru_cache import LRUCache
 
+from jaxperf import _cache
 from jaxperf._cache import processor_mark
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -116,3 +118,24 @@ def test_another_processor_has_another_folder(monkeypatch):
         monkeypatch.setattr(Path, "read_text", lambda *_, told=told, **__: told)
         seen.add(processor_mark())
     assert len(seen) == 3
+
+
+def test_the_folder_is_looked_through_seldom(tmp_path, monkeypatch):
+    """Before each entry JAX opens all that are there: 1000 entries are a million files."""
+    looked = []
+    look = lambda cache, *, additional_size=0: looked.append(additional_size)
+    monkeypatch.setattr(LRUCache, "_evict_if_needed", look)
+    write = lambda name: [cache.put(f"{name}{i}", bytes(1000)) for i in range(50)]
+    cache = LRUCache(str(tmp_path), max_size=60_000)
+    _cache._look_seldom(tmp_path)
+    write("first")
+    assert len(looked) == 1
+    # another process on the same day
+    monkeypatch.setattr(LRUCache, "_evict_if_needed", look)
+    _cache._look_seldom(tmp_path)
+    write("second")
+    assert len(looked) == 1
+    monkeypatch.setattr(_cache, "_LOOK_BYTES", 10_000)
+    write("third")
+    # 50 kB by 10 kB
+    assert len(looked) == 1 + 5
