@@ -52,7 +52,7 @@ def beat(t, period=PERIOD):
     return np.sin(np.pi * t / period) ** 2
 
 
-def bifurcation(cell_time=1e-3, period=PERIOD, law=ConstantStiffness(7e4)):
+def bifurcation(cell_time=1e-3, period=PERIOD):
     """A carotid under a flow; a fork with a lesion under a pressure; windkessels."""
     network = star(
         [(0, 1), (2, 3), (3, 4), (3, 5)],
@@ -69,7 +69,7 @@ def bifurcation(cell_time=1e-3, period=PERIOD, law=ConstantStiffness(7e4)):
         PressureWaveform(jnp.array([2]), wave(1e4, 4e3)),
         WindkesselOutlet(jnp.array([1, 4, 5]), *outlet, jnp.array([0.0, 200.0, 300.0])),
     )
-    wall = SqrtAreaWall(law, 9e3)
+    wall = SqrtAreaWall(ConstantStiffness(7e4), 9e3)
     return flow1d_problem(network, boundary, Blood(), wall, cell_time=cell_time)
 
 
@@ -261,24 +261,6 @@ def test_values_and_gradients(name):
 
 
 @pytest.mark.slow
-def test_a_law_of_the_wall_for_each_segment():
-    """Both take the law at the radius of a place, and know the radius as its variable."""
-    number = lambda *values: jnp.array(values)[:, None]
-    law = OlufsenStiffness(
-        number(2e6, 0.0, 1.5e6, 3e6, 1e6, 2e6),
-        number(-1500.0, 0.0, -1800.0, -1200.0, -900.0, -1000.0),
-        number(5e4, 8e4, 6e4, 5e4, 7e4, 6e4),
-    )
-    problem = bifurcation(law=law)
-    places = lambda p: {
-        "radius": p.network.radius,
-        "k1": p.wall.stiffness.k1,
-        "k2": p.wall.stiffness.k2,
-        "k3": p.wall.stiffness.k3,
-    }
-    check(problem, places, CASES["bifurcation"][1], samples=3)
-
-
 def test_a_full_cycle_of_the_bifurcation():
     make, points = CASES["bifurcation"]
     check(make(3e-4), PLACES["bifurcation"], points, samples=50)

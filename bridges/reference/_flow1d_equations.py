@@ -5,7 +5,6 @@ difference of neighbours is one slice: face f lies between slots f and f + 1. Wh
 face beside a gap is replaced by what the node there says.
 """
 
-import dataclasses
 import math
 
 import numpy as np
@@ -49,16 +48,7 @@ def _modulus_at(
     assert isinstance(wall, ElasticWall)
     if hasattr(stiffness, "Eh_over_r"):
         return between(wall.modulus(problem.network.radius), segment, fraction)
-    # Numbers of the law broadcast against a last axis of two ends; those of each segment (s, 1) are
-    # the same all along it.
-    assert dataclasses.is_dataclass(stiffness) and not isinstance(stiffness, type)
-    own = {
-        name: number[..., segment, :]
-        for name, number in vars(stiffness).items()
-        if number.ndim > 1 and number.shape[-2] > 1
-    }
-    if own:
-        wall = dataclasses.replace(wall, stiffness=dataclasses.replace(stiffness, **own))
+    # Numbers of the law broadcast against a last axis of two ends.
     return wall.modulus(radius.unsqueeze(-1)).squeeze(-1)
 
 
