@@ -83,7 +83,7 @@ def test_the_septum_lies_between_lad_and_pda():
     assert used == "LAD and PDA"
     assert angle(septal, np.array([1.0, 0, 0])) < 2.0
     assert abs(septal @ frame.long_axis) < 1e-12
-    names = tuple("PDA 2" if n == "PDA" else n for n in DEMO.branch_name)
+    names = tuple("RV1" if n == "PDA" else n for n in DEMO.branch_name)
     septal, used = septum_from_grooves(dataclasses.replace(DEMO, branch_name=names), frame)
     assert used == "LAD"
     assert angle(septal, np.array([1.0, 0, 0])) < 8.0

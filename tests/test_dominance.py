@@ -1,22 +1,24 @@
 """Which artery feeds the inferior wall: stated, told by names, or not to be told."""
 
+import re
+
 import numpy as np
 import pytest
 import yaml
 
-from jaxperf.casefile import load_case
+from jaxperf.casefile import Growth, load_case
 from jaxperf.jobs import write_starter
 from jaxperf.network import build_network
 from jaxperf.report import split_warnings
 from jaxperf.report._schema import Forest, ForestTerritory
 from jaxperf.report._summary import tip_losses
-from jaxperf.study import check_case, dominance_of
-from jaxperf.study._dominance import left_alone
+from jaxperf.study import check_case, dominance_of, territory_shares
+from jaxperf.study._dominance import left_alone, shares_unpublished, territories_of
 
 NAMES = ("LM", "LAD", "LCx", "RCA", "last")
 
 
-def tree(*, posterior="PDA", on="RCA", without=(), names=NAMES):
+def tree(*, posterior="PDA", on="RCA", without=(), names=NAMES, rca_mm=1.5):
     """A left tree and an RCA; one vessel goes on from the LCx or the RCA."""
     position = {"aorta": 0, "LM": 1, "LAD": 2, "LCx": 3, "right": 4, "RCA": 5, "last": 6}
     segment = {
@@ -30,11 +32,12 @@ def tree(*, posterior="PDA", on="RCA", without=(), names=NAMES):
     used = sorted({position[x] for name in kept for x in segment[name]})
     node = np.array([[used.index(position[x]) for x in segment[name]] for name in kept])
     roots = [used.index(position[x]) for x in ("aorta", "right") if position[x] in used]
+    radius = np.array([rca_mm if name == "RCA" else 1.5 for name in kept])
     said = dict(zip(NAMES, names, strict=True), last=posterior)
     return build_network(
         np.array([[10.0 * k, k * k, 0.0] for k in used]) * 1e-3,
         node,
-        np.full(len(used), 1.5e-3),
+        np.repeat(1e-3 * radius[:, None], 2, axis=1),
         root=np.array(roots),
         frame="model",
         branch=np.arange(len(kept)),
@@ -65,6 +68,13 @@ def case_of(starter, **tree_section):
         ({"on": "LCx"}, "left"),
         ({"on": "LCx", "posterior": "PLV 1"}, "left"),
         ({"on": "LCx", "posterior": "Posterior_descending"}, "left"),
+        ({"on": "LCx", "posterior": "PL1"}, "left"),
+        ({"on": "LCx", "posterior": "L-PLB2"}, "left"),
+        ({"on": "LCx", "posterior": "PDA1"}, "left"),
+        ({"on": "LCx", "posterior": "PL1", "rca_mm": 1.0}, "left"),
+        ({"on": "LCx", "posterior": "PL1", "rca_mm": 2.0}, "right"),
+        ({"on": "LCx", "posterior": "PDA 1", "rca_mm": 2.0}, "left"),
+        ({"on": "LCx", "posterior": "PL", "names": ("LM", "LAD", "Cx prox", "RCA", "")}, "left"),
         ({"on": "LCx", "without": ("RCA",)}, "left"),
         ({"on": "LCx", "posterior": "OM3", "without": ("RCA",)}, None),
         ({"on": "LCx", "names": ("LM", "LAD", "Circumflex", "RCA", "")}, "left"),
@@ -106,6 +116,30 @@ def test_posterior_vessels_of_both_sides_decide_nothing(starter):
 def test_a_tree_alone_is_told(starter, vessels, dominance, says):
     said = left_alone(case_of(starter, dominance=dominance), tree(**vessels))
     assert (said is None) if says is None else says in said
+
+
+@pytest.mark.parametrize(
+    ("vessels", "dominance", "share", "says"),
+    [
+        ({}, "auto", None, None),
+        ({"on": "LCx"}, "auto", None, "LAD, LCx, RCA, .* in a left-dominant heart"),
+        ({"on": "LCx"}, "auto", "calibre", None),
+        ({"on": "LCx"}, "right", None, None),
+        ({"on": "LCx", "without": ("RCA",)}, "auto", None, None),
+        ({"without": ("LCx",)}, "auto", None, "LAD, RCA, .* in a right-dominant heart"),
+        ({"names": ("LM", "a", "b", "RCA", "")}, "auto", None, None),
+    ],
+)
+def test_shares_that_the_calibres_give_are_told(starter, vessels, dominance, share, says):
+    case = case_of(starter, dominance=dominance)
+    growth = Growth(territory_share_percent=share)
+    case = case.model_copy(update={"growth": growth})
+    said = shares_unpublished(case, tree(**vessels))
+    assert said is None if says is None else re.search(says, said or "")
+    if share is None:
+        names = territories_of(case, tree(**vessels))
+        shares = territory_shares(growth, names, dominance_of(case, tree(**vessels)))
+        assert (shares is None) == (says is not None or "a" in names)
 
 
 def test_check_of_a_left_tree_alone(starter):

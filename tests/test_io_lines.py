@@ -315,6 +315,42 @@ def test_a_written_tree_is_read_back_as_it_was(tmp_path):
             read_centerlines(tmp_path / "tree.vtp", **given)
 
 
+def test_a_written_tree_is_read_in_one_way_whatever_is_asked(tmp_path):
+    """New names keep lengths and steps; what other centrelines need is refused."""
+    step = "9 3 20 5 0 1.1 3\n10 3 20.5 5.5 0 1.0 9\n11 3 20 9 0 1 10\n"
+    (tmp_path / "y.swc").write_text(Y_TREE + step)
+    names = {2: "LM", 5: "LAD", 7: "LCx", 11: "D2"}
+    network = read_swc(tmp_path / "y.swc", units="mm", frame="model", branch_name=names)
+    network = dataclasses.replace(network, length=1.1 * network.length)
+    write_tree(tmp_path / "tree.vtp", network)
+    read = lambda **given: read_centerlines(
+        tmp_path / "tree.vtp", units="mm", frame="model", **given
+    )
+    plain = read()
+    end = lambda name: np.asarray(plain.node_position)[plain.outlet(name)] * 1e3
+    last = int(branch_course(plain, "D2")[0][-1])
+    point = ", ".join(f"{x + 0.1:.2f}" for x in end("LCx"))
+    back = read(branch_name={"LAD": "LCx", point: "LAD", last: "D9"}, n_roots=1)
+    new = {"LAD": "LCx", "LCx": "LAD", "D2": "D9"}
+    assert back.branch_name == tuple(new.get(name, name) for name in plain.branch_name)
+    for name in ("length", "radius", "branch", "node_position"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(plain, name))
+    inner = int(branch_course(plain, "LAD")[0][0])
+    for given, said in (
+        ({"radius_array": "radius_mm"}, "`radius_array`.*no use"),
+        ({"merge_tolerance_mm": 1.0}, "`merge_tolerance_mm`.*no use"),
+        ({"n_roots": 2}, "has 1 root, not 2"),
+        ({"branch_name": {"LAD": "LCx"}}, "'LCx' is given to several"),
+        ({"branch_name": {"OM7": "OM"}}, "'OM7' is not the end of any branch"),
+        ({"branch_name": {"LAD": "x", point: "y", "LCx": "z"}}, "'LCx' is named twice"),
+        ({"branch_name": {inner: "x"}}, f"{inner} is not the end"),
+        ({"branch_name": {99: "x"}}, "99 is not the end"),
+        ({"branch_name": {"0, 0, 300": "x"}}, "is not the end"),
+    ):
+        with pytest.raises(InputError, match=said):
+            read(**given)
+
+
 # -- the files that real use brought up
 
 

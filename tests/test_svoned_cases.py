@@ -190,6 +190,18 @@ REFUSED = [
         r":13: b is a STENOSIS of",
     ),
     (
+        "long stenosis",
+        STENOSIS.replace("b 1 10.0 50 1 2 5.0 5.0", "b 1 90.0 50 1 2 9.5 9.5")
+        + f"MATERIAL MAT {OLUFSEN}\n",
+        r":13: b is a STENOSIS of 90 cm length that is 2\.5% narrower .* friction",
+    ),
+    (
+        "long stenosis of a flat profile",
+        STENOSIS.replace("b 1 10.0 50 1 2 5.0 5.0", "b 1 90.0 50 1 2 7.0 7.0")
+        + "MATERIAL MAT OLUFSEN 1.06 0.04 0 9.0 1.0e15 -20 1e9\n",
+        r":13: b is a STENOSIS of 90 cm length that is 16\.3% narrower .* friction",
+    ),
+    (
         "loss of a branching",
         tube().replace("MAT NONE", "MAT BIFURCATION_BRANCH"),
         r":4: the minor loss is BIFURCATION_BRANCH, a loss at a branching, which is not modelled",
@@ -201,6 +213,38 @@ REFUSED = [
 def test_refused_at_its_line(tmp_path, text, says):
     with pytest.raises(InputError, match=rf"case\.in{says}" if says[0] == ":" else says):
         read_svoned(written(tmp_path, text))
+
+
+def two_stenoses(first, second):
+    """A vessel of 10, 5, 2 and 10 cm², the inner two as stenoses on cards in either order."""
+    segment = {
+        1: "SEGMENT b 1 10.0 50 1 2 5.0 5.0 0.0 MAT STENOSIS 0.0 0 0 NOBOUND NONE\n",
+        2: "SEGMENT c 2 10.0 50 2 3 2.0 2.0 0.0 MAT STENOSIS 0.0 0 0 NOBOUND NONE\n",
+    }
+    lines = STENOSIS.splitlines(keepends=True)
+    at = next(i for i, line in enumerate(lines) if line.startswith("SEGMENT b"))
+    end = "SEGMENT d 3 10.0 50 3 4 10.0 10.0 0.0 MAT NONE 0.0 0 0 RESISTANCE OUT\n"
+    lines[at : at + 2] = [segment[first], segment[second], end]
+    more = "NODE 4 0 0 40\nJOINT J2 3 I2 O2\nJOINTINLET I2 1 2\nJOINTOUTLET O2 1 3\n"
+    return "".join(lines) + more + f"MATERIAL MAT {OLUFSEN}\n"
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+def test_a_stenosis_after_a_stenosis_whatever_the_order_of_the_cards(tmp_path, order):
+    case = read_svoned(written(tmp_path, two_stenoses(*order)))
+    lesion, names = case.network.lesion, case.segment_name
+    of = {names[int(s)]: i for i, s in enumerate(np.asarray(lesion.segment))}
+    radius = {
+        n: float(r) for n, r in zip(names, np.asarray(case.network.radius)[:, 0], strict=True)
+    }
+    for name, before, own in (("b", 10.0, 5.0), ("c", 5.0, 2.0)):
+        assert radius[name] == pytest.approx(1e-2 * np.sqrt(before / np.pi))
+        assert float(lesion.diameter_reduction[of[name]]) == pytest.approx(
+            1 - np.sqrt(own / before)
+        )
+        f = (before / own) ** 2
+        apparent = (0.083 * f - 0.1 + 3.28 * radius[name]) / (0.83 * (f - 1.0))
+        assert float(lesion.length[of[name]]) == pytest.approx(apparent)
 
 
 def test_a_jump_between_beats_is_said(tmp_path):

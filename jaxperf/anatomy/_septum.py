@@ -5,12 +5,8 @@ from jaxtyping import Float
 
 from .._misc import InputError
 from ..geometry import LVFrame
-from ..network import VascularNetwork
-from ._grooves import SYNTHETIC
+from ..network import VascularNetwork, vessel_of_name
 
-# What a branch in the anterior and in the posterior interventricular groove is called.
-_ANTERIOR = ("lad", "left anterior descending")
-_POSTERIOR = ("pda", "pd", "rpd", "rpda", "posterior descending")
 # Heights, as shares of the way from apex to base, at which the vessels lie in the grooves: above,
 # they leave the aorta or the crux, below, they may go round the apex.
 _LOW, _HIGH = 0.3, 0.9
@@ -45,7 +41,7 @@ def septum_from_grooves(
 
     **Source:** Cerqueira et al. (2002), Circulation 105:539, for the segments at the grooves.
     """
-    anterior = _groove(tree, frame, _ANTERIOR)
+    anterior = _groove(tree, frame, "LAD")
     if anterior is None:
         raise InputError(
             "nothing says where the septum is: the labels have no RV, and the tree no LAD beside "
@@ -54,7 +50,7 @@ def septum_from_grooves(
             expected="an RV cavity among the labels, `rv_centre` by hand, or a branch LAD",
             fix="Name the label of the RV, or name the branch that is the LAD",
         )
-    posterior = _groove(tree, frame, _POSTERIOR)
+    posterior = _groove(tree, frame, "PDA")
     half, used = np.radians(_HALF_ARC_DEG), anterior[1]
     if posterior is not None:
         arc = float(np.mod(anterior[0] - posterior[0], 2.0 * np.pi))
@@ -73,12 +69,10 @@ def septum_from_grooves(
     return np.cos(angle) * frame.septal + np.sin(angle) * frame.anterior, used
 
 
-def _groove(
-    tree: VascularNetwork, frame: LVFrame, names: tuple[str, ...]
-) -> tuple[float, str] | None:
+def _groove(tree: VascularNetwork, frame: LVFrame, vessel: str) -> tuple[float, str] | None:
     """The mean angle (rad) of a branch beside the ventricle, and its name."""
     for i, name in enumerate(tree.branch_name):
-        if name.removesuffix(SYNTHETIC).strip().casefold() not in names:
+        if vessel_of_name(name) != vessel:
             continue
         end = np.asarray(tree.node_position, np.float64)[np.asarray(tree.segment_node)]
         end = end[np.asarray(tree.branch) == i]

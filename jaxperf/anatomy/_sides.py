@@ -1,12 +1,10 @@
 """On which side of the left ventricle a branch runs, and on which its name says that it does."""
 
-import re
-
 import numpy as np
 
 from .._misc import InputError
 from ..geometry import LVFrame
-from ..network import branch_course, VascularNetwork
+from ..network import branch_course, VascularNetwork, vessel_of_name
 
 # Mean angles (degrees) about the long axis, 0 septal and 90 anterior: the demo tree, the composite
 # case and drawn left-dominant trees have the LAD at 64 to 65, the LCx at 143 to 183, the RCA at 0
@@ -16,7 +14,6 @@ _SIDE = {
     "LCx": (170.0, "along the left atrioventricular groove, on the lateral side"),
     "RCA": (-10.0, "along the right atrioventricular groove"),
 }
-_NAME = {"lad": "LAD", "lcx": "LCx", "cx": "LCx", "rca": "RCA"}
 # A branch this far from its own side, and nearer to another's, is called wrongly; what is shorter
 # has not reached its groove.
 _ASTRAY_DEG, _SHORTEST = 60.0, 0.02
@@ -39,11 +36,13 @@ def branches_astray(network: VascularNetwork, frame: LVFrame) -> dict[str, str]:
     """
     found = {}
     for name in network.branch_name:
-        said = re.fullmatch(r"(lad|lcx|cx|rca)([ _-]*(proximal|prox|mid))?", name.lower())
-        angle = None if said is None else _mean_angle(network, name, frame)
-        if said is None or angle is None:
+        own = vessel_of_name(name)
+        # the distal part of an artery may go round the apex or to the other side
+        if own not in _SIDE or "dist" in name.lower():
             continue
-        own = _NAME[said[1]]
+        angle = _mean_angle(network, name, frame)
+        if angle is None:
+            continue
         away = {key: abs((angle - at + 180.0) % 360.0 - 180.0) for key, (at, _) in _SIDE.items()}
         other = min(away, key=lambda key: away[key])
         if other != own and away[own] > _ASTRAY_DEG:

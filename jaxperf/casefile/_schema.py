@@ -60,7 +60,8 @@ class Tree(Section):
         default_factory=dict,
         description="Names of branches. A key is an automatic name such as `branch 0`, the row id "
         "(SWC) or line number (centrelines) where the branch ends, or a point within 5 mm of that "
-        "end as 'x, y, z' in mm and in the frame of the file.",
+        "end as 'x, y, z' in mm and in the frame of the file. In a `tree.vtp` of a run a key is a "
+        "name of the file, the last line of a branch, or such a point.",
     )
     dominance: Literal["right", "left", "auto"] = Field(
         default="auto",

@@ -30,7 +30,7 @@ def read_centerlines(
     frame: str,
     branch_name: Mapping[int | str, str] | None = None,
     radius_array: str | None = None,
-    n_roots: int = 1,
+    n_roots: int | None = None,
     merge_tolerance_mm: float | None = None,
 ) -> VascularNetwork:
     """Read a vascular tree from centrelines.
@@ -39,7 +39,8 @@ def read_centerlines(
     their bifurcations (VMTK), one line for each branch, whose first point lies on or near the
     centreline of its parent, and pieces that begin at the point where another ends, down to cells
     of two points (SimVascular). Cells that VMTK has cut into groups are read once for each group,
-    and a tree that [`write_tree`][] wrote is read back as it was, without its lesions.
+    and a tree that [`write_tree`][] wrote is read back as it was, without its lesions. A key of
+    `branch_name` may be a name in such a file, and options for other centrelines are refused.
 
     The line of the inlet is the one whose start is farthest from all others. Every other line
     leaves the tree at the last of its points that lies on it within the tolerance; where none
@@ -54,7 +55,8 @@ def read_centerlines(
       `MaximumInscribedSphereRadius`, or the only array that its name calls a radius (such as
       `Radius`, `MISR`, `radius_mm`), a diameter or the area of a section A, from which the
       radius is √(A/π). A name that ends in a unit has that unit.
-    - `n_roots`: the number of inlets, such as 2 for a left and a right coronary tree.
+    - `n_roots`: the number of inlets, such as 2 for a left and a right coronary tree; 1 where left
+      out.
     - `merge_tolerance_mm`: how far apart the points of lines on the same course may lie. Where
       left out, 0.02 radii, and up to a quarter of the radius where lines that begin at the inlet
       scatter by as much.
@@ -80,8 +82,9 @@ def read_centerlines(
     unit = length_unit(units, where)
     check_frame(frame, where)
     data = read_vtk(path, (".vtp", ".vtk"), "PolyData", _EXPECTED)
-    if is_written(data) and branch_name is None:
-        return written_tree(data, units, frame, where)
+    if is_written(data):
+        unused = {"radius_array": radius_array, "merge_tolerance_mm": merge_tolerance_mm}
+        return written_tree(data, units, frame, branch_name, unused, n_roots, where)
     lines = lines_of(data, where, _EXPECTED)
     position = np.asarray(data.points, np.float64)
     radius = line_radius(data, radius_array, unit, where)
@@ -91,7 +94,7 @@ def read_centerlines(
     lines = one_of_each_group(data, lines, position, radius, where)
     lines = {n: put_right(x, n, position, radius, where) for n, x in lines.items()}
     courses = courses_of(lines, position, radius, where)
-    given = (courses, position * unit, radius * unit, n_roots)
+    given = (courses, position * unit, radius * unit, 1 if n_roots is None else n_roots)
     tolerance = None if merge_tolerance_mm is None else merge_tolerance_mm * M_PER_MM
 
     def advice() -> str:

@@ -309,7 +309,7 @@ def _stenoses(
     found = [i for i, card in enumerate(segments) if card.field[10] == "STENOSIS"]
     if not found:
         return radius, None
-    radius, reduction, apparent = radius.copy(), [], []
+    filled, reduction, apparent = radius.copy(), [], []
     for i in found:
         card, narrow = segments[i], float(radius[i].mean())
         upstream = float(radius[parent[i], 1]) if parent[i] >= 0 else 0.0
@@ -324,8 +324,18 @@ def _stenoses(
         f = (upstream / narrow) ** 4
         own = 0.25 * (exponent[i] + 2.0) * length[i]
         apparent.append((0.83 * length[i] * f - own + 3.28 * upstream) / (0.83 * (f - 1.0)))
+        if not apparent[-1] > 0.0:
+            raise InputError(
+                f"{card.field[0]} is a STENOSIS of {length[i] / M_PER_CM:.4g} cm length that is "
+                f"{1.0 - narrow / upstream:.1%} narrower than the end before it. Its loss is less "
+                f"than the friction of a segment of {upstream / M_PER_CM:.4g} cm radius",
+                where=card.where,
+                expected="a loss above that friction: a shorter or a narrower segment",
+                fix="Write NONE for the loss, which gives the segment its own friction, or correct "
+                "the length and the areas",
+            )
         reduction.append(1.0 - narrow / upstream)
-        radius[i] = upstream
+        filled[i] = upstream
     number = as_leaf(np.arange(len(found)), np.int32)
     lesion = Lesions(
         diameter_reduction=as_leaf(np.array(reduction)),
@@ -334,7 +344,7 @@ def _stenoses(
         lesion=number,
         fraction=as_leaf(np.ones(len(found))),
     )
-    return radius, lesion
+    return filled, lesion
 
 
 def _linear_notes(cards: Cards) -> list[str]:

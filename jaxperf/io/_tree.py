@@ -15,7 +15,7 @@ from ._overlap import Overlap, overlaps
 # a meaning, and its length would rule the time step of a transient run.
 _COINCIDENT = 1e-3
 # A point names the end of a branch from this near.
-_END_REACH_MM = 5.0
+END_REACH_MM = 5.0
 # An end wider than the inlet by this factor is worth a note: arteries taper.
 _WIDE_END = 1.2
 
@@ -283,7 +283,7 @@ def _named_ends(
     ends: dict[int, tuple[str, bool]] = {}
     last = {f"branch {i}": course[-1] for i, course in enumerate(courses)}
     for key, name in wanted.items():
-        near = None if isinstance(key, int) else _point_mm(key)
+        near = None if isinstance(key, int) else point_mm(key)
         if near is not None:
             point = _end_near(tree, segment_of, near, str(key), f"{where}, `branch_name`")
             known = True
@@ -308,7 +308,7 @@ def _named_ends(
     return ends
 
 
-def _point_mm(key: str) -> Float[np.ndarray, "3"] | None:
+def point_mm(key: str) -> Float[np.ndarray, "3"] | None:
     """The point (mm) that a key such as `12.5, -3, 48` means."""
     words = key.strip(" ()[]").split(",")
     try:
@@ -333,13 +333,13 @@ def _end_near(
     order = np.argsort(distance)
     first = int(order[0])
     second = float(distance[order[1]]) if len(order) > 1 else np.inf
-    if distance[first] > _END_REACH_MM or second < 2.0 * distance[first]:
+    if distance[first] > END_REACH_MM or second < 2.0 * distance[first]:
         beside = " and ".join(place_mm(tree.position[end[i]]) for i in order[:2])
         raise InputError(
             f"the nearest end to {key!r} lies {distance[first]:.1f} mm away, the next "
             f"{second:.1f} mm",
             where=where,
-            expected=f"x, y, z in mm, in the frame of the file, within {_END_REACH_MM:g} mm of the "
+            expected=f"x, y, z in mm, in the frame of the file, within {END_REACH_MM:g} mm of the "
             f"end of one branch and much nearer to it than to others (near are {beside})",
             fix="Take the point from the file, at the distal end of the branch",
         )

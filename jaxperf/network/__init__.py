@@ -46,12 +46,17 @@ from ._padding import (
     sanitised_network as sanitised_network,
 )
 from ._ranges import network_ranges as network_ranges
+from ._reach import pieces_cut_off as pieces_cut_off
 from ._territory import (
     downstream_sum as downstream_sum,
     parent_segment as parent_segment,
     vessel_territories as vessel_territories,
 )
 from ._topology import Topology as Topology
+from ._vessel_name import (
+    posterior_of_name as posterior_of_name,
+    vessel_of_name as vessel_of_name,
+)
 from ._waveform import (
     at_time as at_time,
     cycle_mean as cycle_mean,

@@ -5,9 +5,7 @@ from jaxtyping import Float, Int
 
 from .._misc import InputError
 from ._network import VascularNetwork
-
-# The left main belongs to two territories; its names in lower case.
-_LEFT_MAIN = ("lm", "lmca", "left main")
+from ._vessel_name import vessel_of_name
 
 
 def parent_segment(network: VascularNetwork) -> Int[np.ndarray, " n"]:
@@ -50,8 +48,8 @@ def vessel_territories(
 ) -> tuple[tuple[str, ...], Int[np.ndarray, " k"]]:
     """The vessel territory each node lies in: the first branch below the left main on its way.
 
-    The way leads from the root to the node. A tree whose root vessel is no left main (`LM`, `LMCA`,
-    `left main`) counts by the root's own branch, and so does a node on the left main itself.
+    The way leads from the root to the node. A tree whose root vessel is no left main (by
+    [`vessel_of_name`][]) counts by the root's own branch, and so does a node on the left main.
 
     **Arguments:** `node`: (k,), terminals or any other nodes.
 
@@ -76,7 +74,7 @@ def vessel_territories(
             fix="Number nodes as the network does",
         )
     branch = np.asarray(network.branch).astype(np.int64)
-    main = np.array([name.lower() in _LEFT_MAIN for name in network.branch_name])[branch]
+    main = np.array([vessel_of_name(name) == "LM" for name in network.branch_name])[branch]
     before, rows = upstream(network)
     first, decided = branch.copy(), ~main
     for row in reversed(rows):

@@ -4,6 +4,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from ..network import vessel_of_name
+
 # Perceptually uniform, legible in grey and with colour-vision deficiency.
 FLOW_MAP = "viridis"
 # Distinct with colour-vision deficiency (Okabe and Ito 2008).
@@ -38,10 +40,15 @@ def territory_colours(names: Sequence[str]) -> dict[str, str]:
     colours = jp.plot.territory_colours(["RCA (synthetic)", "LAD"])
     ```
     """
-    known = {name: name.removesuffix(" (synthetic)") for name in names}
+    known = {name: _plain(name) for name in names}
     order = dict.fromkeys((*_TERRITORIES, *known.values()))
     number = {name: i for i, name in enumerate(order)}
     return {name: PALETTE[number[plain] % len(PALETTE)] for name, plain in known.items()}
+
+
+def _plain(name: str) -> str:
+    vessel = vessel_of_name(name)
+    return vessel if vessel in _TERRITORIES else name.removesuffix(" (synthetic)")
 
 
 def add_note(figure: Any, text: str) -> None:

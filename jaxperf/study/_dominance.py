@@ -1,12 +1,18 @@
 """Which coronary artery feeds the inferior wall, and what a tree alone means for it."""
 
-import re
+from collections.abc import Sequence
 
 import numpy as np
 
 from ..anatomy import SYNTHETIC
 from ..casefile import Case
-from ..network import branch_course, VascularNetwork, vessel_territories
+from ..network import (
+    branch_course,
+    posterior_of_name,
+    VascularNetwork,
+    vessel_of_name,
+    vessel_territories,
+)
 from ._build import closed_outlets
 
 # Flow by territory, percent of the left ventricle's. In a left-dominant heart the LCx feeds what
@@ -15,17 +21,6 @@ PUBLISHED_SHARE_PERCENT = {
     "right": {"LAD": 45.0, "LCx": 28.0, "RCA": 27.0},
     "left": {"LAD": 45.0, "LCx": 55.0},
 }
-_ARTERY = {
-    **dict.fromkeys(("lad", "left anterior descending"), "LAD"),
-    **dict.fromkeys(("lcx", "cx", "circumflex", "left circumflex"), "LCx"),
-    **dict.fromkeys(("rca", "right coronary", "right coronary artery"), "RCA"),
-}
-# Vessels of the inferior wall: posterior descending or interventricular, posterolateral.
-_POSTERIOR = re.compile(
-    r"\b[LR]?-?(PDA|PIV|PLV|PLB|PLA|PL)\b|posterior (descending|interventricular|lateral)|"
-    r"posterolateral",
-    re.IGNORECASE,
-)
 
 
 def territories_of(case: Case, tree: VascularNetwork) -> tuple[str, ...]:
@@ -36,29 +31,70 @@ def territories_of(case: Case, tree: VascularNetwork) -> tuple[str, ...]:
 
 def artery(name: str) -> str:
     """LAD, LCx or RCA where a vessel's name means one of them, drawn ones too; else the name."""
-    plain = name.removesuffix(f" {SYNTHETIC}")
-    return _ARTERY.get(plain.replace("_", " ").lower(), plain)
+    vessel = vessel_of_name(name)
+    return vessel if vessel in ("LAD", "LCx", "RCA") else name.removesuffix(f" {SYNTHETIC}")
 
 
 def dominance_of(case: Case, tree: VascularNetwork) -> str | None:
     """`right` or `left`: what `tree.dominance` says, or which artery the posterior vessels leave.
 
-    A tree with an RCA and no vessel that is named as posterior is right-dominant. None where it
+    A tree with an RCA and no vessel that is named as posterior is right-dominant. So is one where
+    the LCx has posterolateral vessels alone and the RCA is the wider of the two. None where it
     cannot be told: no RCA and no such name, or such vessels of both sides.
+
+    **Source:** Dodge et al. (1992), Circulation 86:232: RCA and LCx have 3.9 and 3.4 mm in
+    right-dominant hearts, 2.8 and 4.2 mm in left-dominant ones.
     """
     if case.tree.dominance != "auto":
         return case.tree.dominance
     of = set()
     for name in tree.branch_name:
-        if _POSTERIOR.search(name.replace("_", " ")):
+        posterior = posterior_of_name(name)
+        if posterior is not None:
             course, _ = branch_course(tree, name)
             end = np.asarray(tree.segment_node)[course[-1:], 1].astype(np.int64)
-            of.add(artery(vessel_territories(tree, end)[0][0]))
-    sides = {"LCx": "left", "RCA": "right"}
-    found = {sides[name] for name in of if name in sides}
-    if not found and "RCA" in map(artery, territories_of(case, tree)):
-        return "right"
-    return found.pop() if len(found) == 1 else None
+            of.add((artery(vessel_territories(tree, end)[0][0]), posterior))
+    found = of & {(name, kind) for name in ("LCx", "RCA") for kind in ("PDA", "PL")}
+    if found <= {("LCx", "PL")} and "RCA" in territories_of(case, tree):
+        # the LCx reaches the lateral end of the inferior wall in some right-dominant hearts too
+        if not found or _calibre(tree, "RCA") > _calibre(tree, "LCx"):
+            return "right"
+    sides = {"left" if name == "LCx" else "right" for name, _ in found}
+    return sides.pop() if len(sides) == 1 else None
+
+
+def _calibre(tree: VascularNetwork, name: str) -> float:
+    """The largest radius of an artery, m."""
+    own = np.array([artery(branch) == name for branch in tree.branch_name])[tree.branch]
+    return float(np.asarray(tree.radius)[own].max())
+
+
+def shares_unpublished(case: Case, tree: VascularNetwork) -> str | None:
+    """What to say where calibres share the flow because no published shares fit; else None.
+
+    A tree whose territories are not named as arteries is left alone: nobody expects shares there.
+    """
+    names, dominance = territories_of(case, tree), dominance_of(case, tree)
+    growth = case.growth
+    if growth is None or growth.territory_share_percent is not None or "RCA" not in names:
+        return None
+    if not {"LAD", "LCx"} & set(names) or fits_published(names, dominance):
+        return None
+    heart = (
+        "a heart whose dominance is unknown"
+        if dominance is None
+        else f"a {dominance}-dominant heart"
+    )
+    return (
+        f"the territories are {', '.join(sorted(names))}, and no published shares hold for these "
+        f"in {heart}: the calibres of the vessels share the flow. State tree.dominance, or "
+        "growth.territory_share_percent (calibre, to leave it so)"
+    )
+
+
+def fits_published(names: Sequence[str], dominance: str | None) -> bool:
+    """Whether the published shares of a dominance are those of these arteries."""
+    return sorted(names) == sorted(PUBLISHED_SHARE_PERCENT.get(dominance or "", {}))
 
 
 def left_alone(case: Case, tree: VascularNetwork) -> str | None:

@@ -26,7 +26,7 @@ from ..growth import (
 from ..network import VascularNetwork
 from ..units import M_PER_MM
 from ._build import closed_outlets, Heart
-from ._dominance import artery, dominance_of, PUBLISHED_SHARE_PERCENT
+from ._dominance import artery, dominance_of, fits_published, PUBLISHED_SHARE_PERCENT
 
 DEFAULT_EXPONENT = 2.7
 _UM = 1e-6
@@ -135,9 +135,9 @@ def territory_shares(
         return None
     plain = [artery(name) for name in names]
     if given is None:
-        given = PUBLISHED_SHARE_PERCENT.get(dominance or "", {})
-        if set(plain) != set(given):
+        if not fits_published(plain, dominance):
             return None
+        given = PUBLISHED_SHARE_PERCENT[dominance or ""]
     assert isinstance(given, dict)
     asked = [artery(name) for name in given]
     if sorted(asked) != sorted(plain):
