@@ -203,5 +203,5 @@ def test_auto_halves_cells_until_they_resolve():
 
     assert run_resolved(run, "auto", 5e-3) == asked[-1] == 1.5e-4
     assert run_resolved(run, 1e-3, 5e-3) == 1e-3
-    with pytest.raises(InputError, match="auto has come to"):
-        run_resolved(run, "auto", 1e-6)
+    # the finest is kept where none resolves it
+    assert run_resolved(run, "auto", 1e-6) == asked[-1] == pytest.approx(3e-4 / 64)

@@ -8,16 +8,25 @@ import pytest
 from coupled_cases import small_problem
 from networks import dense_steady, taper_resistance
 
-from jaxperf import InputError, solve_perfusion, solve_steady, SteadyProblem
+from jaxperf import (
+    InputError,
+    RESULTS,
+    solve_perfusion,
+    solve_steady,
+    SolveError,
+    SteadyProblem,
+)
 from jaxperf.flow1d import flow1d_problem
 from jaxperf.network import (
     build_network,
     declare_lesion,
+    FlowBoundary,
     junctions_in_lesions,
     PressureBoundary,
     ResistanceOutlet,
     without_lesions,
 )
+from jaxperf.network._reach import pressure_reaches
 from jaxperf.report._lesions import occlusion_warnings
 from jaxperf.report._schema import LesionFlow
 from jaxperf.vessel import Blood, ConstantStiffness, SqrtAreaWall
@@ -126,6 +135,10 @@ def test_gradients_about_an_occlusion_are_finite_and_those_of_the_rest():
     dead = (x.min(axis=1) >= 0.015 - 1e-9) & (np.asarray(network.branch) == 0)
     assert dead[above] and np.abs(slope[dead]).max() == 0.0
     assert (np.abs(slope[~dead]) > 0.0).all()
+    # and they are central differences, along a direction that changes every radius by its own share
+    way = np.random.default_rng(3).uniform(-1.0, 1.0, slope.shape) * np.asarray(network.radius)
+    moved = [float(side_flow(network.radius + jnp.asarray(h * way))) for h in (1e-4, -1e-4)]
+    assert float((slope * way).sum()) == pytest.approx((moved[0] - moved[1]) / 2e-4, rel=1e-6)
 
 
 def test_an_occluded_heart_is_the_limit_of_a_narrow_one():
@@ -194,3 +207,38 @@ def test_the_summary_says_what_an_occlusion_means():
     )
     (said,) = occlusion_warnings([row, row.model_copy(update={"is_occlusion": False})])
     assert "closes the vessel. 45 % of the wall" in said and "FFR of 0.02" in said
+
+
+def test_a_piece_between_two_occlusions_is_refused_by_name():
+    """Also one before a closed end, before a prescribed flow, and behind one without an outlet."""
+    shut = {"branch": "LAD", "diameter_reduction": 1.0}
+    first = declare_lesion(fork(), start_mm=18, end_mm=24, **shut)
+    both = declare_lesion(first, start_mm=28, end_mm=34, **shut)
+    between = r"`diameter_reduction` of lesion 1 is 1.*neither a prescribed pressure"
+    with pytest.raises(SolveError, match=between):
+        solve_steady(flow_in(both))
+    problem = flow_in(first)
+    assert solve_steady(problem).result == RESULTS.successful
+    inlet, outlet = problem.boundary
+    tip, side = (np.asarray(outlet.node)[i : i + 1] for i in (0, 1))
+    drained = ResistanceOutlet(side, np.array([9e9]), np.array([VENOUS]))
+    for flow in (0.0, -1e-8):
+        taken = FlowBoundary(tip, np.array([flow]))
+        with pytest.raises(SolveError, match=between):
+            solve_steady(SteadyProblem(first, (inlet, drained, taken)))
+    with pytest.raises(SolveError, match=between):
+        solve_steady(SteadyProblem(first, (inlet, drained)))
+    before = declare_lesion(fork(), branch="LAD", start_mm=2, end_mm=8, diameter_reduction=1.0)
+    feed = FlowBoundary(np.array([0]), np.array([1e-8]))
+    with pytest.raises(SolveError, match=between):
+        solve_steady(SteadyProblem(before, (feed, outlet)))
+
+
+def test_one_occlusion_may_follow_another_where_something_drains_between():
+    shut = {"branch": "LAD", "diameter_reduction": 1.0}
+    network = declare_lesion(fork(), start_mm=2, end_mm=8, **shut)
+    network = declare_lesion(network, start_mm=28, end_mm=34, **shut)
+    found = solve_steady(flow_in(network))
+    assert np.abs(found.flow).max() < 1e-18
+    reached = np.asarray(pressure_reaches(network, jnp.arange(network.n_nodes) == 0))
+    assert reached.sum() == 2 and reached[0]

@@ -290,6 +290,11 @@ def test_a_lesion_over_a_junction_goes_on_and_says_so(starter):
     found = check_case(starter / "changed.yaml", starter)
     assert found and {(f.severity, f.where) for f in found} == {("warning", "lesions.0")}
     assert all("begins at the pressure inside the lesion" in f.message for f in found)
+    assert not any("Pulsatile flow puts all" in f.message for f in found)
+    raw |= {"flow": "pulsatile", "wall": {"law": "elastic"}}
+    (starter / "changed.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    found = [f for f in check_case(starter / "changed.yaml", starter) if f.where == "lesions.0"]
+    assert found and all("Pulsatile flow puts all" in f.message for f in found)
 
 
 def test_a_reference_from_narrow_ends_is_told(starter):
@@ -321,6 +326,23 @@ def test_a_heart_without_any_open_vessel_is_refused(starter):
         (starter / "changed.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
         found = [f for f in check_case(starter / "changed.yaml", starter) if f.severity == "error"]
         assert len(found) == errors and all("no blood flows" in f.message for f in found)
+
+
+def test_a_piece_that_occlusions_cut_off_is_refused(starter):
+    raw = yaml.safe_load((starter / "case.yaml").read_text())
+    closed = {"diameter_reduction": 1.0}
+    first, last = (closed | {"branch": "LAD", "start_mm": x, "end_mm": x + 1.0} for x in (8, 10))
+    outlet = {"branch": "S1", "flow_ml_min": 3.0}
+    for lesions, outlets, where, says in (
+        ([first, last], [], "lesions.0 and lesions.1", "no law gives its pressure"),
+        ([first], [outlet], "", ""),
+        ([{**first, "branch": "S1"}], [outlet], "boundary.outlets.0", "that nothing feeds"),
+    ):
+        raw["lesions"], raw["boundary"]["outlets"] = lesions, outlets
+        (starter / "changed.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+        found = [f for f in check_case(starter / "changed.yaml", starter) if f.severity == "error"]
+        assert [f.where for f in found] == ([where] if where else [])
+        assert all(says in f.message for f in found)
 
 
 @pytest.mark.parametrize("opened", [False, True])

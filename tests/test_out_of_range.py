@@ -25,8 +25,10 @@ from jaxperf import (
     SolveError,
 )
 from jaxperf._padding import pad_problem
+from jaxperf._ranges import in_range, range_error
 from jaxperf.coupling import Autoregulation, calibrate
 from jaxperf.flow1d import flow1d_problem
+from jaxperf.flow1d._ranges import flow_ranges
 from jaxperf.network import (
     declare_lesion,
     FlowBoundary,
@@ -135,7 +137,10 @@ CHANGES = {
     },
     "flow1d": _vessels
     | _ends
-    | {"Voigt": (lambda p: p.wall_viscosity, -1.0, "`wall_viscosity` .Pa·s·m. of")},
+    | {
+        "Voigt": (lambda p: p.wall_viscosity, -1.0, "`wall_viscosity` .Pa·s·m. of"),
+        "occlusion": (lambda p: p.network.lesion.diameter_reduction, 1.0, "less than 1"),
+    },
 }
 
 
@@ -182,6 +187,15 @@ def test_padded_problems_end_alike(name):
     assert solve(junk, throw=False).result == RESULTS.successful
     real = eqx.tree_at(where, padded, where(padded).at[0, 0].set(-1e-3))
     assert solve(real, throw=False).result == RESULTS.out_of_range
+
+
+def test_no_wave_meets_an_occlusion_set_afterwards():
+    """Steady flow stops at one; a transient solve would take it for a healthy vessel."""
+    problem, where = transient_problem(), lambda p: p.network.lesion.diameter_reduction
+    assert bool(in_range(flow_ranges(problem)))
+    closed = changed(problem, where, 1.0)
+    assert not bool(eqx.filter_jit(lambda p: in_range(flow_ranges(p)))(closed))
+    assert "lesion 1 is 1; expected less than 1." in str(range_error(flow_ranges(closed)))
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from jaxperf.casefile import Case, load_case
 from jaxperf.cli import app
 from jaxperf.network import branch_course
 from jaxperf.report import pulsation_summary, waveform_rows, write_waveform_figure
+from jaxperf.report._figures import _beat_panels
 from jaxperf.study import (
     branch_places,
     case_places,
@@ -252,6 +253,7 @@ def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("beat")
     raw = raw_case(cell_time_s=1e-3)
     raw["lesions"] = [LESION]
+    raw["boundary"] = {"pressure_hyperemia_mmHg": 87.0}
     raw["output"] = {"figures": False}
     (folder / "case.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
     return folder / "case.yaml"
@@ -287,7 +289,7 @@ def test_both_states_are_followed_over_one_beat(solved):
         bed = [count for what, *count in told if what == f"outlets of the bed at {state}"]
         assert bed[-1] == [len(beat.outlet_flow)] * 2 + [False]
         inlet = series.index("LM", "ostium")
-        aortic = in_mmHg(pulsation.heartbeat.aortic, series.time)
+        aortic = in_mmHg(beat.heartbeat.aortic, series.time)
         assert np.abs(series.pressure_static[:, inlet] - aortic).max() < 3.0
 
 
@@ -307,7 +309,8 @@ def test_the_mean_of_a_beat_is_the_steady_solve(solved):
 def test_the_left_coronary_flows_in_diastole(solved):
     results, pulsation, _ = solved
     said = pulsation_summary(results, pulsation)
-    diastole = 1.0 - np.diff(pulsation.heartbeat.systole)[0] / pulsation.heartbeat.period
+    heartbeat = pulsation.beats["rest"].heartbeat
+    diastole = 1.0 - np.diff(heartbeat.systole)[0] / heartbeat.period
     for state in ("rest", "hyperemia"):
         for name in ("LM", "LAD", "LCx"):
             branch = said.states[state].branches[name]
@@ -318,7 +321,10 @@ def test_the_left_coronary_flows_in_diastole(solved):
             share = branch.diastolic_share
             ratio = (1.0 - share) / (1.0 - diastole) / (share / diastole)
             assert branch.flow_systolic_over_diastolic == pytest.approx(ratio, rel=0.01)
-    assert said.pressure_systolic_mmHg - said.pressure_diastolic_mmHg == pytest.approx(40.0)
+    systolic = {state: beat.pressure_systolic_mmHg for state, beat in said.states.items()}
+    assert systolic["rest"] - systolic["hyperemia"] == pytest.approx(6.0)
+    for beat in said.states.values():
+        assert beat.pressure_systolic_mmHg - beat.pressure_diastolic_mmHg == pytest.approx(40.0)
     assert sorted(said.states["rest"].territories) == ["LAD", "LCx", "RCA"]
 
 
@@ -359,6 +365,8 @@ def test_rows_and_figure(solved, tmp_path):
     (tmp_path / "figures").mkdir()
     write_waveform_figure(tmp_path / "figures", results, pulsation)
     assert (tmp_path / "figures" / "waveforms.png").stat().st_size > 20_000
+    drawn = [_beat_panels(results, s, b)[0].curves["aorta"] for s, b in pulsation.beats.items()]
+    assert drawn[0].max() - drawn[1].max() == pytest.approx(6.0, abs=0.2)
 
 
 def test_the_command_line_writes_waveforms(written, solved, tmp_path):
@@ -405,7 +413,9 @@ def test_a_flow_that_fails_is_a_failed_solve(solved, monkeypatch):
     with pytest.raises(
         SolveError, match=r"in LAD \(vessel 2\)\. This was pulsatile flow at rest\."
     ):
-        solve_pulsation(results.prepared, results.solved, pulsation.heartbeat, Progress())
+        solve_pulsation(
+            results.prepared, results.solved, pulsation.beats["rest"].heartbeat, Progress()
+        )
 
 
 # --- places and means ---

@@ -172,6 +172,9 @@ def flow1d_problem(
     for name in (junction_pressure, boundary_pressure):
         if name not in ("total", "static"):
             raise ValueError(f'a pressure is {name!r}; expected "total" or "static"')
+    lesion = network.lesion
+    if lesion is not None and not (lesion.diameter_reduction < 1).all():
+        raise ValueError("an occlusion closes a vessel; expected a diameter_reduction below 1")
     check_boundary(network, boundary, period)
     nodes = torch.cat([condition.node for condition in boundary])
     grid = make_grid(network, nodes, blood, wall, cell_time)

@@ -7,7 +7,8 @@ elastic, the stretch e = r/r₀ of both ends of every segment. With h = ½αρ t
     segment:   P_p − P_c = [2(ζ+2)πµ ∫dx/A² + R_l] Q + S_l |Q| Q
     end:       p(e) + h (Q/A)² = P,     A = π (e r₀)²
 
-so that loops, lesions and elastic walls are rows like all others.
+so that loops, lesions and elastic walls are rows like all others. Of an occlusion the first segment
+has the row 0 = 2(ζ+2)πµ ∫dx/A² Q.
 """
 
 import math
@@ -29,7 +30,7 @@ class Lesions:
     The reference radius of a lesion is the mean of the radii of its segments, weighted by
     `fraction`.
 
-    **Attributes:** `diameter_reduction` (..., l), from 0 to below 1; `length` (l,), m; `segment`
+    **Attributes:** `diameter_reduction` (..., l), from 0 to 1; `length` (l,), m; `segment`
     (k,) and `lesion` (k,), the pairs; `fraction` (k,), the share of the lesion's length on the
     segment.
     """
@@ -39,6 +40,13 @@ class Lesions:
     segment: torch.Tensor
     lesion: torch.Tensor
     fraction: torch.Tensor
+
+    def closing(self) -> torch.Tensor:
+        """Pairs (..., k) whose segment an occlusion, a reduction of 1, closes: its first one."""
+        of = self.lesion
+        first = (of[:, None] == of).to(torch.int64).argmax(dim=1)
+        is_first = first == torch.arange(of.shape[0]).to(of)
+        return (self.diameter_reduction == 1.0)[..., of] & is_first
 
 
 @dataclass(frozen=True)
@@ -66,11 +74,19 @@ class Network:
         reference = start.index_add(-1, lesion.lesion, lesion.fraction * mean)
         return stenosis_coefficients(
             reference,
-            lesion.diameter_reduction,
+            torch.where(lesion.diameter_reduction == 1.0, 0.0, lesion.diameter_reduction),
             lesion.length,
             blood.viscosity(reference),
             blood.density,
         )
+
+    def passes(self) -> torch.Tensor:
+        """1 for every segment (..., s), and 0 where an occlusion closes it."""
+        one = torch.ones_like(self.radius[..., 0])
+        if self.lesion is None:
+            return one
+        closing = self.lesion.closing().to(one)
+        return (1.0 - added(torch.zeros_like(one), self.lesion.segment, closing)).clamp_min(0.0)
 
     def loss_of_lesions(self, blood: Blood) -> tuple[torch.Tensor, torch.Tensor]:
         """R (Pa s/m³) and S (Pa s²/m⁶) that lesions add to each segment (..., s)."""
@@ -264,7 +280,8 @@ class NetworkEquations:
             shape = torch.broadcast_shapes(balance.shape[:-1], held.shape[:-1])
             balance = balance.expand(*shape, -1).index_copy(-1, node, held.expand(*shape, -1))
         ends = pressure[..., self.network.segment_node]
-        parts = [balance, ends[..., 0] - ends[..., 1] - self.drop(flow, stretch)]
+        fall = self.network.passes() * (ends[..., 0] - ends[..., 1])
+        parts = [balance, fall - self.drop(flow, stretch)]
         if isinstance(self.wall, ElasticWall):
             total = self.total_pressure(flow.unsqueeze(-1), stretch)
             parts.append((total - ends).flatten(-2))
@@ -276,7 +293,7 @@ class NetworkEquations:
         n, s = self.network.n_nodes, self.n_segments
         node, index = self.network.segment_node, torch.arange(s).to(self.network.segment_node)
         entries: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-        one = torch.ones(s).to(x)
+        passes = self.network.passes()
         is_free = torch.ones(n).to(x)
         if self.boundary.pressure_node is not None:
             held = self.boundary.pressure_node
@@ -285,7 +302,7 @@ class NetworkEquations:
         for end, sign in ((1, 1.0), (0, -1.0)):
             at = node[:, end]
             entries.append((at, n + index, sign * is_free[at]))
-            entries.append((n + index, at, -sign * one))
+            entries.append((n + index, at, -sign * passes))
         outlet, resistance = self.boundary.outlet_node, self.boundary.resistance
         if outlet is not None and resistance is not None:
             entries.append((outlet, outlet, -1.0 / resistance))
@@ -354,8 +371,16 @@ def largest(x: torch.Tensor) -> torch.Tensor:
     return x.abs().amax(dim=-1, keepdim=True).clamp_min(tiny).expand_as(x)
 
 
-def check_problem(network: Network, boundary: SteadyBoundary, wall: Wall) -> None:
-    """Refuse what the equations would silently misread; `ValueError` says what and where."""
+def check_problem(
+    network: Network,
+    boundary: SteadyBoundary,
+    wall: Wall,
+    perfused: torch.Tensor | None = None,
+) -> None:
+    """Refuse what the equations would silently misread; `ValueError` says what and where.
+
+    **Arguments:** `perfused`, the nodes that end in tissue, where there are some.
+    """
     ends, n = network.segment_node, network.n_nodes
     if ends.ndim != 2 or ends.shape[1] != 2 or network.radius.shape[-2:] != ends.shape:
         raise ValueError(
@@ -374,7 +399,7 @@ def check_problem(network: Network, boundary: SteadyBoundary, wall: Wall) -> Non
     if network.lesion is not None:
         _refuse_lesions(network.lesion, ends.shape[0])
     _refuse_boundary(boundary, n)
-    _refuse_floating(network, boundary)
+    _refuse_floating(network, boundary, perfused)
 
 
 def _refuse_nodes(name: str, node: torch.Tensor, n_nodes: int) -> None:
@@ -389,10 +414,10 @@ def _refuse_values(name: str, value: torch.Tensor, unit: str) -> None:
 
 def _refuse_lesions(lesion: Lesions, n_segments: int) -> None:
     reduction = lesion.diameter_reduction
-    if not ((reduction >= 0) & (reduction < 1)).all():
+    if not ((reduction >= 0) & (reduction <= 1)).all():
         raise ValueError(
-            f"diameter_reduction is {reduction}; expected fractions of the diameter, at least 0 "
-            "and below 1: write 60 % as 0.6"
+            f"diameter_reduction is {reduction}; expected fractions of the diameter, from 0 to 1: "
+            "write 60 % as 0.6"
         )
     if lesion.segment.numel() and not (
         0 <= lesion.segment.min() <= lesion.segment.max() < n_segments
@@ -430,14 +455,20 @@ def _refuse_boundary(boundary: SteadyBoundary, n_nodes: int) -> None:
         )
 
 
-def _refuse_floating(network: Network, boundary: SteadyBoundary) -> None:
-    """Every connected part must have a pressure that is prescribed or referred to."""
-    ends = network.segment_node.cpu().numpy()
+def _refuse_floating(
+    network: Network, boundary: SteadyBoundary, perfused: torch.Tensor | None
+) -> None:
+    """Every part that open segments join must have a pressure, prescribed or referred to."""
+    passes = network.passes().detach().cpu().numpy()
+    is_open = passes.reshape(-1, passes.shape[-1]).min(axis=0) > 0
+    ends = network.segment_node.cpu().numpy()[is_open]
     ones, shape = np.ones(len(ends)), (network.n_nodes, network.n_nodes)
     graph = scipy.sparse.coo_matrix((ones, (ends[:, 0], ends[:, 1])), shape=shape)
     n_parts, part = scipy.sparse.csgraph.connected_components(graph, directed=False)
     known = [
-        g.cpu().numpy() for g in (boundary.pressure_node, boundary.outlet_node) if g is not None
+        g.cpu().numpy()
+        for g in (boundary.pressure_node, boundary.outlet_node, perfused)
+        if g is not None
     ]
     referred = part[np.concatenate(known)] if known else np.zeros(0, int)
     floating = np.setdiff1d(np.arange(n_parts), referred)

@@ -14,7 +14,13 @@ def perfusion_ranges(problem: PerfusionProblem) -> list[Range]:
     volume = lambda i: f"control volume {i}"
     region = lambda i: f"terminal region {i}"
     found = [
-        *vessel_ranges(problem.network, problem.boundary, problem.blood, problem.wall),
+        *vessel_ranges(
+            problem.network,
+            problem.boundary,
+            problem.blood,
+            problem.wall,
+            problem.tissue.terminal_node,
+        ),
         # a scar takes no blood
         not_negative("`beta_source` (1/(Pa·s))", bed.beta_source, volume),
         not_negative("`beta_sink` (1/(Pa·s))", bed.beta_sink, volume),

@@ -45,6 +45,7 @@ from ..study import (
     cells_of,
     CellTime,
     Place,
+    refuse_inertia,
     run_resolved,
     run_samples,
     save_points,
@@ -167,6 +168,7 @@ def run_flow1d(
                 return ran, ran.cells
 
             ran = run_resolved(run, cell_time, cell_tolerance)
+            refuse_inertia(ran.case.problem, ran.cells)
             seconds = Flow1DSeconds(setup=setup, solve=time.perf_counter() - begin)
             said = _summary(ran, cell_tolerance, seconds, is_periodic=cycles is None)
         case, series = ran.case, thinned(ran.series)

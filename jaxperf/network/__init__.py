@@ -46,6 +46,7 @@ from ._padding import (
     sanitised_network as sanitised_network,
 )
 from ._ranges import network_ranges as network_ranges
+from ._reach import pieces_cut_off as pieces_cut_off
 from ._territory import (
     downstream_sum as downstream_sum,
     parent_segment as parent_segment,

@@ -40,7 +40,8 @@ class Lesions(eqx.Module):
         """The pairs whose segment an occlusion closes: the first of its lesion.
 
         One closed segment stops the flow. Two in a row would leave the node between them without
-        any law for its pressure.
+        any law for its pressure, as two occlusions do without an outlet between them: a solve
+        refuses these.
         """
         pair = jnp.arange(self.lesion.shape[0])
         none = jnp.full(self.length.shape, self.lesion.shape[0])
@@ -120,6 +121,12 @@ class VascularNetwork(eqx.Module):
     @property
     def roots(self) -> Int[Array, " r"]:
         return self.topology.root
+
+    @property
+    def is_closed(self) -> Bool[Array, " s"]:
+        """The segments that an occlusion closes."""
+        lesion, none = self.lesion, jnp.zeros(self.n_segments, bool)
+        return none if lesion.length.shape[0] == 0 else none.at[lesion.segment].max(lesion.closes)
 
     @property
     def terminals(self) -> Int[Array, " t"]:

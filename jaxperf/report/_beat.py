@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..study import Beat, BEHIND, Heartbeat, Place, Pulsation, Results, Series
+from ..study import Beat, BEHIND, Place, Pulsation, Results, Series
 from ..units import M3_S_PER_ML_MIN, PA_PER_MMHG
 from ._schema import BeatBranch, BeatLesion, BeatOfState, BeatSeconds, Pulsatile
 
@@ -17,27 +17,25 @@ def waveform_rows(pulsation: Pulsation) -> list[dict[str, Any]]:
 
 def pulsation_summary(results: Results, pulsation: Pulsation) -> Pulsatile:
     """What `summary.json` says of pulsatile flow."""
-    heartbeat = pulsation.heartbeat
-    aortic_mmHg = np.asarray(heartbeat.aortic.value) / PA_PER_MMHG
+    # A state moves the mean of the pressures, and no time.
+    heartbeat = next(iter(pulsation.beats.values())).heartbeat
     return Pulsatile(
         period_s=heartbeat.period,
         heart_rate_per_min=60.0 / heartbeat.period,
-        pressure_systolic_mmHg=float(aortic_mmHg.max()),
-        pressure_diastolic_mmHg=float(aortic_mmHg.min()),
         systole_s=heartbeat.systole,
         states={
-            state: _beat_summary(results, heartbeat, state, beat)
-            for state, beat in pulsation.beats.items()
+            state: _beat_summary(results, state, beat) for state, beat in pulsation.beats.items()
         },
     )
 
 
-def _beat_summary(results: Results, heartbeat: Heartbeat, state: str, beat: Beat) -> BeatOfState:
+def _beat_summary(results: Results, state: str, beat: Beat) -> BeatOfState:
+    aortic_mmHg = np.asarray(beat.heartbeat.aortic.value) / PA_PER_MMHG
     difference = np.abs(beat.outlet_flow / beat.outlet_flow_steady - 1.0)
     total, steady = beat.outlet_flow.sum(), beat.outlet_flow_steady.sum()
     return BeatOfState(
         branches={
-            name: _branch_summary(results, heartbeat, state, beat, name)
+            name: _branch_summary(results, state, beat, name)
             for name in results.prepared.tree.branch_name
         },
         territories=[
@@ -49,6 +47,8 @@ def _beat_summary(results: Results, heartbeat: Heartbeat, state: str, beat: Beat
             _lesion_summary(results, state, beat.series, i)
             for i in range(len(results.prepared.case.lesions))
         ],
+        pressure_systolic_mmHg=float(aortic_mmHg.max()),
+        pressure_diastolic_mmHg=float(aortic_mmHg.min()),
         flow_mean_ml_min=float(total),
         flow_relative_difference=float(total / steady - 1.0),
         outlet_flow_relative_difference_max=float(difference.max()),
@@ -62,14 +62,12 @@ def _beat_summary(results: Results, heartbeat: Heartbeat, state: str, beat: Beat
     )
 
 
-def _branch_summary(
-    results: Results, heartbeat: Heartbeat, state: str, beat: Beat, name: str
-) -> BeatBranch:
+def _branch_summary(results: Results, state: str, beat: Beat, name: str) -> BeatBranch:
     """Flow where the branch begins, pressure where it ends, over the beat and in steady flow."""
     series = beat.series
     first, last = series.index(name, "ostium", "proximal"), series.index(name, "distal")
     flow = series.flow[:, first]
-    systole = heartbeat.is_systole(series.fine)
+    systole = beat.heartbeat.is_systole(series.fine)
     mean = series.mean(flow)
     in_diastole = series.mean(flow, ~systole)
     steady = results.solution(state)

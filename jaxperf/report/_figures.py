@@ -87,7 +87,7 @@ def write_figures(folder: Path, results: Results) -> None:
 def write_waveform_figure(folder: Path, results: Results, pulsation: Pulsation) -> None:
     """Pressure and flow over one beat, the states side by side."""
     said = labels(results)
-    columns = [_beat_panels(results, pulsation, s, b) for s, b in pulsation.beats.items()]
+    columns = [_beat_panels(results, s, b) for s, b in pulsation.beats.items()]
     figure = waveform_figure(
         [panel for row in zip(*columns, strict=True) for panel in row],
         columns=len(columns),
@@ -112,11 +112,9 @@ def _beat_colours(results: Results, pulsation: Pulsation) -> dict[str, str]:
     return colours
 
 
-def _beat_panels(
-    results: Results, pulsation: Pulsation, state: str, beat: Beat
-) -> list[WaveformPanel]:
+def _beat_panels(results: Results, state: str, beat: Beat) -> list[WaveformPanel]:
     """Pressure behind the lesions, or at the ends of the territories' vessels; and their flow."""
-    series, heartbeat = beat.series, pulsation.heartbeat
+    series, heartbeat = beat.series, beat.heartbeat
     in_mmHg = lambda w: (
         np.interp(series.time, w.time, np.asarray(w.value)[0], period=float(w.period)) / PA_PER_MMHG
     )

@@ -180,6 +180,8 @@ class BeatOfState(Part):
     branches: dict[str, BeatBranch]
     territories: list[str]
     lesions: list[BeatLesion]
+    pressure_systolic_mmHg: Number = Field(description="Of the aortic pressure in this state.")
+    pressure_diastolic_mmHg: Number
     flow_mean_ml_min: Number
     flow_relative_difference: Number = Field(description="From the steady solve.")
     outlet_flow_relative_difference_max: Number
@@ -197,8 +199,6 @@ class Pulsatile(Part):
 
     period_s: Number
     heart_rate_per_min: Number
-    pressure_systolic_mmHg: Number
-    pressure_diastolic_mmHg: Number
     systole_s: tuple[Number, Number]
     states: dict[str, BeatOfState]
 

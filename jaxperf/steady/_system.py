@@ -177,11 +177,6 @@ class NetworkLaw(eqx.Module):
         spread = lambda c: zero.at[lesion.segment].add(lesion.fraction * c[lesion.lesion])
         return spread(linear), spread(quadratic)
 
-    def is_closed(self) -> Bool[Array, " s"]:
-        """The segments that an occlusion closes."""
-        lesion, none = self.network.lesion, jnp.zeros(self.network.n_segments, bool)
-        return none if lesion.length.shape[0] == 0 else none.at[lesion.segment].max(lesion.closes)
-
     def drop(
         self,
         proximal: Float[Array, " s"],
@@ -197,7 +192,7 @@ class NetworkLaw(eqx.Module):
         linear, quadratic = self.lesion_loss()
         resistance = self.blood.friction_coefficient * viscosity * integral + linear
         missing = proximal - distal - resistance * flow - quadratic * jnp.abs(flow) * flow
-        return jnp.where(self.is_closed(), -resistance * flow, missing)
+        return jnp.where(self.network.is_closed, -resistance * flow, missing)
 
     def residual(self, state: NetworkState, closure: NodeClosure) -> NetworkState:
         """What is missing in every segment law (as `flow`, Pa) and node balance (`pressure`)."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         Cells as Cells,
         cells_of as cells_of,
         CellTime as CellTime,
+        refuse_inertia as refuse_inertia,
         run_resolved as run_resolved,
         run_samples as run_samples,
         thinned as thinned,

@@ -36,7 +36,8 @@ class Cells:
     """What the cells of a run do to it.
 
     - `time`: s, of a wave through one; `of`, their [`Resolution`][].
-    - `pressure`: Pa, the mean at the inlet; `pulse`: Pa, the largest pulse pressure.
+    - `pressure`: Pa, the mean size of the pressure where it is largest among the places, as it is
+      at the inlet where blood flows away from it; `pulse`: Pa, the largest pulse pressure.
     """
 
     time: float
@@ -46,7 +47,7 @@ class Cells:
 
     @property
     def ratio_error(self) -> Float[np.ndarray, " v"]:
-        """What the ratio of mean pressure at a vessel's end to that of the inlet is off by."""
+        """What the ratio of mean pressure at a vessel's end to `pressure` is off by."""
         return self.of.pressure_error / self.pressure
 
     @property
@@ -58,7 +59,7 @@ class Cells:
 def cells_of(
     problem: Flow1DProblem, solution: Flow1DSolution | PeriodicSolution, series: Series
 ) -> Cells:
-    """The cells of a run whose places are these, the first at the inlet."""
+    """The cells of a run whose places are these."""
     pressure = series.pressure_static * PA_PER_MMHG
     level = float(np.abs(pressure).mean(axis=0).max())
     pulse = float(np.ptp(pressure, axis=0).max())
@@ -70,33 +71,45 @@ def cells_of(
     )
 
 
-def cell_sentences(problem: Flow1DProblem, cells: Cells, tolerance: float) -> list[str]:
-    """What a reader must know of the cells.
-
-    **Errors:** [`InputError`][] where enlarged inertia takes too much of the pulse.
-    """
-    of, said = cells.of, []
+def _enlarged(problem: Flow1DProblem, cells: Cells) -> tuple[str, str]:
+    """What enlarged inertia does, and the cell time that cures it."""
+    of = cells.of
     worst = int(np.argmax(cells.inertia_share))
-    share = float(cells.inertia_share[worst])
-    if share > INERTIA_SAID:
-        short = np.flatnonzero(of.inertia > 1.0)
-        shortest = int(short[np.argmax(of.inertia[short])])
-        name = vessel_label(problem.network, int(of.segment[shortest]))
-        what = (
-            f"inertia is enlarged in {len(short)} vessels that a wave crosses in less than the "
-            f"cell time of {cells.time:.3g} s, most in {name}, {of.inertia[shortest]:.3g} times; "
-            f"it takes up to {of.inertia_pressure[worst] / PA_PER_MMHG:.3g} mmHg of a pulse of "
-            f"{cells.pulse / PA_PER_MMHG:.3g} mmHg"
+    short = np.flatnonzero(of.inertia > 1.0)
+    shortest = int(short[np.argmax(of.inertia[short])])
+    name = vessel_label(problem.network, int(of.segment[shortest]))
+    what = (
+        f"inertia is enlarged in {len(short)} vessels that a wave crosses in less than the "
+        f"cell time of {cells.time:.3g} s, most in {name}, {of.inertia[shortest]:.3g} times; "
+        f"it takes up to {of.inertia_pressure[worst] / PA_PER_MMHG:.3g} mmHg of a pulse of "
+        f"{cells.pulse / PA_PER_MMHG:.3g} mmHg"
+    )
+    return what, f"a cell time of {_rounded_down(float(of.travel_time[short].min()))} s"
+
+
+def refuse_inertia(problem: Flow1DProblem, cells: Cells) -> None:
+    """Refuse waves that are all there is of a run, and that enlarged inertia rules.
+
+    **Errors:** [`InputError`][] where it takes too much of the pulse.
+    """
+    if cells.inertia_share.max() > INERTIA_MOST:
+        what, cure = _enlarged(problem, cells)
+        raise InputError(
+            what,
+            where="`cell_time`",
+            expected=f"at most {INERTIA_MOST:.0%} of the pulse",
+            fix=f"Give {cure}, or auto",
         )
-        cure = f"a cell time of {_rounded_down(float(of.travel_time[short].min()))} s"
-        if share > INERTIA_MOST:
-            raise InputError(
-                what,
-                where="`cell_time`",
-                expected=f"at most {INERTIA_MOST:.0%} of the pulse",
-                fix=f"Give {cure}, or auto",
-            )
-        said.append(f"{what[0].upper()}{what[1:]}. {cure[0].upper()}{cure[1:]} would cure it.")
+
+
+def cell_sentences(problem: Flow1DProblem, cells: Cells, tolerance: float) -> list[str]:
+    """What a reader must know of the cells."""
+    of, said = cells.of, []
+    share = float(cells.inertia_share.max())
+    if share > INERTIA_SAID:
+        what, cure = _enlarged(problem, cells)
+        use = "" if share <= INERTIA_MOST else " Do not use these waves: means alone are sound."
+        said.append(f"{what[0].upper()}{what[1:]}. {cure[0].upper()}{cure[1:]} would cure it.{use}")
     worst = int(np.argmax(np.abs(cells.ratio_error)))
     off, varies = abs(float(cells.ratio_error[worst])), int(np.argmax(of.flow_variation))
     if off > tolerance or of.flow_variation[varies] > _VARIATION_SAID:
@@ -123,27 +136,23 @@ def run_resolved(
 ) -> Run:
     """Run with cells of this length, or with shorter and shorter ones until they resolve the flow.
 
-    **Arguments:** `run`, of a cell time, s; `tolerance`, on the error of a pressure ratio.
+    Where `auto` ends without reaching that, the run of the shortest cells stays, and
+    [`cell_sentences`][] say what it lacks.
 
-    **Errors:** [`InputError`][] where `auto` ends without reaching it.
+    **Arguments:** `run`, of a cell time, s; `tolerance`, on the error of a pressure ratio.
     """
     if cell_time != "auto":
         return run(cell_time)[0]
     time = DEFAULT_CELL_TIME
-    for _ in range(_HALVINGS + 1):
-        found, cells = run(time)
+    found, cells = run(time)
+    for _ in range(_HALVINGS):
         off = float(np.abs(cells.ratio_error).max())
         inertia = float(cells.inertia_share.max())
         if off <= tolerance and inertia <= INERTIA_SAID:
-            return found
+            break
         time *= 0.5
-    raise InputError(
-        f"auto has come to {2.0 * time:.3g} s, where a pressure ratio is still off by about "
-        f"{off:.2g} and enlarged inertia takes {inertia:.2%} of the pulse",
-        where="`cell_time`",
-        expected=f"{tolerance:g} and {INERTIA_SAID:.0%} at most, within {_HALVINGS} halvings",
-        fix="Give the cell time that the run may take, or a larger tolerance",
-    )
+        found, cells = run(time)
+    return found
 
 
 def run_samples(problem: Flow1DProblem) -> int:

@@ -23,6 +23,7 @@ from ..network import (
     branch_course,
     junctions_in_lesions,
     parent_segment,
+    pieces_cut_off,
     undeclared_narrowings,
     VascularNetwork,
     vessel_label,
@@ -148,7 +149,9 @@ def geometry_findings(case: Case, tree: VascularNetwork, heart: Heart) -> list[F
     """
     outlets = list(_outlets(case, tree))
     # These ask which ends the outlets leave to the wall.
-    of_wall = [] if outlets else [*_closed(case, tree), *_dominance(case, tree)]
+    of_wall = (
+        [] if outlets else [*_closed(case, tree), *_cut_off(case, tree), *_dominance(case, tree)]
+    )
     return [
         *_values(case),
         *_mass(case, heart),
@@ -337,6 +340,31 @@ def _closed(case: Case, tree: VascularNetwork) -> Iterator[Finding]:
         )
 
 
+def _cut_off(case: Case, tree: VascularNetwork) -> Iterator[Finding]:
+    """Pieces that occlusions leave without any pressure; a forest may still reach into them."""
+    if case.growth is not None:
+        return
+    closed = closed_outlets(case, tree)
+    given = [o.flow_ml_min is not None for o in case.boundary.outlets]
+    terminal, root = np.asarray(tree.terminals), np.asarray(tree.roots)
+    fed = closed[given]
+    for nodes, lesions in pieces_cut_off(tree, np.setdiff1d(np.union1d(terminal, root), fed)):
+        where = " and ".join(f"lesions.{i}" for i in lesions.tolist())
+        taken = [f"boundary.outlets.{i}" for i in np.flatnonzero(np.isin(closed, nodes)).tolist()]
+        yield Finding(
+            "error",
+            ", ".join(taken) or where,
+            f"{where} (diameter_reduction 1) cut off a piece of the vessels that "
+            + (
+                f"only {' and '.join(taken)} drains, with a prescribed flow that nothing feeds; "
+                "give the outlet resistance_mmHg_min_ml in place of flow_ml_min, or open a lesion"
+                if taken
+                else "neither perfuses tissue nor has an outlet, so no law gives its pressure. "
+                "Declare one lesion over both intervals, or open one"
+            ),
+        )
+
+
 def _junctions(case: Case, tree: VascularNetwork) -> Iterator[Finding]:
     """Side branches that leave inside a lesion."""
     for inside in junctions_in_lesions(tree):
@@ -347,7 +375,13 @@ def _junctions(case: Case, tree: VascularNetwork) -> Iterator[Finding]:
             f"{inside.branch} leaves at {lesion.start_mm + inside.arc_mm:.1f} mm, inside the "
             f"lesion, which goes on along {lesion.branch} on both sides. {inside.branch} keeps its "
             "lumen and begins at the pressure inside the lesion; if its ostium is narrowed, "
-            "declare a lesion on it too",
+            "declare a lesion on it too"
+            + (
+                ". Pulsatile flow puts all of the lesion's loss into its middle, so on one side of "
+                "the branch; compare its mean pressures with the steady ones"
+                if case.flow == "pulsatile"
+                else ""
+            ),
         )
 
 

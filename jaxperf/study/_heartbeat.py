@@ -41,8 +41,6 @@ _KNOTS = 128
 _FINE = 20
 # Diastole as a share of the beat, at least; less is another unit or no beat.
 _LEAST_DIASTOLE = 0.25
-# Periods of a heart, s.
-_PERIODS = (0.2, 5.0)
 # A file's mean may differ from boundary.pressure_inlet_mmHg by so much (mmHg), and is shifted.
 _MEAN_MISS = 1.0
 # LV pressure has left its diastolic level, or the aortic pressure, by this share of a range.
@@ -106,7 +104,6 @@ def heartbeat_of_case(case: Case, data: Path) -> Heartbeat:
         where = data / said.aortic_pressure_file
         time, aortic = read_waveform(where, "pressure_mmHg")
         period = float(time[-1])
-        _refuse_period(period, where)
         aortic = _about_mean(time, aortic, mean, where)
         time, aortic = time[:-1], aortic[:-1]
         opening = float(time[np.argmin(aortic)])
@@ -229,18 +226,6 @@ def lv_pressure(
     return np.where(
         since <= ejection, aortic, np.where(before < _CONTRACTION, contracting, relaxed)
     )
-
-
-def _refuse_period(period: float, where: Path) -> None:
-    low, high = _PERIODS
-    if not low <= period <= high:
-        in_ms = low <= period * 1e-3 <= high
-        raise InputError(
-            f"its beat lasts {period:g} s",
-            where=str(where),
-            expected=f"a beat of {low:g} to {high:g} s",
-            fix="These look like ms; divide them by 1000" if in_ms else "Check the column time_s",
-        )
 
 
 def _about_mean(

@@ -48,6 +48,7 @@ BEHIND = "behind lesion"
 class Beat:
     """A state of a case over one heart beat.
 
+    - `heartbeat`: the pressures about the mean of the state.
     - `series`: pressure and flow at the places.
     - `outlet_flow`, `outlet_flow_steady` (b,): ml/min into the bed at the outlets of the 1-D
       vessels, mean over the beat and in the steady solve.
@@ -58,6 +59,7 @@ class Beat:
     - `seconds`: condensing the bed; solving, with compilation where it is the first state.
     """
 
+    heartbeat: Heartbeat
     series: Series
     outlet_flow: Float[np.ndarray, " b"]
     outlet_flow_steady: Float[np.ndarray, " b"]
@@ -73,9 +75,8 @@ class Beat:
 
 @dataclass(frozen=True)
 class Pulsation:
-    """The beats of a case by state."""
+    """The beats of a case by state; all have one period."""
 
-    heartbeat: Heartbeat
     beats: dict[str, Beat]
 
 
@@ -88,9 +89,7 @@ def solve_pulsation(
     **Errors:** [`SolveError`][] where a vessel collapses or the flow does not become periodic.
     """
     states = prepared.case.pulsatile.states
-    return Pulsation(
-        heartbeat, {s: _beat(prepared, solved, heartbeat, s, progress) for s in states}
-    )
+    return Pulsation({s: _beat(prepared, solved, heartbeat, s, progress) for s in states})
 
 
 def _beat(
@@ -120,6 +119,7 @@ def _beat(
     outlet = [place_of[n] for n in np.asarray(bed.bed.node).tolist()]
     passed = np.asarray(found.passed)[-1, outlet]
     return Beat(
+        heartbeat=heartbeat,
         series=thinned(ran.series),
         outlet_flow=passed / heartbeat.period / M3_S_PER_ML_MIN,
         outlet_flow_steady=np.asarray(bed.outlet_flow) / M3_S_PER_ML_MIN,
