@@ -16,7 +16,13 @@ import typer
 from rich.console import Console
 
 from . import casefile, jobs, study
-from ._defaults import DEFAULT_CELL_TIME, DEFAULT_CELL_TOLERANCE, DEFAULT_CFL
+from ._defaults import (
+    CELL_TIME_RANGE,
+    CELL_TOLERANCE_RANGE,
+    DEFAULT_CELL_TIME,
+    DEFAULT_CELL_TOLERANCE,
+    DEFAULT_CFL,
+)
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -351,12 +357,13 @@ def _pulse_lines(said: Pulsatile | None) -> list[str]:
 
 def _cell_time(given: str) -> str:
     """A number of seconds or `auto`."""
+    low, high = CELL_TIME_RANGE
     try:
-        sound = given == "auto" or 1e-6 <= float(given) <= 1e-1
+        sound = given == "auto" or low <= float(given) <= high
     except ValueError:
         sound = False
     if not sound:
-        raise typer.BadParameter(f"{given} is neither auto nor a number from 1e-6 to 0.1 s")
+        raise typer.BadParameter(f"{given} is neither auto nor a number from {low:g} to {high:g} s")
     return given
 
 
@@ -382,7 +389,11 @@ def flow1d(
     ] = str(DEFAULT_CELL_TIME),
     cell_tolerance: Annotated[
         float,
-        typer.Option(min=1e-5, max=1e-1, help="With auto: change of a pressure ratio by cells."),
+        typer.Option(
+            min=CELL_TOLERANCE_RANGE[0],
+            max=CELL_TOLERANCE_RANGE[1],
+            help="With auto: change of a pressure ratio by cells.",
+        ),
     ] = DEFAULT_CELL_TOLERANCE,
     cfl: Annotated[
         float, typer.Option(min=1e-3, max=0.9, help="Longest time step over it.")

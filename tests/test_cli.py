@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 import pyvista
 import yaml
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 import jaxperf
 from jaxperf import InputError, jobs, RESULTS, SolveError
-from jaxperf.casefile import Case
+from jaxperf._defaults import CELL_TIME_RANGE, CELL_TOLERANCE_RANGE
+from jaxperf.casefile import Case, Pulsatile
 from jaxperf.cli import app, BAD_INPUT, FAILED_SOLVE
 from jaxperf.io import read_swc
 from jaxperf.jobs import write_starter
@@ -370,3 +372,21 @@ def test_branches_are_listed(tmp_path):
     assert json.loads(runner.invoke(app, ["check", str(path), "--branches", "--json"]).stdout)
     lost = runner.invoke(app, ["check", str(tmp_path / "none.yaml"), "--branches"])
     assert lost.exit_code == BAD_INPUT and lost.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "key", "bounds"),
+    [
+        ("--cell-time", "cell_time_s", CELL_TIME_RANGE),
+        ("--cell-tolerance", "cell_tolerance", CELL_TOLERANCE_RANGE),
+    ],
+)
+def test_cells_have_one_range_in_a_case_and_in_the_command(option, key, bounds):
+    low, high = bounds
+    for value in (0.9 * low, 1.1 * high):
+        said = CliRunner().invoke(app, ["flow1d", "x.in", "--out", "y", option, str(value)])
+        assert said.exit_code == 2 and "Invalid value" in said.output
+        with pytest.raises(ValidationError):
+            Pulsatile.model_validate({key: value})
+    for value in bounds:
+        assert getattr(Pulsatile.model_validate({key: value}), key) == value

@@ -19,11 +19,12 @@ from jaxperf.darcy import (
     Multigrid,
     solve_darcy,
 )
+from jaxperf.darcy._bound import _dot, _Scaled
 from jaxperf.darcy._hierarchy import build_hierarchy
 from jaxperf.geometry import kuhn_tetrahedra
 
 # Two clouds of points, each joined to its neighbours, and a point that hangs on nothing.
-_SIZES, _NEIGHBOURS = (520, 60), 5
+_SIZES, _NEIGHBOURS = (260, 40), 5
 
 
 def _cloud():
@@ -122,7 +123,10 @@ def _holds(problem, found, most):
     return asked
 
 
-@pytest.mark.parametrize("method", METHODS)
+_SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("method", ["jacobi", pytest.param("other K", marks=_SLOW)])
 @pytest.mark.parametrize("contrast", [1.0, 1e3, 1e6, 1e8])
 @pytest.mark.parametrize("kind", ["plain", "scar", "unequal", "walls", "neumann"])
 def test_the_bound_bounds_the_error(kind, contrast, method):
@@ -179,27 +183,26 @@ def test_padding_batches_and_repetition_change_nothing():
     assert _holds(problem, apart, 3.0)
     again = solve_darcy(problem, method)
     assert float(again.error_estimate) == float(alone.error_estimate)
-    scale = jnp.asarray([1.0, -3.0])
-    run = lambda f: solve_darcy(DarcyProblem(problem.operator, f * problem.source), method)
-    both = jax.vmap(run)(scale)
+    both = jax.vmap(lambda f: solve_darcy(DarcyProblem(problem.operator, f), method))(
+        jnp.stack([problem.source, -3.0 * problem.source])
+    )
     np.testing.assert_allclose(both.error_estimate, alone.error_estimate, rtol=0.3)
     still = solve_darcy(DarcyProblem(problem.operator, 0.0 * problem.source), method)
     assert float(still.error_estimate) == 0.0 and still.result == RESULTS.successful
 
 
 def test_negative_transmissibilities_have_an_estimate():
-    mesh = kuhn_tetrahedra(6)
+    mesh = kuhn_tetrahedra(4)
     prepared = darcy_mesh(mesh)
     tensor = np.eye(3) + 9.0 * np.full((3, 3), 1.0 / 3.0) * np.outer([1, -1, 1], [1, -1, 1])
     t = prepared.transmissibility(jnp.broadcast_to(tensor, (prepared.n_elements, 3, 3)))
     assert float(t.min()) < 0.0
     sink = jnp.asarray(10.0 * mesh.volume)
     problem = DarcyProblem(darcy_operator(prepared.graph, t, sink), sink * mesh.point[:, 0])
-    for rtol in (1e-3, 1e-8):
-        found = solve_darcy(problem, ConjugateGradient(rtol))
-        assert not bool(found.is_bound)
-        true = _true(problem, found)
-        assert true / 3.0 <= float(found.error_estimate) <= 3.0 * true
+    found = solve_darcy(problem, METHODS["jacobi"])
+    assert not bool(found.is_bound)
+    true = _true(problem, found)
+    assert true / 3.0 <= float(found.error_estimate) <= 3.0 * true
 
 
 def test_a_source_that_one_step_solves_has_a_bound():
@@ -240,3 +243,45 @@ def test_fixed_pressures_are_inside_the_bound():
         2.0 * t.sum() * len(POINT)
     )
     assert float(found.error_estimate) <= 1e-8
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_sums_of_any_sign_have_their_rounding_counted(dtype):
+    """Of terms that cancel: sums may be off by the sizes of their terms, not by their own."""
+    at = _Scaled(_problem(*_coefficients("plain", 1.0), dtype).operator, jnp.ones((), dtype))
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(2, len(EDGE))).astype(dtype)
+    x[-1] = -np.dot(x[:-1].astype(np.longdouble), y[:-1]) / y[-1]
+    exact = np.sum(x.astype(np.longdouble) * y)
+    sizes = np.sum(np.abs(x.astype(np.longdouble) * y))
+    assert abs(float(_dot(jnp.asarray(x), jnp.asarray(y))) - exact) <= at.sums * sizes
+    assert len(EDGE) * np.finfo(np.float64).eps < at.sums < 1e-5
+
+
+def test_the_derivative_of_a_weakly_drained_pressure():
+    """Nothing mends it: its own residual is all that is known, here beside a dense solve."""
+    rtol, problem = 1e-6, _problem(*_coefficients("neumann", 1e3))
+    operator, source = problem.operator, problem.source
+    value = lambda log_scale: (
+        solve_darcy(
+            DarcyProblem(
+                darcy_operator(
+                    operator.graph, operator.transmissibility, operator.sink * jnp.exp(log_scale)
+                ),
+                source,
+            ),
+            ConjugateGradient(rtol),
+            throw=False,
+        ).pressure_tissue
+    )
+    found, change = jax.jvp(value, (jnp.zeros(()),), (jnp.ones(()),))
+    t, s = np.asarray(operator.transmissibility), np.asarray(operator.sink)
+    i, j = EDGE.T
+    matrix = np.diag(s)
+    for a, b, sign in ((i, i, 1.0), (j, j, 1.0), (i, j, -1.0), (j, i, -1.0)):
+        np.add.at(matrix, (a, b), sign * t)
+    exact = np.linalg.solve(matrix, np.asarray(source))
+    changed = np.linalg.solve(matrix, -s * exact)
+    norm = lambda x: np.sqrt(x @ matrix @ x)
+    assert norm(np.asarray(found) - exact) <= rtol * norm(exact)
+    assert norm(np.asarray(change) - changed) <= 10.0 * rtol * norm(changed)

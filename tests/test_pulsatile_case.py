@@ -222,7 +222,7 @@ def test_a_beat_needs_diastole():
             {"pulsatile": {"states": ["stress"]}},
             "there is no state 'stress'; expected some of rest",
         ),
-        ({"pulsatile": {"cell_time_s": 1.0}}, "less than or equal to 0.005"),
+        ({"pulsatile": {"cell_time_s": 1.0}}, "less than or equal to 0.1"),
         ({"pulsatile": {"cell_time": 1e-4}}, "Extra inputs"),
     ],
 )

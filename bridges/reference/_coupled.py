@@ -137,8 +137,8 @@ def solve_perfusion(problem: PerfusionProblem, *, max_steps: int = 50) -> Perfus
     not fit, a terminal at a prescribed pressure, conductances below zero and targets that are not
     positive. `RuntimeError` where Newton's method finds no root.
     """
-    check_problem(problem.network, problem.boundary, problem.wall, problem.tissue.terminal_node)
     _check(problem)
+    check_problem(problem.network, problem.boundary, problem.wall, problem.tissue.terminal_node)
     tissue, bed = problem.tissue, problem.microcirculation
     network = NetworkEquations(problem.network, problem.boundary, problem.blood, problem.wall)
     equations = PerfusionEquations(

@@ -4,7 +4,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from .._defaults import DEFAULT_CELL_TIME, DEFAULT_CELL_TOLERANCE, DEFAULT_CFL
+from .._defaults import (
+    CELL_TIME_RANGE,
+    CELL_TOLERANCE_RANGE,
+    DEFAULT_CELL_TIME,
+    DEFAULT_CELL_TOLERANCE,
+    DEFAULT_CFL,
+)
 from ._section import Name, Positive, Section
 
 
@@ -52,12 +58,16 @@ class Pulsatile(Section):
         description="Grown vessels from this radius on are 1-D vessels too; none where left out. "
         "The rest of the forest is condensed.",
     )
-    cell_time_s: Annotated[float, Field(ge=1e-6, le=5e-3)] | Literal["auto"] = Field(
+    cell_time_s: (
+        Annotated[float, Field(ge=CELL_TIME_RANGE[0], le=CELL_TIME_RANGE[1])] | Literal["auto"]
+    ) = Field(
         default=DEFAULT_CELL_TIME,
         description="Time that a wave takes through one cell of a vessel; with auto cells are "
         "halved until they keep cell_tolerance.",
     )
-    cell_tolerance: Annotated[float, Field(gt=0.0, lt=0.1)] = Field(
+    cell_tolerance: float = Field(
+        ge=CELL_TOLERANCE_RANGE[0],
+        le=CELL_TOLERANCE_RANGE[1],
         default=DEFAULT_CELL_TOLERANCE,
         description="What the length of the cells may change a ratio of mean pressures by: more is "
         "a warning.",

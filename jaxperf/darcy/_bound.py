@@ -12,7 +12,8 @@ $$x^TAx = \sum_e T_e w_i w_j (\xi_i-\xi_j)^2 + \sum_i \frac{v_i}{w_i} x_i^2
 
 w = 1 serves where every control volume has a sink, v being the sinks. Another w spreads the sinks
 over those that have none, as in a scar: w = 1 + δ with A δ = c − s/2, which is found beside x by
-the same iteration; c is half the mean sink of a connected piece. Any w will do that has both signs
+the same iteration; c is half the mean sink of a connected piece. It is begun where w = 1 cannot
+serve, or has not after as many steps as the solve took. Any w will do that has both signs
 right, and at the end they are looked at. All these products are sums of flows along edges, beside
 which rounding is small; what it can be is added.
 
@@ -23,23 +24,21 @@ graph; Strakoš and Tichý, Electron Trans Numer Anal 13:56 (2002), for what fur
 gradients say of the error.
 """
 
-from collections.abc import Callable
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .._padding import is_real
+from ._krylov import Linear, ratio
 from ._operator import DarcyOperator
 
-Linear = Callable[[Array], Array]
 # What x leaves, over what it takes, both squared: the bound is twice the error at most.
 _LEFT = 3.0
 # Nor is anything gained below so many times what rounding may do.
 _ROUNDING_LEFT = 4.0
-# Sums over all control volumes have positive terms: this is more than their rounding.
-_SUMS = 1.01
+# Rounding of terms and of what is made of sums, in units beside one for each term.
+_FURTHER = 16
 # A pressure is mended at most so often, while its error falls by this much.
 _ROUNDS, _FALLS = 4, 0.7
 # x and w are given up after so many steps, and so many times those of the solve. A source that is
@@ -66,61 +65,94 @@ class _Scaled(eqx.Module):
     operator: DarcyOperator
     size: Float[Array, ""]
 
-    def flows(self, x: Float[Array, " c"]) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
-        """A x as sums of flows along edges and into sinks, and how far rounding may be off."""
+    def flows(
+        self, x: Float[Array, " c"]
+    ) -> tuple[Float[Array, " c"], Float[Array, " c"], Float[Array, ""]]:
+        """A x as sums of flows along edges and into sinks, how far rounding may be off, and xᵀA x
+        as a sum of squares (where no T_ij is negative)."""
         operator, (i, j) = self.operator, self.operator.graph.edge.T
-        along = operator.transmissibility / self.size * (x[i] - x[j])
-        into = operator.sink / self.size * x
-        sizes = jnp.abs(into).at[i].add(jnp.abs(along)).at[j].add(jnp.abs(along))
-        number = jnp.zeros_like(into).at[i].add(1.0).at[j].add(1.0)
+        pattern = operator.graph.pattern
+        difference = x[i] - x[j]
+        along = operator.transmissibility / self.size * difference
+        into = self.sink * x
+        sizes = jnp.abs(into) + pattern.rows.sums(pattern.weights(jnp.abs(along)))
+        number = pattern.rows.sums(pattern.weights(jnp.ones_like(along)))
         # Of a difference, a product and the sum.
         rounded = self.unit * (number + 2.0) * sizes
-        return into.at[i].add(along).at[j].add(-along), rounded
+        energy = jnp.maximum(_dot(along, difference) + _dot(into, x), 0.0)
+        return into.at[i].add(along).at[j].add(-along), rounded, energy
+
+    @property
+    def sink(self) -> Float[Array, " c"]:
+        return self.operator.sink / self.size
 
     @property
     def unit(self) -> float:
         """Of rounding, a little more than that."""
         return 0.51 * float(jnp.finfo(self.operator.sink.dtype).eps)
 
-    def energy(self, x: Float[Array, " c"]) -> Float[Array, ""]:
-        """xᵀA x as a sum of squares (where no T_ij is negative)."""
-        operator, (i, j) = self.operator, self.operator.graph.edge.T
-        along = jnp.vdot(operator.transmissibility / self.size, (x[i] - x[j]) ** 2)
-        return jnp.maximum(along + jnp.vdot(operator.sink / self.size, x**2), 0.0)
+    @property
+    def sums(self) -> float:
+        """How far a sum over edges or control volumes may be off, over that of the sizes of its
+        terms, in whatever order they are added (Jeannerod and Rump, SIAM J Matrix Anal Appl
+        34:338, 2013)."""
+        graph = self.operator.graph
+        number = max(graph.edge.shape[0], graph.n_cells) + _FURTHER
+        terms = _FURTHER * float(jnp.finfo(self.operator.sink.dtype).eps)
+        return max(number * float(jnp.finfo(_wide()).eps), terms, 1e-12)
 
 
 class _Pair(eqx.Module):
-    """Conjugate gradients for x and for δ side by side, columns of each array."""
+    """Conjugate gradients for x and for δ, rows of each array, of which one moves at a time.
 
-    value: Float[Array, "c 2"]
-    residual: Float[Array, "c 2"]
-    direction: Float[Array, "c 2"]
+    **Attributes:** `weight` (c,), w/v of the best w so far; `rounding`, what it makes of rounding;
+    `k`, steps of each.
+    """
+
+    value: Float[Array, "2 c"]
+    residual: Float[Array, "2 c"]
+    direction: Float[Array, "2 c"]
     rz: Float[Array, " 2"]
-    k: Int[Array, ""]
+    k: Int[Array, " 2"]
+    weight: Float[Array, " c"]
+    rounding: Float[Array, ""]
+    settled: Bool[Array, ""]
 
-    def step(self, product: Linear, precondition: Linear) -> "_Pair":
+    def step(self, m: Int[Array, ""], product: Linear, precondition: Linear) -> "_Pair":
+        """Row m moves."""
         # As in `solve_krylov`, the product acts on a carried array: the first turn moves nothing.
-        image = product(self.direction)
-        curvature = jnp.sum(self.direction * image, axis=0)
-        moves = (curvature > 0) & (self.rz > 0)
-        length = _ratio(jnp.where(moves, self.rz, jnp.zeros_like(self.rz)), curvature)[None]
-        value = self.value + length * self.direction
-        residual = self.residual - length * image
-        z = jax.vmap(precondition, in_axes=1, out_axes=1)(residual)
-        rz = jnp.sum(residual * z, axis=0)
-        beta = _ratio(jnp.maximum(rz, 0.0), self.rz)[None]
-        return _Pair(value, residual, z + beta * self.direction, rz, self.k + 1)
+        direction, rz_before = self.direction[m], self.rz[m]
+        image = product(direction)
+        curvature = jnp.vdot(direction, image)
+        moves = (curvature > 0) & (rz_before > 0)
+        length = ratio(jnp.where(moves, rz_before, 0.0).astype(image.dtype), curvature)
+        residual = self.residual[m] - length * image
+        # Kept apart, or the preconditioner would make it anew for every neighbour.
+        residual = jax.lax.optimization_barrier(residual)
+        z = precondition(residual)
+        rz = jnp.maximum(jnp.vdot(residual, z), 0.0)
+        beta = ratio(rz, rz_before)
+        changed = (
+            self.value.at[m].add(length * direction),
+            self.residual.at[m].set(residual),
+            self.direction.at[m].set(z + beta * direction),
+            self.rz.at[m].set(rz),
+            self.k.at[m].add(1),
+        )
+        parts = lambda p: (p.value, p.residual, p.direction, p.rz, p.k)
+        return eqx.tree_at(parts, self, changed)
 
     def afresh(self, right: Float[Array, " c"]) -> "_Pair":
         """Another x, from zero; δ goes on."""
-        none = jnp.zeros_like(right)
-        return _Pair(
-            jnp.stack([none, self.value[:, 1]], axis=1),
-            jnp.stack([right, self.residual[:, 1]], axis=1),
-            jnp.stack([none, self.direction[:, 1]], axis=1),
+        changed = (
+            self.value.at[0].set(0.0),
+            self.residual.at[0].set(right),
+            self.direction.at[0].set(0.0),
             self.rz.at[0].set(0.0),
-            jnp.full((), -1, jnp.int32),
+            self.k.at[0].set(-1),
         )
+        parts = lambda p: (p.value, p.residual, p.direction, p.rz, p.k)
+        return eqx.tree_at(parts, self, changed)
 
 
 class _Round(eqx.Module):
@@ -164,38 +196,44 @@ def accuracy(
     scaled, right = pressure / unit, source / unit / at.size
     limit = _TIMES_STEPS * max_steps + _LEAST_STEPS
     target = _spread(at, cell)
-    none = jnp.zeros((graph.n_cells, 2), dtype)
-    residual = jnp.stack([none[:, 0], target - operator.sink / at.size], axis=1)
-    pair = _Pair(none, residual, none, jnp.zeros(2, dtype), jnp.zeros((), jnp.int32))
-    is_bound = (operator.transmissibility >= 0).all()
+    none, infinite = jnp.zeros((2, graph.n_cells), dtype), jnp.full((), jnp.inf, dtype)
+    residual = none.at[1].set(target - at.sink)
+    k = jnp.full(2, -1, jnp.int32)
+    weight, settled = _weight(jnp.ones_like(target), at.sink), _has_settled(at.sink, target)
+    pair = _Pair(none, residual, none, jnp.zeros(2, dtype), k, weight, infinite, settled)
+    # Sums of so many terms that rounding could be all of them bound nothing.
+    is_bound = (operator.transmissibility >= 0).all() & (at.sums < 0.5)
 
     def one(now: _Round) -> _Round:
-        product, rounded = at.flows(now.pressure)
+        product, rounded, energy = at.flows(now.pressure)
         r = right - product
         rounded = rounded + at.unit * jnp.abs(r)
         length = _size(r)
         r, rounded = r / length, rounded / length
-        size = jnp.sqrt(at.energy(now.pressure))
+        # Of the pressure, at least.
+        size = jnp.sqrt((1.0 - at.sums) * energy)
         goal = (0.9 * rtol * size / length) ** 2
-        pair = _iterated(at, precondition, target, r, rounded, goal, now.pair, limit, is_bound)
+        pair = _iterated(
+            at, precondition, target, r, rounded, goal, now.pair, (max_steps, limit), is_bound
+        )
         absolute = length * _checked(at, r, rounded, pair, is_bound)
-        error = jnp.where(size > absolute, absolute / (size - absolute), jnp.inf)
+        error = (1.0 + at.sums) * absolute / jnp.where(size > absolute, size - absolute, 1.0)
+        error = jnp.where(size > absolute, error, jnp.inf)
         error = jnp.where((absolute == 0) & (size == 0), 0.0, error).astype(dtype)
         better = error < now.error
         goes_on = (error > rtol) & (error < _FALLS * now.error) & (now.k + 1 < _ROUNDS)
         return _Round(
-            now.pressure + length * pair.value[:, 0],
+            now.pressure + length * pair.value[0],
             jnp.where(better, now.pressure, now.best),
             jnp.where(better, error, now.error),
             pair,
-            now.steps + jnp.maximum(pair.k, 0),
+            now.steps + jnp.maximum(pair.k[0], 0),
             jnp.where(better, now.steps, now.steps_of_best),
             now.k + 1,
             goes_on,
         )
 
     zero = jnp.zeros((), jnp.int32)
-    infinite = jnp.full((), jnp.inf, dtype)
     start = _Round(scaled, scaled, infinite, pair, zero, zero, zero, jnp.asarray(True))
     end = jax.lax.while_loop(lambda now: now.goes_on, one, start)
     mended = jnp.where(end.steps_of_best > 0, end.best * unit, pressure)
@@ -209,31 +247,45 @@ def _size(x: Float[Array, " c"]) -> Float[Array, ""]:
     return jnp.where(size > 0, power, jnp.ones_like(size))
 
 
-def _ratio(a: Array, b: Array) -> Array:
-    """a/b, and 0 where b is not positive."""
-    return jnp.where(b > 0, a, jnp.zeros_like(a)) / jnp.where(b > 0, b, jnp.ones_like(b))
+def _wide() -> jnp.dtype:
+    """The precision of sums: double where there is one."""
+    return jax.dtypes.canonicalize_dtype(float)
+
+
+def _dot(x: Float[Array, " n"], y: Float[Array, " n"]) -> Float[Array, ""]:
+    """Their product, added in the precision of sums."""
+    return jnp.vdot(x.astype(_wide()), y.astype(_wide())).astype(x.dtype)
 
 
 def _spread(at: _Scaled, cell: Bool[Array, " c"]) -> Float[Array, " c"]:
     """Half of each sink where it is, and half of all of a connected piece on every one of its
     control volumes alike."""
-    sink, graph = at.operator.sink / at.size, at.operator.graph
+    sink, graph = at.sink, at.operator.graph
     over = lambda x: jax.ops.segment_sum(x, graph.piece, graph.n_cells)[graph.piece]
     mean = over(jnp.where(cell, sink, 0.0)) / jnp.maximum(over(cell.astype(sink.dtype)), 1.0)
     return jnp.where(cell, 0.5 * (sink + mean), sink)
 
 
-def _left(
-    amount: Float[Array, " c"],
-    w: Float[Array, " c"],
-    v: Float[Array, " c"],
-    is_bound: Bool[Array, ""],
-) -> Float[Array, ""]:
-    """Σ w/v amount², infinite where w or v has a sign that it must not have."""
-    nothing = amount == 0
-    term = jnp.abs(w) / jnp.where(v > 0, v, 1.0) * amount**2
-    valid = (nothing | (v > 0)) & (v >= 0) & ((w > 0) | ~is_bound)
-    return jnp.where(valid.all(), jnp.sum(jnp.where(nothing, 0.0, term)), jnp.inf)
+def _weight(w: Float[Array, " c"], v: Float[Array, " c"]) -> Float[Array, " c"]:
+    """w/v, infinite where v is not positive."""
+    return jnp.where(v > 0, jnp.abs(w) / jnp.where(v > 0, v, 1.0), jnp.inf)
+
+
+def _left(weight: Float[Array, " c"], amount: Float[Array, " c"]) -> Float[Array, ""]:
+    """Σ weight amount²; where nothing is left any weight will do."""
+    return _dot(jnp.where(amount == 0, 0.0, weight * amount), amount)
+
+
+def _signs(
+    w: Float[Array, " c"], v: Float[Array, " c"], is_bound: Bool[Array, ""]
+) -> Bool[Array, ""]:
+    """Whether w and v have the signs that they must have."""
+    return ((v >= 0) & ((w > 0) | ~is_bound)).all()
+
+
+def _has_settled(v: Float[Array, " c"], target: Float[Array, " c"]) -> Bool[Array, ""]:
+    """Whether v is so near its target that there is little to gain."""
+    return (jnp.abs(v - target) <= 0.5 * target).all()
 
 
 def _iterated(
@@ -244,33 +296,44 @@ def _iterated(
     rounded: Float[Array, " c"],
     goal: Float[Array, ""],
     pair: _Pair,
-    limit: Int[Array, ""] | int,
+    limits: tuple[Int[Array, ""] | int, Int[Array, ""] | int],
     is_bound: Bool[Array, ""],
 ) -> _Pair:
-    """x and δ, good enough for a bound of twice the error, and for a pressure + x as asked for."""
-    sink = at.operator.sink / at.size
+    """x and δ, good enough for a bound of twice the error, and for a pressure + x as asked for.
 
-    def product(x: Float[Array, "c 2"]) -> Float[Array, "c 2"]:
+    x moves alone as long as w = 1 may serve, for the first of the `limits` at most. Then δ catches
+    up with it, until it has settled."""
+
+    def product(x: Float[Array, " c"]) -> Float[Array, " c"]:
         return at.operator(x) / at.size
 
     def unfinished(now: _Pair) -> Bool[Array, ""]:
-        taken = jnp.vdot(now.value[:, 0], r)
-        w, v = 1.0 + now.value[:, 1], target - now.residual[:, 1]
-        one = jnp.ones_like(w)
-
-        def least(amount: Float[Array, " c"]) -> Float[Array, ""]:
-            return jnp.minimum(_left(amount, w, v, is_bound), _left(amount, one, sink, is_bound))
-
-        left = least(jnp.abs(now.residual[:, 0]) + rounded)
+        taken = jnp.vdot(now.value[0], r)
+        left = _left(now.weight, jnp.abs(now.residual[0]) + rounded)
         # What rounding leaves is told by a w that has settled only.
-        settled = (v >= 0.5 * target).all()
-        rounding = jnp.where(settled, _ROUNDING_LEFT * least(rounded), 0.0).astype(left.dtype)
+        rounding = jnp.where(now.settled, _ROUNDING_LEFT * now.rounding, 0.0)
         enough = jnp.isfinite(left) & (left <= _LEFT * taken + rounding)
         fine = (taken + left <= goal + rounding) | (4.0 * left <= goal + rounding)
-        return (now.k < limit) & ~(enough & fine)
+        return (now.k[0] < limits[1]) & ~(enough & fine)
 
-    step = lambda now: now.step(product, precondition)
-    return jax.lax.while_loop(unfinished, step, pair.afresh(r))
+    def weighed(now: _Pair) -> _Pair:
+        """The weights of another δ, where they are better."""
+        w, v = 1.0 + now.value[1], target - now.residual[1]
+        weight = _weight(w, v)
+        rounding = _left(weight, rounded)
+        better = _signs(w, v, is_bound) & (rounding < now.rounding)
+        parts = lambda p: (p.weight, p.rounding, p.settled)
+        changed = jnp.where(better, weight, now.weight), jnp.where(better, rounding, now.rounding)
+        return eqx.tree_at(parts, now, (*changed, _has_settled(v, target)))
+
+    def step(now: _Pair) -> _Pair:
+        alone = jnp.isfinite(now.rounding) & (now.k[1] < 0) & (now.k[0] < limits[0])
+        of_x = alone | now.settled | (now.k[0] < now.k[1])
+        after = now.step(jnp.where(of_x, 0, 1), product, precondition)
+        return jax.lax.cond(of_x, lambda p: p, weighed, after)
+
+    pair = eqx.tree_at(lambda p: p.rounding, pair.afresh(r), _left(pair.weight, rounded))
+    return jax.lax.while_loop(unfinished, step, pair)
 
 
 def _checked(
@@ -281,18 +344,22 @@ def _checked(
     is_bound: Bool[Array, ""],
 ) -> Float[Array, ""]:
     """The bound of √(rᵀA⁻¹r) by x and w as they are, whatever made them."""
-    x, delta = pair.value.T
-    product, more = at.flows(x)
+    x, delta = pair.value
+    product, more, energy = at.flows(x)
     left = r - product
     rounded = rounded + more + at.unit * jnp.abs(left)
-    sink = at.operator.sink / at.size
-    lifted, off = at.flows(delta)
-    v = (1.0 - 2.0 * at.unit) * (sink + lifted - off)
     amount = jnp.abs(left) + rounded
-    rest = jnp.minimum(
-        _left(amount, 1.0 + delta, v, is_bound),
-        _left(amount, jnp.ones_like(sink), sink, is_bound),
+    unspread = jnp.where(
+        (at.sink >= 0).all(), _left(_weight(jnp.ones_like(x), at.sink), amount), jnp.inf
     )
-    cross = 2.0 * jnp.abs(jnp.vdot(x, left)) + 2.0 * jnp.vdot(jnp.abs(x), rounded)
-    square = _SUMS * (at.energy(x) + cross + rest)
+
+    def spread() -> Float[Array, ""]:
+        lifted, off, _ = at.flows(delta)
+        w, v = 1.0 + delta, (1.0 - 2.0 * at.unit) * (at.sink + lifted - off)
+        return jnp.where(_signs(w, v, is_bound), _left(_weight(w, v), amount), jnp.inf)
+
+    rest = jax.lax.cond(pair.k[1] > 0, lambda: jnp.minimum(spread(), unspread), lambda: unspread)
+    sizes = _dot(jnp.abs(x), at.sums * jnp.abs(left) + rounded)
+    cross = 2.0 * jnp.abs(_dot(x, left)) + 2.0 * sizes
+    square = (1.0 + 2.0 * at.sums) * (energy + cross + rest)
     return jnp.where(square >= 0, jnp.sqrt(square), jnp.inf)

@@ -109,15 +109,15 @@ def _bicgstab(
         restart = (jnp.abs(rho_new) <= orthogonal * length) | (omega == 0) | (rho == 0)
         shadow = jnp.where(restart, r, shadow)
         rho_new = jnp.where(restart, jnp.vdot(r, r), rho_new)
-        beta = jnp.where(restart, 0.0, _ratio(rho_new * alpha, rho * omega)).astype(b.dtype)
+        beta = jnp.where(restart, 0.0, ratio(rho_new * alpha, rho * omega)).astype(b.dtype)
         p = r + beta * (p - omega * v)
         p_hat = precondition(p)
         v = matvec(p_hat)
-        alpha = _ratio(rho_new, jnp.vdot(shadow, v))
+        alpha = ratio(rho_new, jnp.vdot(shadow, v))
         s = r - alpha * v
         s_hat = precondition(s)
         t = matvec(s_hat)
-        omega = _ratio(jnp.vdot(t, s), jnp.vdot(t, t))
+        omega = ratio(jnp.vdot(t, s), jnp.vdot(t, t))
         x = x + alpha * p_hat + omega * s_hat
         return x, s - omega * t, shadow, p, v, rho_new, alpha, omega, k + 2
 
@@ -127,7 +127,7 @@ def _bicgstab(
     return out[0], out[-1], jnp.vdot(out[1], out[1]) <= target, jnp.asarray(True)
 
 
-def _ratio(a: Array, b: Array) -> Array:
+def ratio(a: Array, b: Array) -> Array:
     """a/b, and 0 where b is 0: a step of no length, after which the method restarts."""
     return jnp.where(b == 0, jnp.zeros_like(a), a / jnp.where(b == 0, jnp.ones_like(b), b))
 

@@ -282,7 +282,9 @@ def solve_darcy(
     """Solve Darcy's equation on a graph.
 
     The derivative is that of the linear system, ∂p = A⁻¹(∂f − ∂A p), by one more solve; it holds
-    to any order. A connected piece of the mesh without a sink or a prescribed pressure is refused.
+    to any order. Its p is that before it was mended, and its solve ends by its residual: its error
+    may reach √κ `rtol`, with κ the condition of A, where that of p is bounded. A connected
+    piece of the mesh without a sink or a prescribed pressure is refused.
 
     **Arguments:** `method`, an [`AbstractDarcySolver`][]; `max_steps` overrides its own limit;
     `throw`, whether to raise where no solution is found; under a transformation nothing is

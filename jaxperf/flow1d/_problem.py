@@ -43,7 +43,8 @@ class Flow1DProblem(eqx.Module):
     **Attributes:**
 
     - `network`, `boundary`, `blood`, `wall`: as for steady flow; the wall is elastic. Its
-      stiffness may be a `ConstantStiffness` with one value for both ends of every segment (s, 2).
+      parameters of its stiffness may have a value for every segment (s, 1), or for both ends of
+      each (s, 2), linear in between.
     - `grid`: from [`make_grid`][]; `period`, of the boundary's waveforms, s; `n_steps`, into at
       least so many equal steps a cycle is cut.
     - `pressure_external`: p_ext, or None.

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -14,7 +14,7 @@ from .._custom_types import cast_like, ScalarLike
 from .._padding import is_real, kept
 from ..network import Form, Held, Waveform
 from ..steady import lesion_coefficients
-from ..vessel import ConstantStiffness, resistance_integral
+from ..vessel import resistance_integral
 from ._flux import (
     cell_pressure,
     face_flow,
@@ -455,11 +455,15 @@ def _table(
 ) -> WallTable:
     wall = problem.wall
     radius = interpolate(problem.network.radius, segment, fraction)
-    stiffness = wall.stiffness
-    if isinstance(stiffness, ConstantStiffness) and stiffness.Eh_over_r.ndim == 2:
-        modulus = 4.0 / 3.0 * interpolate(stiffness.Eh_over_r, segment, fraction)
-    else:
-        modulus = wall.modulus(radius)
+    n = problem.network.n_segments
+
+    def here(parameter: Any) -> Any:
+        if not eqx.is_array(parameter) or parameter.shape not in ((n, 1), (n, 2)):
+            return parameter
+        return interpolate(jnp.broadcast_to(parameter, (n, 2)), segment, fraction)
+
+    own = eqx.tree_at(lambda w: w.stiffness, wall, jax.tree.map(here, wall.stiffness))
+    modulus = own.modulus(radius)
     area = math.pi * radius**2
     unloaded = cast_like(wall.pressure_unloaded, radius)
     return WallTable(

@@ -26,7 +26,7 @@ from ..units import (
     PA_S_M3_PER_DYN_S_CM5,
 )
 from ._svoned_cards import Card, Cards, DataTable
-from ._waveforms import check_beat, check_times, jump_between_beats
+from ._waveforms import check_times, jump_between_beats, odd_beat
 
 _INLET = ("PRESSURE", "PRESSURE_WAVE", "FLOW")
 _OUTLET = ("NOBOUND", "RESISTANCE", "RCR", "CORONARY", "PRESSURE", "PRESSURE_WAVE")
@@ -114,12 +114,13 @@ def _wave(table: DataTable, unit: float, first: int = 0) -> tuple[_Wave, list[st
     wave = np.stack([time, np.array(table.value[first:]) * unit], axis=1)
     if np.ptp(wave[:, 1]) == 0.0:
         return np.array([[0.0, wave[0, 1]]]), []
-    check_beat(time[-1], line[-1])
+    odd = odd_beat(time[-1], line[-1])
+    notes = [] if odd is None else [odd]
     jump = jump_between_beats(np.array(table.value[first:]))
     # A table that starts after 0 goes there from its last value: nothing jumps.
     if jump is None or time[0] > 0.0:
-        return wave, []
-    return wave, [f"{line[-1]}: {jump}: a jump at every beat."]
+        return wave, notes
+    return wave, [*notes, f"{line[-1]}: {jump}: a jump at every beat."]
 
 
 def read_outlets(

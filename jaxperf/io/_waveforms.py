@@ -57,6 +57,22 @@ def check_beat(period: float, where: str) -> None:
     )
 
 
+def odd_beat(period: float, where: str) -> str | None:
+    """What to say of a period that no human heart has, such as a small animal's; None of others.
+
+    **Errors:** [`InputError`][] where the times are those of a beat in ms or µs.
+    """
+    low, high = _BEAT
+    if period > high and any(low <= period * _UNITS[unit] <= high for unit in ("ms", "us")):
+        check_beat(period, where)
+    if low <= period <= high:
+        return None
+    return (
+        f"{where}: the beat lasts {period:g} s, and a human heart's {low:g} to {high:g} s: correct "
+        "for small animals and for tests, else check the unit of the times."
+    )
+
+
 def jump_between_beats(value: Float[np.ndarray, " m"]) -> str | None:
     """What is wrong with a beat that does not end where it began; None where nothing is."""
     if abs(value[-1] - value[0]) <= _LARGEST_GAP * np.ptp(value):

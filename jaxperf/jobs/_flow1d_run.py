@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 from jaxtyping import Float
 
+from .._custom_types import as_leaf
 from .._defaults import DEFAULT_CELL_TIME, DEFAULT_CELL_TOLERANCE, DEFAULT_CFL
 from .._misc import InputError
 from .._progress import Progress
@@ -269,7 +270,7 @@ def svoned_problem(
         case.network,
         case.boundary,
         blood,
-        SvOneDWall(_stiffness(case.network, used, of_segment)),
+        SvOneDWall(_stiffness(used, of_segment)),
         cell_time=cell_time,
         cfl=cfl,
         pressure_external=_constant(reference, period) if reference.any() else None,
@@ -279,16 +280,14 @@ def svoned_problem(
     )
 
 
-def _stiffness(
-    network: VascularNetwork, used: list[SvOneDMaterial], of_segment: list[SvOneDMaterial]
-) -> OlufsenStiffness | ConstantStiffness:
-    """The law of one material, or a table for the segments of several."""
+def _stiffness(used: list[SvOneDMaterial], of_segment: list[SvOneDMaterial]) -> OlufsenStiffness:
+    """The law of one material, or of several with its numbers for each segment."""
     if len({(m.k1, m.k2, m.k3) for m in used}) == 1:
         return OlufsenStiffness(used[0].k1, used[0].k2, used[0].k3)
     k1, k2, k3 = (
-        np.array([getattr(m, k) for m in of_segment])[:, None] for k in ("k1", "k2", "k3")
+        as_leaf(np.array([getattr(m, k) for m in of_segment])[:, None]) for k in ("k1", "k2", "k3")
     )
-    return ConstantStiffness(jnp.asarray(k1 * np.exp(k2 * np.asarray(network.radius)) + k3))
+    return OlufsenStiffness(k1, k2, k3)
 
 
 def _one_period(case: SvOneDCase, where: str) -> float:

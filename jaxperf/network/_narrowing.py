@@ -99,8 +99,9 @@ def undeclared_narrowings(
     ```
     """
     around = _surroundings(network)
-    inside = np.asarray(network.lesion.segment)[: 0 if in_lesions else None]
-    declared = np.isin(np.arange(network.n_segments), inside)
+    declared = np.zeros(network.n_segments, np.bool_)
+    if not in_lesions:
+        declared[np.asarray(network.lesion.segment)] = True
     found = []
     for name in network.branch_name:
         try:
