@@ -44,9 +44,8 @@ class Lesions:
     def closing(self) -> torch.Tensor:
         """Pairs (..., k) whose segment an occlusion, a reduction of 1, closes: its first one."""
         of = self.lesion
-        first = (of[:, None] == of).to(torch.int64).argmax(dim=1)
-        is_first = first == torch.arange(of.shape[0]).to(of)
-        return (self.diameter_reduction == 1.0)[..., of] & is_first
+        before = torch.tril(of[:, None] == of, diagonal=-1).any(dim=1)
+        return (self.diameter_reduction == 1.0)[..., of] & ~before
 
 
 @dataclass(frozen=True)

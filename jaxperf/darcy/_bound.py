@@ -17,7 +17,8 @@ serve, or has not after as many steps as the solve took. Any w will do that has 
 right, and at the end they are looked at. All these products are sums of flows along edges, beside
 which rounding is small; what it can be is added.
 
-Where some T_ij are negative the weights w/v bound nothing, and the number is an estimate.
+Where some T_ij are negative the weights w/v bound nothing. Then r'ᵀM r' with the preconditioner M
+stands for the last term, several times over, and the number is an estimate.
 
 **Source:** the sum is Picone's identity (Allegretto and Huang, Nonlinear Anal 32:819, 1998) on a
 graph; Strakoš and Tichý, Electron Trans Numer Anal 13:56 (2002), for what further conjugate
@@ -35,6 +36,8 @@ from ._operator import DarcyOperator
 
 # What x leaves, over what it takes, both squared: the bound is twice the error at most.
 _LEFT = 3.0
+# An estimate counts what the preconditioner makes of the rest so many times.
+_ESTIMATED = 10.0
 # Nor is anything gained below so many times what rounding may do.
 _ROUNDING_LEFT = 4.0
 # Rounding of terms and of what is made of sums, in units beside one for each term.
@@ -216,7 +219,7 @@ def accuracy(
         pair = _iterated(
             at, precondition, target, r, rounded, goal, now.pair, (max_steps, limit), is_bound
         )
-        absolute = length * _checked(at, r, rounded, pair, is_bound)
+        absolute = length * _checked(at, precondition, r, rounded, pair, is_bound)
         error = (1.0 + at.sums) * absolute / jnp.where(size > absolute, size - absolute, 1.0)
         error = jnp.where(size > absolute, error, jnp.inf)
         error = jnp.where((absolute == 0) & (size == 0), 0.0, error).astype(dtype)
@@ -310,8 +313,11 @@ def _iterated(
     def unfinished(now: _Pair) -> Bool[Array, ""]:
         taken = jnp.vdot(now.value[0], r)
         left = _left(now.weight, jnp.abs(now.residual[0]) + rounded)
+        # An estimate takes what the preconditioner makes of it, which is known after a step.
+        told = _ESTIMATED * jnp.where(now.k[0] > 0, now.rz[0], jnp.inf)
+        left = jnp.where(is_bound, left, told)
         # What rounding leaves is told by a w that has settled only.
-        rounding = jnp.where(now.settled, _ROUNDING_LEFT * now.rounding, 0.0)
+        rounding = jnp.where(now.settled & is_bound, _ROUNDING_LEFT * now.rounding, 0.0)
         enough = jnp.isfinite(left) & (left <= _LEFT * taken + rounding)
         fine = (taken + left <= goal + rounding) | (4.0 * left <= goal + rounding)
         return (now.k[0] < limits[1]) & ~(enough & fine)
@@ -328,7 +334,7 @@ def _iterated(
 
     def step(now: _Pair) -> _Pair:
         alone = jnp.isfinite(now.rounding) & (now.k[1] < 0) & (now.k[0] < limits[0])
-        of_x = alone | now.settled | (now.k[0] < now.k[1])
+        of_x = alone | now.settled | (now.k[0] < now.k[1]) | ~is_bound
         after = now.step(jnp.where(of_x, 0, 1), product, precondition)
         return jax.lax.cond(of_x, lambda p: p, weighed, after)
 
@@ -338,12 +344,14 @@ def _iterated(
 
 def _checked(
     at: _Scaled,
+    precondition: Linear,
     r: Float[Array, " c"],
     rounded: Float[Array, " c"],
     pair: _Pair,
     is_bound: Bool[Array, ""],
 ) -> Float[Array, ""]:
-    """The bound of √(rᵀA⁻¹r) by x and w as they are, whatever made them."""
+    """The bound of √(rᵀA⁻¹r) by x and w as they are, whatever made them; an estimate has the
+    preconditioner in place of w."""
     x, delta = pair.value
     product, more, energy = at.flows(x)
     left = r - product
@@ -358,7 +366,9 @@ def _checked(
         w, v = 1.0 + delta, (1.0 - 2.0 * at.unit) * (at.sink + lifted - off)
         return jnp.where(_signs(w, v, is_bound), _left(_weight(w, v), amount), jnp.inf)
 
-    rest = jax.lax.cond(pair.k[1] > 0, lambda: jnp.minimum(spread(), unspread), lambda: unspread)
+    bounded = jax.lax.cond(pair.k[1] > 0, lambda: jnp.minimum(spread(), unspread), lambda: unspread)
+    told = lambda: jnp.maximum(_ESTIMATED * _dot(left, precondition(left)), 0.0)
+    rest = jax.lax.cond(is_bound, lambda: bounded, told)
     sizes = _dot(jnp.abs(x), at.sums * jnp.abs(left) + rounded)
     cross = 2.0 * jnp.abs(_dot(x, left)) + 2.0 * sizes
     square = (1.0 + 2.0 * at.sums) * (energy + cross + rest)
