@@ -102,7 +102,8 @@ class _Scaled(eqx.Module):
         graph = self.operator.graph
         number = max(graph.edge.shape[0], graph.n_cells) + _FURTHER
         terms = _FURTHER * float(jnp.finfo(self.operator.sink.dtype).eps)
-        return max(number * float(jnp.finfo(_wide()).eps), terms, 1e-12)
+        # At a half it bounds nothing, and what is found is an estimate.
+        return min(max(number * float(jnp.finfo(_wide()).eps), terms, 1e-12), 0.5)
 
 
 class _Pair(eqx.Module):
