@@ -173,7 +173,8 @@ def test_a_run_writes_every_state(tmp_path):
         row = next(csv.DictReader(file))
     assert float(row["flow_stent_ml_min"]) > float(row["flow_hyperemia_ml_min"])
     written = (tmp_path / "run" / "summary.json").read_text()
-    assert Summary.model_validate_json(written) == said
+    # NaN, where a segment has no half, equals nothing
+    assert Summary.model_validate_json(written).model_dump_json() == said.model_dump_json()
     assert json.loads(written)["schema_version"] == 1
 
 

@@ -100,8 +100,7 @@ def undeclared_narrowings(
     """
     around = _surroundings(network)
     declared = np.zeros(network.n_segments, np.bool_)
-    if not in_lesions:
-        declared[np.asarray(network.lesion.segment)] = True
+    declared[np.asarray(network.lesion.segment)] = True
     found = []
     for name in network.branch_name:
         try:
@@ -111,9 +110,10 @@ def undeclared_narrowings(
         course = _course(network, around, segment)
         healthy = np.maximum(np.minimum(course.before, course.after), course.lumen)
         healthy = np.maximum(healthy, _before_the_end(course, healthy, threshold))
-        inside = declared[segment]
-        at = np.append(inside, False) | np.append(False, inside)
-        found += _runs(name, course, np.where(at, course.lumen, healthy), threshold)
+        before, after = np.append(False, declared[segment]), np.append(declared[segment], False)
+        # the ends of a lesion are narrow by what lies outside it, which its reference is not
+        skipped = before ^ after if in_lesions else before | after
+        found += _runs(name, course, np.where(skipped, course.lumen, healthy), threshold)
     return found
 
 
