@@ -12,9 +12,9 @@ from typing import TextIO
 
 # Bytes of compiled programs that are kept; those not used for longest go first.
 _LARGEST = 2 * 1024**3
-# JAX looks through the folder before each entry that it writes. With 13 000 entries that takes half
-# a second, much longer than most programs take to compile. Here it looks once for so many bytes
-# that a process has written, and once a day (s).
+# JAX opens every entry of the folder before it writes another, which in a full folder takes longer
+# than most programs take to compile. Here it looks once for so many bytes that a process has
+# written, and once a day (s).
 _LOOK_BYTES, _LOOK_SECONDS = 64 * 1024**2, 86_400
 _LOOKED = ".looked"
 _UNUSABLE = ("Error reading persistent compilation", "Error writing persistent compilation")

@@ -121,7 +121,7 @@ def test_another_processor_has_another_folder(monkeypatch):
 
 
 def test_the_folder_is_looked_through_seldom(tmp_path, monkeypatch):
-    """Before each entry JAX opens all that are there: 1000 entries are a million files."""
+    """JAX would open all entries before each that it writes."""
     looked = []
     look = lambda cache, *, additional_size=0: looked.append(additional_size)
     monkeypatch.setattr(LRUCache, "_evict_if_needed", look)

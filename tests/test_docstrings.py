@@ -74,6 +74,7 @@ MAKERS = (
     "darcy_term",
     "demo_case",
     "demo_fit",
+    "demo_problem",
     "demo_tree",
     "ellipsoid_ventricle",
     "fibre_direction",

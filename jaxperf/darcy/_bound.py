@@ -131,7 +131,7 @@ class _Pair(eqx.Module):
         moves = (curvature > 0) & (rz_before > 0)
         length = ratio(jnp.where(moves, rz_before, 0.0).astype(image.dtype), curvature)
         residual = self.residual[m] - length * image
-        # Kept apart, or the preconditioner would make it anew for every neighbour.
+        # Kept apart from the gathers of the preconditioner, which XLA:CPU may compute anew.
         residual = jax.lax.optimization_barrier(residual)
         z = precondition(residual)
         rz = jnp.maximum(jnp.vdot(residual, z), 0.0)

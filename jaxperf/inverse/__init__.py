@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._checkpoint import drop_steps as drop_steps
+    from ._demo import demo_problem as demo_problem
     from ._fit import Fit as Fit, fit as fit, FitError as FitError, Mode as Mode
     from ._identify import (
         Identifiability as Identifiability,

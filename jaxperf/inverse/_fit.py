@@ -143,15 +143,8 @@ def fit(
     **Example:**
 
     ```python
-    import jax, jax.numpy as jnp, numpy as np
     from jaxperf import inverse
-    time = np.linspace(0.0, 1.0, 20)
-    def signal(values): return values["height"] * jnp.exp(-values["rate"] * time)
-    height = inverse.Parameter("height", inverse.Normal(1.0, 0.5), inverse.Log())
-    rate = inverse.Parameter("rate", inverse.Normal(2.0, 0.5), inverse.Log())
-    measured, noise = 1.5 * np.exp(-3.0 * time), inverse.GaussianNoise(sd=0.02)
-    measurement = inverse.Measurement("signal", lambda signal: signal, measured, noise)
-    problem = inverse.InverseProblem(inverse.PlainModel(signal), [height, rate], [measurement])
+    problem = inverse.demo_problem()
     found = inverse.fit(problem, starts=2)
     print(found.values["rate"], found.solves)
     ```

@@ -55,15 +55,8 @@ def identify(fit: Fit, threshold: float = 0.5) -> Identifiability:
     **Example:**
 
     ```python
-    import jax, jax.numpy as jnp, numpy as np
     from jaxperf import inverse
-    time = np.linspace(0.0, 1.0, 20)
-    def signal(values): return values["height"] * jnp.exp(-values["rate"] * time)
-    height = inverse.Parameter("height", inverse.Normal(1.0, 0.5), inverse.Log())
-    rate = inverse.Parameter("rate", inverse.Normal(2.0, 0.5), inverse.Log())
-    measured, noise = 1.5 * np.exp(-3.0 * time), inverse.GaussianNoise(sd=0.02)
-    measurement = inverse.Measurement("signal", lambda signal: signal, measured, noise)
-    problem = inverse.InverseProblem(inverse.PlainModel(signal), [height, rate], [measurement])
+    problem = inverse.demo_problem()
     for sentence in inverse.identify(inverse.fit(problem, starts=1)).blind:
         print(sentence)
     ```
@@ -224,15 +217,9 @@ def profile(
     **Example:**
 
     ```python
-    import jax, jax.numpy as jnp, numpy as np
+    import numpy as np
     from jaxperf import inverse
-    time = np.linspace(0.0, 1.0, 20)
-    def signal(values): return values["height"] * jnp.exp(-values["rate"] * time)
-    height = inverse.Parameter("height", inverse.Normal(1.0, 0.5), inverse.Log())
-    rate = inverse.Parameter("rate", inverse.Normal(2.0, 0.5), inverse.Log())
-    measured, noise = 1.5 * np.exp(-3.0 * time), inverse.GaussianNoise(sd=0.02)
-    measurement = inverse.Measurement("signal", lambda signal: signal, measured, noise)
-    problem = inverse.InverseProblem(inverse.PlainModel(signal), [height, rate], [measurement])
+    problem = inverse.demo_problem()
     found = inverse.fit(problem, starts=1)
     along = inverse.profile(found, "rate", np.linspace(2.0, 4.0, 5))
     ```
@@ -349,15 +336,9 @@ def shrinkage(
     **Example:**
 
     ```python
-    import jax, jax.numpy as jnp, numpy as np
+    import numpy as np
     from jaxperf import inverse
-    time = np.linspace(0.0, 1.0, 20)
-    def signal(values): return values["height"] * jnp.exp(-values["rate"] * time)
-    height = inverse.Parameter("height", inverse.Normal(1.0, 0.5), inverse.Log())
-    rate = inverse.Parameter("rate", inverse.Normal(2.0, 0.5), inverse.Log())
-    measured, noise = 1.5 * np.exp(-3.0 * time), inverse.GaussianNoise(sd=0.02)
-    measurement = inverse.Measurement("signal", lambda signal: signal, measured, noise)
-    problem = inverse.InverseProblem(inverse.PlainModel(signal), [height, rate], [measurement])
+    problem = inverse.demo_problem()
     def early(signal): return signal[:1]
     posterior = inverse.laplace(inverse.fit(problem, starts=1))
     further = inverse.Measurement("first", early, np.ones(1), inverse.GaussianNoise(sd=0.005))
@@ -412,15 +393,8 @@ def misfit(fit: Fit, *, n: int = 2000, key: PRNGKeyArray | None = None) -> Misfi
     **Example:**
 
     ```python
-    import jax, jax.numpy as jnp, numpy as np
     from jaxperf import inverse
-    time = np.linspace(0.0, 1.0, 20)
-    def signal(values): return values["height"] * jnp.exp(-values["rate"] * time)
-    height = inverse.Parameter("height", inverse.Normal(1.0, 0.5), inverse.Log())
-    rate = inverse.Parameter("rate", inverse.Normal(2.0, 0.5), inverse.Log())
-    measured, noise = 1.5 * np.exp(-3.0 * time), inverse.GaussianNoise(sd=0.02)
-    measurement = inverse.Measurement("signal", lambda signal: signal, measured, noise)
-    problem = inverse.InverseProblem(inverse.PlainModel(signal), [height, rate], [measurement])
+    problem = inverse.demo_problem()
     print(inverse.misfit(inverse.fit(problem, starts=1)))
     ```
     """

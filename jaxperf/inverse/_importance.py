@@ -140,15 +140,9 @@ def mixture(
     **Example:**
 
     ```python
-    import jax, jax.numpy as jnp, numpy as np
+    import jax
     from jaxperf import inverse
-    time = np.linspace(0.0, 1.0, 20)
-    def signal(values): return values["height"] * jnp.exp(-values["rate"] * time)
-    height = inverse.Parameter("height", inverse.Normal(1.0, 0.5), inverse.Log())
-    rate = inverse.Parameter("rate", inverse.Normal(2.0, 0.5), inverse.Log())
-    measured, noise = 1.5 * np.exp(-3.0 * time), inverse.GaussianNoise(sd=0.02)
-    measurement = inverse.Measurement("signal", lambda signal: signal, measured, noise)
-    problem = inverse.InverseProblem(inverse.PlainModel(signal), [height, rate], [measurement])
+    problem = inverse.demo_problem()
     posterior = inverse.mixture(inverse.fit(problem, starts=1), jax.random.key(0), 100)
     ```
     """
@@ -226,15 +220,9 @@ def check_laplace(
     **Example:**
 
     ```python
-    import jax, jax.numpy as jnp, numpy as np
+    import jax
     from jaxperf import inverse
-    time = np.linspace(0.0, 1.0, 20)
-    def signal(values): return values["height"] * jnp.exp(-values["rate"] * time)
-    height = inverse.Parameter("height", inverse.Normal(1.0, 0.5), inverse.Log())
-    rate = inverse.Parameter("rate", inverse.Normal(2.0, 0.5), inverse.Log())
-    measured, noise = 1.5 * np.exp(-3.0 * time), inverse.GaussianNoise(sd=0.02)
-    measurement = inverse.Measurement("signal", lambda signal: signal, measured, noise)
-    problem = inverse.InverseProblem(inverse.PlainModel(signal), [height, rate], [measurement])
+    problem = inverse.demo_problem()
     check = inverse.check_laplace(inverse.fit(problem, starts=1), jax.random.key(0), 100)
     ```
     """
