@@ -27,6 +27,13 @@ requires_data = pytest.mark.skipif(
 )
 
 
+# Small inputs that real use brought up lie beside the reference data.
+TRIALS = data_dir().parent / "trials"
+requires_trials = pytest.mark.skipif(
+    not TRIALS.is_dir(), reason=f"no trials at {TRIALS}, beside the reference data"
+)
+
+
 def central_difference(function: Callable[[Array], Array], x: Array, step: float) -> Array:
     """d function / d x by central differences, entry by entry; x of any shape, function scalar."""
     function = jax.jit(function)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from hearts import cut_above, cut_below, heart, hole
-from helpers import data_dir
+from helpers import requires_trials, TRIALS
 
 from jaxperf import InputError
 from jaxperf._custom_types import as_leaf
@@ -21,8 +21,6 @@ from jaxperf.geometry import aha17, ellipsoid_ventricle, lv_frame_from_labels, l
 from jaxperf.io import network_in_frame, read_voxel_labels
 from jaxperf.study import build_heart, check_case, geometry_findings, read_tree
 
-TRIALS = data_dir().parent / "trials" / "hearts"
-requires_trials = pytest.mark.skipif(not TRIALS.is_dir(), reason=f"no trials at {TRIALS}")
 TRUE = hearts.true_frame()
 # mm, RAS
 APEX, BASE, RIGHT = (
@@ -269,7 +267,7 @@ def test_a_tree_in_the_cavities_is_found_at_any_voxel(tmp_path, spacing):
 @requires_trials
 def test_trials_are_read_right_or_said():
     for rv, name in ((3, "scaled_labels"), (None, "pixdim_against_sform")):
-        path = TRIALS / f"{name}.nii.gz"
+        path = TRIALS / "hearts" / f"{name}.nii.gz"
         if rv is None:
             with pytest.warns(InputNote, match=r"by the affine and of 2 × 2 × 2 by pixdim"):
                 read_voxel_labels(path, label=1)

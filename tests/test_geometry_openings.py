@@ -1,27 +1,23 @@
 """The frame and the depth of label images as segmentations have them, about a known axis."""
 
-from typing import Any
-
 import hearts
-import nibabel
 import numpy as np
 import pytest
 from hearts import cut_above, cut_below, heart, hole, papillary, TURNED
-from helpers import data_dir, requires_data
+from helpers import data_dir, requires_data, requires_trials, TRIALS
 
 from jaxperf import InputError
 from jaxperf.geometry import (
     aha17,
-    build_voxel_mesh,
     cavity_openings,
     lv_frame_from_labels,
     transmural_depth,
 )
+from jaxperf.io import read_voxel_labels
 
 # what is said of such images is tested in test_directions.py
 pytestmark = pytest.mark.filterwarnings("ignore::jaxperf._misc.InputNote")
 TRUE = hearts.true_frame()
-TRIALS = data_dir().parent / "trials" / "hearts"
 ALONG = np.eye(3)
 
 
@@ -158,27 +154,27 @@ def test_a_void_inside_the_wall_is_no_surface(whole):
     assert np.abs(difference).max() < 0.02
 
 
-def _trial(name, folder=TRIALS):
-    if not (folder / name).is_file():
-        pytest.skip(f"no trial {folder / name}")
-    image: Any = nibabel.load(folder / name)
-    affine = np.diag([-1e-3, -1e-3, 1e-3, 1.0]) @ image.affine
-    return build_voxel_mesh(np.asanyarray(image.dataobj), affine, frame="LPS", largest_piece=True)
+def _labels(path):
+    return read_voxel_labels(
+        path, label=1, cavity_label=2, rv_label=3, frame="LPS", largest_piece=True
+    )
 
 
+@requires_trials
 @pytest.mark.parametrize("name", ["atrium_hole", "rim_voxel", "hole_lateral_mid"])
 def test_trials_have_the_frame_of_the_open_heart(name):
-    right = lv_frame_from_labels(_trial("open.nii.gz"))
-    mesh = _trial(f"{name}.nii.gz")
+    right = lv_frame_from_labels(_labels(TRIALS / "hearts" / "open.nii.gz"))
+    mesh = _labels(TRIALS / "hearts" / f"{name}.nii.gz")
     found = lv_frame_from_labels(mesh)
     assert angle(found.long_axis, right.long_axis) < 0.1
     assert agreement(mesh, found, right) > 0.999
 
 
 @requires_data
+@requires_trials
 def test_a_coarse_patient_has_the_frame_of_the_fine_one():
-    fine = lv_frame_from_labels(_trial("heart_labels.nii.gz", data_dir() / "lv_patient"))
-    mesh = _trial("lv25.nii.gz")
+    fine = lv_frame_from_labels(_labels(data_dir() / "lv_patient" / "heart_labels.nii.gz"))
+    mesh = _labels(TRIALS / "hearts" / "lv25.nii.gz")
     coarse = lv_frame_from_labels(mesh)
     assert angle(coarse.long_axis, fine.long_axis) < 1.0
     assert agreement(mesh, coarse, fine) > 0.95

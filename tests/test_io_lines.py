@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 from centerline_files import length_mm, MISR, polydata, read, sampled, Y, Y_MM
-from helpers import data_dir
+from helpers import requires_trials, TRIALS
 from sample_texts import Y_TREE
 
 from jaxperf import InputError
@@ -19,11 +19,6 @@ from jaxperf.io import (
     write_tree,
 )
 from jaxperf.network import branch_course
-
-TRIALS = data_dir().parent / "trials" / "trees"
-requires_trials = pytest.mark.skipif(
-    not TRIALS.is_dir(), reason=f"no trials at {TRIALS}, beside the reference data"
-)
 
 
 @pytest.fixture
@@ -375,7 +370,7 @@ def test_a_written_tree_is_read_in_one_way_whatever_is_asked(tmp_path):
 )
 def test_trial(quiet, name, options, truth_mm, within_mm, vessels, ends):
     given = {"units": "mm", "frame": "LPS", **options}
-    network = read_centerlines(TRIALS / f"{name}.vtp", **given)
+    network = read_centerlines(TRIALS / "trees" / f"{name}.vtp", **given)
     assert length_mm(network) == pytest.approx(truth_mm, abs=within_mm)
     assert (network.n_vessels, len(network.terminals)) == (vessels, ends)
 
@@ -384,7 +379,7 @@ def test_trial(quiet, name, options, truth_mm, within_mm, vessels, ends):
 @pytest.mark.parametrize(("name", "tolerance"), [("cat08", 0.8), ("off0.6", 0.6)])
 def test_trial_of_lines_in_one_lumen_is_refused_with_places(name, tolerance):
     with pytest.raises(InputError, match=r"line \d runs inside the lumen of line \d") as caught:
-        read_centerlines(TRIALS / f"{name}.vtp", units="mm", frame="LPS")
+        read_centerlines(TRIALS / "trees" / f"{name}.vtp", units="mm", frame="LPS")
     assert f"`merge_tolerance_mm` to {tolerance}," in caught.value.fix
 
 

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import data_dir
+from helpers import requires_trials, TRIALS
 
 from jaxperf import InputError, solve_periodic
 from jaxperf.flow1d import SavePoints
@@ -20,10 +20,6 @@ from jaxperf.network import (
     WindkesselOutlet,
 )
 
-TRIALS = data_dir().parent / "trials" / "flow1d"
-requires_trials = pytest.mark.skipif(
-    not TRIALS.is_dir(), reason=f"no trials at {TRIALS}, beside the reference data"
-)
 OLUFSEN, LINEAR = "OLUFSEN 1.06 0.04 0 2.0 1.0e15 -20 1e9", "LINEAR 1.06 0.04 0 2.0 1.8e10"
 STEADY = "0.0 100.0\n10.0 100.0\n"
 
@@ -303,4 +299,4 @@ def test_a_jump_between_beats_is_said(tmp_path):
 )
 def test_trials_that_are_refused(name, says):
     with pytest.raises(InputError, match=says):
-        read_foreign(TRIALS / name)
+        read_foreign(TRIALS / "flow1d" / name)

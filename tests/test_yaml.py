@@ -4,7 +4,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from helpers import data_dir
+from helpers import requires_trials, TRIALS
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
@@ -14,10 +14,6 @@ from jaxperf.cli import app, BAD_INPUT
 from jaxperf.io import read_openbf
 from jaxperf.jobs import demo_case
 
-TRIALS = data_dir().parent / "trials" / "cases"
-requires_trials = pytest.mark.skipif(
-    not TRIALS.is_dir(), reason=f"no trials at {TRIALS}, beside the reference data"
-)
 HEAD = "kind: synthetic\ntree: {built_in: demo}\nventricle: {ellipsoid: {spacing_mm: 5}}\n"
 
 
@@ -84,7 +80,7 @@ def test_the_commands_end_with_the_sentence(tmp_path):
 @requires_trials
 @pytest.mark.parametrize("name", ["duplicate_key", "alias_bomb", "deep"])
 def test_the_trials_end_with_the_sentence(name):
-    path = TRIALS / f"{name}.yaml"
+    path = TRIALS / "cases" / f"{name}.yaml"
     result = CliRunner().invoke(app, ["check", str(path)])
     assert result.exit_code == BAD_INPUT and len(result.stderr) < 600, result.output
 
