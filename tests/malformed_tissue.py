@@ -44,7 +44,7 @@ SVONED = [
     Case(
         "svoned unknown card", svoned("OUTPUT", "OUTPUTS"), line("OUTPUT"), "'OUTPUTS' is no card"
     ),
-    Case("svoned include", svoned("OUTPUT TEXT", "INCLUDE a.in TRUE"), line("OUTPUT"), "INCLUDE"),
+    Case("svoned include", svoned("OUTPUT TEXT", "INCLUDE a.in TRUE"), "a.in", "no such file"),
     Case("svoned bad number", svoned("NODE 1 1 0", "NODE 1 x 0"), line("NODE 1"), "'x'"),
     Case(
         "svoned NaN number", svoned("a_1 1 1.5", "a_1 1 nan"), line("SEGMENT a_1"), "finite number"
@@ -85,16 +85,16 @@ SVONED = [
         "case.in",
         "2 segments follow no joint: a_0, b_0",
     ),
-    Case("svoned RCR", svoned("RESISTANCE R", "RCR R"), line("SEGMENT b_0"), "RCR"),
+    Case("svoned RCR", svoned("RESISTANCE R", "RCR R"), line("DATATABLE R"), "RCR"),
     Case(
         "svoned minor loss",
-        svoned("M NONE 0.0 0 0 RES", "M STENOSIS 0.0 0 0 RES"),
+        svoned("M NONE 0.0 0 0 RES", "M BRANCH_THROUGH_DIVIDING 0.0 0 0 RES"),
         line("SEGMENT b_0"),
-        "STENOSIS",
+        "BRANCH_THROUGH_DIVIDING",
     ),
     Case("svoned outlet table", svoned("CORONARY C", "CORONARY X"), line("SEGMENT a_2"), "table X"),
     Case(
-        "svoned coronary table", svoned("CORONARY C", "CORONARY R"), line("SEGMENT a_2"), "Ra_micro"
+        "svoned coronary table", svoned("CORONARY C", "CORONARY R"), line("DATATABLE R"), "Ra_micro"
     ),
     Case(
         "svoned table type",
@@ -103,12 +103,13 @@ SVONED = [
         "RCRIMPEDANCE",
     ),
     Case("svoned table open", svoned("ENDDATATABLE\nSOLVER", "SOLVER"), "case.in", "SOLVEROPTIONS"),
-    Case("svoned table odd", svoned("0.0 5000.0", "0.0"), line("ENDDATATABLE"), "3 numbers"),
-    Case("svoned table times", svoned("0.25 140000", "1.25 140000"), "case.in", "increasing"),
+    Case("svoned table odd", svoned("0.0 5000.0", "0.0"), line("0.0 5000.0"), "3 numbers"),
+    Case("svoned table times", svoned("0.25 140000", "1.25 140000"), "case.in", "above the one"),
     Case("svoned table before 0", svoned("0.0 100000", "-0.1 100000"), "case.in", "negative"),
     Case("svoned inlet type", svoned("PRESSURE_WAVE", "AREA"), line("SOLVEROPTIONS"), "AREA"),
     Case("svoned inlet table", svoned("2 INLET", "2 INFLOW"), line("SOLVEROPTIONS"), "INFLOW"),
-    Case("svoned wall law", svoned("OLUFSEN", "LINEAR"), line("MATERIAL"), "LINEAR"),
+    Case("svoned leaking wall", svoned("OLUFSEN", "LINEAR"), line("MATERIAL"), "through the wall"),
+    Case("svoned wall law", svoned("OLUFSEN", "HOOKE"), line("MATERIAL"), "HOOKE"),
     Case(
         "svoned material",
         svoned("0.05 0.04 0.0 M", "0.05 0.04 0.0 N"),

@@ -330,7 +330,7 @@ def test_the_report(grown, tmp_path):
     arguments = ["growth-report", str(folder / "case.yaml"), "--out", str(tmp_path / "report")]
     result = runner.invoke(app, [*arguments, "--json"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    names = {"forest.png", "morphometry.png", "morphometry.json", "morphometry.csv"}
+    names = {"forest.png", "morphometry.png", "morphometry.json", "morphometry.csv", "written.json"}
     assert {p.name for p in (tmp_path / "report").iterdir()} == names
     said = json.loads((tmp_path / "report" / "morphometry.json").read_text())
     assert json.loads(result.stdout)["forest"] == said["forest"]

@@ -347,7 +347,9 @@ def test_darcy_is_the_same_padded(kind):
         methods(padded),
     )
     for i in range(2):
-        assert int(found[0][i].iterations) == int(expected[0][i].iterations)
+        # The order of the sums differs, and hundreds of iterations feel it.
+        iterations = int(expected[0][i].iterations)
+        assert int(found[0][i].iterations) == pytest.approx(iterations, rel=0.02)
         assert_close(found[0][i].pressure_tissue[:n], expected[0][i].pressure_tissue)
         assert_close(first(found[1][i], expected[1][i]), expected[1][i])
 

@@ -22,7 +22,7 @@ _LONGEST = 100
 _BRIEF = reprlib.Repr()
 _BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxother = 2, _LONGEST, _LONGEST
 # How pydantic marks the member of a union that it tried.
-_MEMBER = re.compile(r"function-|(dict|literal)\[")
+_MEMBER = re.compile(r"(function|constrained)-|(dict|literal)\[")
 
 
 def load_case(path: str | os.PathLike) -> Case:

@@ -108,7 +108,9 @@ class CycleRecord(eqx.Module):
 
 # The state after an interval, its step in time, and whether a controller gave up.
 _Crossed: TypeAlias = tuple[FlowState, Float[Array, ""], Bool[Array, ""]]
-_Carry: TypeAlias = tuple[FlowState, Watch, CycleRecord]
+# Pressure, flow and area at the points.
+_Sample: TypeAlias = tuple[Float[Array, " m"], Float[Array, " m"], Float[Array, " m"]]
+_Carry: TypeAlias = tuple[FlowState, Watch, CycleRecord, _Sample]
 
 
 def run_cycles(
@@ -124,7 +126,8 @@ def run_cycles(
 
     **Returns:** the last state (the last sound one where the run failed), the series of
     the solution by name (time, pressure, flow, area, passed; each (k, ...)), the [`Watch`][] and
-    the [`CycleRecord`][].
+    the [`CycleRecord`][]. From a failure on, the series stay at the last sound moment; before the
+    first, they have what the cells have in which the points lie.
     """
     n, length = march.samples * n_cycles, march.interval(problem)
     dtype = y.area.dtype
@@ -139,14 +142,15 @@ def run_cycles(
     def interval(
         equations: Semidiscretisation, carry: _Carry, j: Int[Array, ""]
     ) -> tuple[_Carry, tuple[Float[Array, " _"], ...]]:
-        y, watch, record = carry
+        y, watch, record, sample = carry
         start = j.astype(dtype) * length
         after, step, gave_up = cross(equations, y, start)
         fault, courant = _inspect(equations, after, step)
         fault = jnp.where((fault == 0) & gave_up, 5, fault)
         sound = (fault == 0) & (watch.fault == 0)
         # A failed run stays at its last sound state: nothing returned is ever NaN.
-        after = jax.tree.map(lambda new, old: jnp.where(sound, new, old), after, y)
+        keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(sound, a, b), new, old)
+        after = keep(after, y)
         watch = Watch(
             jnp.where((watch.fault == 0) & ~sound, fault, watch.fault),
             jnp.where((watch.fault == 0) & ~sound, j, watch.interval),
@@ -154,14 +158,10 @@ def run_cycles(
         )
         shown = equations.profile(start + length, after)
         pressure, area = map(sampling.between_slots, (shown.pressure, shown.area))
+        sample = keep((pressure, sampling.between_faces(shown.flow), area), sample)
         is_cell = equations.inverse_length > 0.0
-        record = record.with_moment(shown, y, after, is_cell, length, n)
-        return (after, watch, record), (
-            pressure,
-            sampling.between_faces(shown.flow),
-            area,
-            after.passed,
-        )
+        record = keep(record.with_moment(shown, y, after, is_cell, length, n), record)
+        return (after, watch, record, sample), (*sample, after.passed)
 
     # In reverse mode some intervals are computed again from the first state of the first: memory
     # holds one state for every group of them and for every step of one group. A controller's
@@ -180,8 +180,10 @@ def run_cycles(
     size = _group(n, march.steps(problem)) if march.controller is None else 1
     groups = jnp.arange(n, dtype=jnp.int32).reshape(-1, size)
     body = lambda carry, group: some(equations, carry, group)
-    carry = (y, watch, CycleRecord.empty(y))
-    (y, watch, record), series = jax.lax.scan(body, carry, groups)
+    at_cells = (equations.cell_pressure(jnp.zeros((), dtype), y), y.flow, y.area)
+    sample = jax.tree.map(lambda cell: cell[sampling.face], at_cells)
+    carry = (y, watch, CycleRecord.empty(y), sample)
+    (y, watch, record, _), series = jax.lax.scan(body, carry, groups)
     series = [x.reshape(n, *x.shape[2:]) for x in series]
     time = jnp.arange(1, n + 1).astype(dtype) * length
     names = ("time", "pressure_static", "flow", "area", "passed")

@@ -53,7 +53,7 @@ def check_beat(period: float, where: str) -> None:
         expected=f"a period from {low:g} to {high:g} s",
         fix=f"The times look like {likely[0]}: write them in s"
         if likely
-        else "Write the times of one beat in s",
+        else "Write the times of one beat in the column time_s, in s",
     )
 
 

@@ -47,8 +47,8 @@ from ..study import (
     Place,
     refuse_inertia,
     run_resolved,
-    run_samples,
     save_points,
+    saved_moments,
     Series,
     series_of,
     thinned,
@@ -353,7 +353,7 @@ def _solve(
 ) -> _Run:
     problem = case.problem
     places = vessel_places(problem.network, case.vessel_name)
-    points, samples = save_points(places), run_samples(problem)
+    points, samples = save_points(places), saved_moments(problem)
     size = f"cycles, {problem.grid.n_vessels} vessels, {problem.grid.n_cells} cells"
     # without a count: the first cycle compiles, which says nothing of the pace
     progress.tell(size)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         CellTime as CellTime,
         refuse_inertia as refuse_inertia,
         run_resolved as run_resolved,
-        run_samples as run_samples,
+        saved_moments as saved_moments,
         thinned as thinned,
     )
     from ._check import (

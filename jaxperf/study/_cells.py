@@ -140,6 +140,15 @@ def run_resolved(
     [`cell_sentences`][] say what it lacks.
 
     **Arguments:** `run`, of a cell time, s; `tolerance`, on the error of a pressure ratio.
+
+    **Example:**
+
+    ```python
+    from jaxperf.study import run_resolved
+
+    # A cell time that was asked for is run with once.
+    used = run_resolved(lambda cell_time: (cell_time, None), 1e-3, tolerance=1e-3)
+    ```
     """
     if cell_time != "auto":
         return run(cell_time)[0]
@@ -155,8 +164,8 @@ def run_resolved(
     return found
 
 
-def run_samples(problem: Flow1DProblem) -> int:
-    """Moments that a run saves in a cycle."""
+def saved_moments(problem: Flow1DProblem) -> int:
+    """Moments that a run saves in a cycle: 400 where it has steps for them, else 200 or 100."""
     return next((n for n in _SAMPLES if n <= problem.n_steps), _SAMPLES[-1])
 
 

@@ -34,7 +34,7 @@ from ..flow1d import (
 from ..network import AbstractBoundary, PressureBoundary, PressureWaveform, Waveform
 from ..units import M3_S_PER_ML_MIN, M_PER_MM, PA_PER_MMHG
 from ..vessel import AbstractElasticWall, RigidWall
-from ._cells import cell_sentences, Cells, cells_of, run_resolved, run_samples, thinned
+from ._cells import cell_sentences, Cells, cells_of, run_resolved, saved_moments, thinned
 from ._heartbeat import Heartbeat
 from ._observed import lesion_end
 from ._places import branch_places, Place, save_points, Series, series_of
@@ -254,7 +254,7 @@ def _periodic(
         found = solve_periodic(
             problem,
             points=points,
-            samples=run_samples(problem),
+            samples=saved_moments(problem),
             initial=initial_state(problem, bed.state),
             tolerance=said.tolerance,
             max_cycles=said.cycles_max,
