@@ -10,13 +10,6 @@ its fixtures and programs are made once.
 import gc
 import os
 
-# Most of the time goes into compiling what runs once: XLA optimises little here. With XLA_FLAGS set,
-# also to nothing, programs are compiled as that says.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
-    "--xla_cpu_parallel_codegen_split_count=1",
-)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
