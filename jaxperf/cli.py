@@ -46,6 +46,9 @@ _Data = Annotated[
 ]
 _Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, nothing else.")]
 _Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+_Report = Annotated[
+    bool, typer.Option("--report/--no-report", help="Write report.html into the run folder.")
+]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing run folder.")]
 
 # What came of a command.
@@ -240,6 +243,7 @@ def run(
     out: _Out,
     data: _Data = None,
     overwrite: _Overwrite = False,
+    report: _Report = True,
     as_json: _Json = False,
     quiet: _Quiet = False,
 ) -> None:
@@ -247,7 +251,9 @@ def run(
 
     def work(progress: Progress) -> Summary:
         case, folder = casefile.load_case(case_file), data or case_file.parent
-        return jobs.run_case(case, out=out, data=folder, overwrite=overwrite, progress=progress)
+        return jobs.run_case(
+            case, out=out, data=folder, overwrite=overwrite, progress=progress, report=report
+        )
 
     _carry_out(work, _run_lines, as_json, quiet, out)
 
@@ -425,13 +431,15 @@ def flow1d(
 def demo(
     out: _Out,
     overwrite: _Overwrite = False,
+    report: _Report = True,
     as_json: _Json = False,
     quiet: _Quiet = False,
 ) -> None:
     """Run the embedded demonstration; needs no data."""
 
     def work(progress: Progress) -> Summary:
-        return jobs.run_case(jobs.demo_case(), out=out, overwrite=overwrite, progress=progress)
+        given = {"out": out, "overwrite": overwrite, "progress": progress, "report": report}
+        return jobs.run_case(jobs.demo_case(), **given)
 
     _carry_out(work, _run_lines, as_json, quiet, out)
 
@@ -456,13 +464,14 @@ def fit(
     ] = False,
     data: _Data = None,
     overwrite: _Overwrite = False,
+    report: _Report = True,
     as_json: _Json = False,
     quiet: _Quiet = False,
 ) -> None:
     """Fit a case to PET and pressure wires, and write parameters with intervals."""
 
     def work(progress: Progress) -> FitSummary:
-        given = {"out": out, "overwrite": overwrite, "progress": progress}
+        given = {"out": out, "overwrite": overwrite, "progress": progress, "report": report}
         if demo:
             if case_file is not None or pet or ffr is not None:
                 raise typer.BadParameter("it takes no case and no files", param_hint="--demo")
@@ -501,6 +510,27 @@ def _fit_lines(said: FitSummary) -> list[str]:
         ),
         *(f"  [yellow]warning[/yellow]  {escape(w)}" for w in said.warnings),
     ]
+
+
+@app.command("report")
+def write_report(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="RUN_DIR...", help="Folders of runs or fits.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="File to write; default report.html, of one run in its folder, else here."
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file.")] = False,
+    quiet: _Quiet = False,
+) -> None:
+    """Write the report of a run, or of several side by side: one page that opens offline."""
+    with _in_sentences():
+        path = jobs.write_report(folders, out=out, overwrite=overwrite)
+    if not quiet:
+        typer.echo(f"{path} written")
 
 
 @app.command()

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._centerlines import read_centerlines as read_centerlines
+    from ._files import replacing as replacing
     from ._formats import (
         Format as Format,
         reader_of as reader_of,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         read_tets_with_data as read_tets_with_data,
         TetFile as TetFile,
     )
+    from ._vtk import read_vtk as read_vtk
     from ._waveforms import read_waveform as read_waveform
     from ._writers import (
         json_text as json_text,

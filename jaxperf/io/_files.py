@@ -63,6 +63,14 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
     A reader never meets half a file, and a failed run leaves an earlier result as it was. The
     temporary name keeps the suffix, because writers choose the format by it.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    with jp.io.replacing("notes.txt") as temporary:
+        temporary.write_text("whole or not at all")
+    ```
     """
     path = Path(path)
     if not path.parent.is_dir():

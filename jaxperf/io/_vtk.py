@@ -16,7 +16,21 @@ def read_vtk(path: str | os.PathLike, suffix: tuple[str, ...], kind: str, expect
     VTK reports a broken file on the standard error stream and returns an empty data set; here
     its first complaint becomes an error.
 
-    **Arguments:** `suffix`, such as `.vtp`, any of them; `kind`, the VTK class the file must hold.
+    **Arguments:** `suffix`, such as `.vtp`, any of them; `kind`, the VTK class the file must hold;
+    `expected`, what the file should hold, in words.
+
+    **Returns:** the data set, of pyvista.
+
+    **Errors:** [`InputError`][] where the file is missing, broken, or holds another class.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    tree = jp.anatomy.demo_tree(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[2])
+    jp.io.write_tree("tree.vtp", tree)
+    lines = jp.io.read_vtk("tree.vtp", (".vtp",), "PolyData", "a tree").lines
+    ```
     """
     import pyvista
     from vtkmodules.vtkCommonCore import vtkLogger

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     )
     from ._folder import run_folder as run_folder
     from ._grow import grow_case as grow_case, report_growth as report_growth
+    from ._report import write_report as write_report
     from ._run import on_grid as on_grid, run_case as run_case
     from ._starter import (
         branch_ends as branch_ends,

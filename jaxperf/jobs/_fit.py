@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import yaml
 
+from .._citation import bibtex
 from .._misc import InputError
 from .._progress import Progress
 from .._versions import versions
@@ -33,6 +34,8 @@ from ..study import (
     synthetic_truth,
 )
 from ._folder import run_folder
+from ._private import Inputs, settings_without_places
+from ._report import write_own_report
 from ._starter import demo_case
 
 _STAGES = ("read", "mesh", "forest", "territories", "compile", "calibrate")
@@ -46,6 +49,7 @@ def fit_case(
     overwrite: bool = False,
     progress: Progress | None = None,
     measured: Measured | None = None,
+    report: bool = True,
 ) -> FitSummary:
     """Fit a case to what its section `fit` says was measured, and write a run folder.
 
@@ -54,7 +58,7 @@ def fit_case(
 
     **Arguments:**
 
-    - `out`, `data`, `overwrite`: as for `run_case`.
+    - `out`, `data`, `overwrite`, `report`: as for `run_case`.
     - `measured`: in place of what the case names.
 
     **Returns:** the content of `summary.json`.
@@ -88,6 +92,7 @@ def fit_case(
         "predict",
         "write",
         *(("figures",) if case.output.figures else ()),
+        *(("report",) if report else ()),
     )
     progress.stages = (*ahead, "rest", "hyperemia", *case.states, *ending)
     seconds: dict[str, float] = {}
@@ -119,30 +124,35 @@ def fit_case(
             summary = summary.model_copy(
                 update={"seconds": {**seconds, "intervals": time.perf_counter() - begin}}
             )
-            _write(folder, case, found, summary, Path(data).absolute())
+            inputs = Inputs(case.model_dump(mode="json"), Path(data))
+            summary = inputs.summary(summary)
+            _write(folder, case, found, summary, inputs)
         if case.output.figures:
             with progress.stage("figures"):
                 from ..report import write_fit_figures
 
                 write_fit_figures(folder / "figures", summary)
+        if report:
+            with progress.stage("report"):
+                write_own_report(folder)
     # the folder has its name now, and the steps are needed no more
     drop_steps(partial)
     return summary
 
 
-def _write(folder: Path, case: Case, found: HeartFit, said: FitSummary, data: Path) -> None:
-    text = yaml.safe_dump(
-        _with_tables(case, found.measured).model_dump(mode="json"),
-        sort_keys=False,
-        allow_unicode=True,
-    )
+def _write(folder: Path, case: Case, found: HeartFit, said: FitSummary, inputs: Inputs) -> None:
+    content = _with_tables(case, found.measured).model_dump(mode="json")
+    text = yaml.safe_dump(settings_without_places(content), sort_keys=False, allow_unicode=True)
     (folder / "config.yaml").write_text(text, encoding="utf-8")
-    write_json(folder / "versions.json", {**versions(), "data": os.fspath(data)})
+    write_json(folder / "versions.json", {**versions(), "inputs": inputs.digests()})
     write_json(folder / "summary.json", said.model_dump())
     write_csv(folder / "parameters.csv", parameter_rows(said))
     write_csv(folder / "segments17.csv", fitted_segment_rows(said))
     if found.measured.mbf_ml_min_g:
         write_csv(folder / "measured.csv", measured_rows(found.measured))
+    (folder / "citation.bib").write_text(
+        bibtex(found.prepared.problem, "aha17") + "\n", encoding="utf-8"
+    )
     mode = found.fit.best
     np.savez_compressed(
         folder / "posterior.npz",
@@ -207,7 +217,11 @@ def measured_rows(measured: Measured) -> list[dict[str, Any]]:
 
 
 def demo_fit(
-    *, out: str | os.PathLike, overwrite: bool = False, progress: Progress | None = None
+    *,
+    out: str | os.PathLike,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    report: bool = True,
 ) -> FitSummary:
     """Fit the demonstration to a scan and a wire made from another forest and a finer mesh.
 
@@ -244,4 +258,6 @@ def demo_fit(
             "growth": case.growth.model_copy(update={"n_terminals": 500}),
         }
     )
-    return fit_case(case, out=out, overwrite=overwrite, progress=progress, measured=measured)
+    return fit_case(
+        case, out=out, overwrite=overwrite, progress=progress, measured=measured, report=report
+    )

@@ -63,6 +63,7 @@ from ..vessel import (
     SvOneDWall,
 )
 from ._folder import run_folder
+from ._private import Inputs
 
 # Mean flow out of an inlet, of its largest, that is no rounding.
 _BACKWARD = 1e-3
@@ -173,7 +174,9 @@ def run_flow1d(
             said = _summary(ran, cell_tolerance, seconds, is_periodic=cycles is None)
         case, series = ran.case, thinned(ran.series)
         with progress.stage("write"):
-            _write(folder, said, series, Path(path), settings)
+            inputs = _inputs(Path(path))
+            said = inputs.summary(said)
+            _write(folder, said, series, inputs, {"case": Path(path).name, **settings})
         with progress.stage("figures"):
             (folder / "figures").mkdir()
             save_figure(folder / "figures" / "waveforms.png", _figure(case, series))
@@ -458,14 +461,20 @@ def _vessels(ran: _Run) -> dict[str, VesselFlow]:
 
 
 def _write(
-    folder: Path, said: Flow1DSummary, series: Series, path: Path, settings: dict[str, Any]
+    folder: Path, said: Flow1DSummary, series: Series, inputs: Inputs, settings: dict[str, Any]
 ) -> None:
-    settings = {"case": os.fspath(path.absolute()), "format": said.format, **settings}
+    settings = {"format": said.format, **settings}
     text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
     (folder / "config.yaml").write_text(text, encoding="utf-8")
-    write_json(folder / "versions.json", {**versions(), "data": os.fspath(path.absolute().parent)})
+    write_json(folder / "versions.json", {**versions(), "inputs": inputs.digests()})
     write_json(folder / "summary.json", said.model_dump())
     write_csv(folder / "waveforms.csv", series.rows())
+
+
+def _inputs(path: Path) -> Inputs:
+    """The case and, of openBF, what it names."""
+    content = read_yaml(path) if path.suffix.lower() in (".yaml", ".yml") else {}
+    return Inputs(content, path.parent, (path,))
 
 
 def _figure(case: Foreign, series: Series) -> Any:

@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -98,9 +98,59 @@ def _digest(path: Path) -> str | None:
 
 
 def _write_list(folder: Path, kind: Kind) -> None:
-    files = {name: _digest(folder / name) for name in _files(folder) if name != _LIST}
+    _write(folder, kind, {name: _digest(folder / name) for name in _files(folder) if name != _LIST})
+
+
+def _write(folder: Path, kind: str, files: Mapping[str, str | None]) -> None:
     text = json.dumps({"format": _FORMAT, "kind": kind, "files": files}, indent=2)
     (folder / _LIST).write_text(text + "\n", encoding="utf-8")
+
+
+def written_files(folder: Path, but: str) -> tuple[str, dict[str, str]]:
+    """What a folder of ours is, and the digest of each file that its run has written.
+
+    **Arguments:** `but`, a file that is left out.
+
+    **Errors:** [`InputError`][] for any other folder, and for one whose files changed since.
+    """
+    said = _read_list(folder)
+    if said is None:
+        raise InputError(
+            "it is no folder that jaxperf wrote",
+            where=str(folder),
+            expected="a run folder",
+            fix="Check the path, or run the case again with this version",
+        )
+    kind, listed = said
+    files = {name: digest for name, digest in listed.items() if digest and name != but}
+    if changed := _changed(folder, files):
+        raise InputError(
+            f"{_some(changed)} changed since the {kind} was written",
+            where=str(folder),
+            expected="files as they were written",
+            fix="Restore them, or run the case again",
+        )
+    return kind, files
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file in a folder that is being written, but for the list itself."""
+    found = {name: _digest(folder / name) for name in _files(folder) if name != _LIST}
+    return {name: digest for name, digest in found.items() if digest is not None}
+
+
+def is_as_written(folder: Path, name: str) -> bool:
+    """Whether a file is on the list of its folder, and unchanged."""
+    said = _read_list(folder)
+    return said is not None and said[1].get(name, "") == _digest(folder / name)
+
+
+def list_file(folder: Path, name: str) -> None:
+    """Put a file that was written after the run on the list of its folder."""
+    said = _read_list(folder)
+    assert said is not None
+    kind, files = said
+    _write(folder, kind, {**files, name: _digest(folder / name)})
 
 
 def _read_list(folder: Path) -> tuple[str, dict[str, str]] | None:
@@ -269,15 +319,19 @@ def _refuse_existing(out: Path, overwrite: bool, kind: Kind) -> None:
             expected=f"the folder of a {kind}, which may be replaced",
             fix="Choose another name",
         )
-    changed = [
-        name
-        for name, digest in said[1].items()
-        if os.path.lexists(out / name) and _digest(out / name) != digest
-    ]
-    if changed:
+    if changed := _changed(out, said[1]):
         raise InputError(
             f"{_some(changed)} changed since the {kind} was written",
             where=str(out),
             expected="files as they were written, which may be replaced",
             fix="Keep them elsewhere, or choose another name",
         )
+
+
+def _changed(folder: Path, files: Mapping[str, str | None]) -> list[str]:
+    """The files on a list that were changed since."""
+    return [
+        name
+        for name, digest in files.items()
+        if os.path.lexists(folder / name) and _digest(folder / name) != digest
+    ]

@@ -9,6 +9,7 @@ import yaml
 from jaxtyping import Float
 from scipy.spatial import KDTree
 
+from .._citation import bibtex
 from .._progress import Progress
 from .._versions import versions
 from ..casefile import Case
@@ -17,6 +18,7 @@ from ..growth import save_forest
 from ..io import write_csv, write_json, write_nifti, write_perfusion, write_tree
 from ..report import (
     branch_rows,
+    feeding_rows,
     labels,
     lesion_rows,
     segment_arrays,
@@ -42,6 +44,8 @@ from ..study import (
 )
 from ..units import M3_S_PER_ML_MIN, PA_PER_MMHG
 from ._folder import run_folder
+from ._private import Inputs, settings_without_places
+from ._report import write_own_report
 
 STAGES = (
     "read",
@@ -55,16 +59,18 @@ STAGES = (
     "pulsatile",
     "write",
     "figures",
+    "report",
 )
 # A field of vertices is read at a voxel's centre from as many vertices as a voxel has corners.
 _NEAREST_VERTICES = 8
 
 
-def stages(case: Case) -> tuple[str, ...]:
+def stages(case: Case, report: bool = True) -> tuple[str, ...]:
     """The stages that a run of a case goes through."""
     left_out = {"forest"} if case.growth is None else set()
     left_out |= {"pulsatile"} if case.flow == "steady" else set()
     left_out |= set() if case.output.figures else {"figures"}
+    left_out |= set() if report else {"report"}
     at = STAGES.index("hyperemia") + 1
     names = (*STAGES[:at], *case.states, *STAGES[at:])
     return tuple(name for name in names if name not in left_out)
@@ -77,6 +83,7 @@ def run_case(
     data: str | os.PathLike = ".",
     overwrite: bool = False,
     progress: Progress | None = None,
+    report: bool = True,
 ) -> Summary:
     """Run a case and write its run folder; returns the content of `summary.json`.
 
@@ -88,6 +95,7 @@ def run_case(
     - `out`: the run folder.
     - `data`: folder that relative paths of the case start from.
     - `overwrite`: replace a run folder that exists.
+    - `report`: write `report.html` at the end.
 
     **Errors:** [`InputError`][] for bad input and an existing folder, [`SolveError`][] where a
     solve fails.
@@ -102,7 +110,8 @@ def run_case(
     ```
     """
     progress = progress or Progress()
-    progress.stages = stages(case)
+    progress.stages = stages(case, report)
+    inputs = Inputs(case.model_dump(mode="json"), Path(data))
     with run_folder(out, overwrite, say=progress.say) as folder:
         begin = time.perf_counter()
         is_pulsatile = case.flow == "pulsatile"
@@ -121,9 +130,10 @@ def run_case(
                 pulsation = solve_pulsation(prepared, solved, heartbeat, progress)
         with progress.stage("write"):
             said = summary(results, seconds_setup=setup, findings=findings, pulsation=pulsation)
+            said = inputs.summary(said)
             if pulsation is not None:
                 write_csv(folder / "waveforms.csv", waveform_rows(pulsation))
-            _write(folder, results, said, Path(data).absolute())
+            _write(folder, results, said, inputs)
         if case.output.figures:
             with progress.stage("figures"):
                 from ..report import write_figures, write_waveform_figure
@@ -131,18 +141,23 @@ def run_case(
                 write_figures(folder / "figures", results)
                 if pulsation is not None:
                     write_waveform_figure(folder / "figures", results, pulsation)
+        if report:
+            with progress.stage("report"):
+                write_own_report(folder)
     return said
 
 
-def _write(folder: Path, results: Results, said: Summary, data: Path) -> None:
+def _write(folder: Path, results: Results, said: Summary, inputs: Inputs) -> None:
     prepared = results.prepared
-    content = prepared.case.model_dump(mode="json")
+    content = settings_without_places(prepared.case.model_dump(mode="json"))
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     (folder / "config.yaml").write_text(text, encoding="utf-8")
-    write_json(folder / "versions.json", {**versions(), "data": os.fspath(data)})
+    write_json(folder / "versions.json", {**versions(), "inputs": inputs.digests()})
     write_json(folder / "summary.json", said.model_dump())
     write_csv(folder / "segments17.csv", segment_rows(results))
     write_csv(folder / "branches.csv", branch_rows(results))
+    write_csv(folder / "feeding.csv", feeding_rows(results))
+    (folder / "citation.bib").write_text(_sources(results), encoding="utf-8")
     if said.lesions:
         write_csv(folder / "lesions.csv", lesion_rows(said.lesions))
     _write_tree(folder / "tree.vtp", results)
@@ -161,6 +176,16 @@ def _write(folder: Path, results: Results, said: Summary, data: Path) -> None:
             spacing_mm=prepared.case.output.spacing_mm,
             description=f"MBF {state} ml/min/g; {anatomy}",
         )
+
+
+def _sources(results: Results) -> str:
+    """BibTeX of what the results rest on."""
+    prepared = results.prepared
+    further = ["aha17"]
+    further += [] if prepared.grown is None else ["grow_forest", "kassab_table"]
+    if prepared.case.flow == "pulsatile":
+        further += ["solve_periodic", "condense_bed"]
+    return bibtex(prepared.problem, *further) + "\n"
 
 
 def output_grid(prepared: Prepared) -> VoxelMesh | None:
@@ -199,6 +224,7 @@ def _write_tree(path: Path, results: Results) -> None:
     for state in results.states:
         solution = results.solution(state)
         arrays[f"pressure_static_{state}_mmHg"] = np.asarray(solution.pressure_static) / PA_PER_MMHG
+        arrays[f"pressure_ratio_{state}"] = np.asarray(results.observed.pressure_ratio[state])
         arrays[f"flow_{state}_ml_min"] = np.asarray(solution.flow) / M3_S_PER_ML_MIN
     synthetic = np.isin(np.array(network.branch_name), results.synthetic_branches)
     reduction = np.zeros(network.n_segments)

@@ -5,6 +5,7 @@ from ._bullseye import (
     bullseye_figure as bullseye_figure,
     colour_range as colour_range,
     MapPanel as MapPanel,
+    segment_places as segment_places,
 )
 from ._intervals import interval_figure as interval_figure, IntervalRow as IntervalRow
 from ._morphometry import morphometry_figure as morphometry_figure
@@ -18,6 +19,7 @@ from ._raster import (
 from ._scene import scene_figure as scene_figure, SceneLayer as SceneLayer
 from ._style import (
     INK as INK,
+    PALETTE as PALETTE,
     save_figure as save_figure,
     territory_colours as territory_colours,
 )

@@ -15,6 +15,26 @@ _RINGS = ((1, 6, 0.75, 1.0, 60.0), (7, 6, 0.5, 0.75, 60.0), (13, 4, 0.25, 0.5, 4
 _WALLS = (("anterior", 90), ("septal", 180), ("inferior", 270), ("lateral", 0))
 
 
+def segment_places() -> list[tuple[int, tuple[float, float], tuple[float, float]]]:
+    """Where the 17 segments lie in a polar map: number, angles in degrees, radii up to 1.
+
+    Angles run anticlockwise from the right. The last one, 17, is the circle in the middle.
+
+    **Example:**
+
+    ```python
+    import jaxperf as jp
+    segment, (begin, end), (inner, outer) = jp.plot.segment_places()[0]
+    ```
+    """
+    rings = [
+        (first + i, (start + i * 360.0 / n, start + (i + 1) * 360.0 / n), (inner, outer))
+        for first, n, inner, outer, start in _RINGS
+        for i in range(n)
+    ]
+    return [*rings, (17, (0.0, 360.0), (0.0, _RINGS[-1][2]))]
+
+
 def bullseye(
     axes: Any,
     values: Float[np.ndarray, "17"],
@@ -38,12 +58,8 @@ def bullseye(
     from matplotlib.patches import Circle, Wedge
 
     scale = ScalarMappable(Normalize(vmin, vmax), colormaps[cmap])
-    places = [
-        (first + i, (start + i * 360.0 / n, start + (i + 1) * 360.0 / n), (inner, outer))
-        for first, n, inner, outer, start in _RINGS
-        for i in range(n)
-    ]
-    for segment, (low, high), (inner, outer) in places:
+    *rings, _ = segment_places()
+    for segment, (low, high), (inner, outer) in rings:
         colour = _colour(scale, values[segment - 1])
         axes.add_patch(
             Wedge((0, 0), outer, low, high, width=outer - inner, fc=colour, ec="white", lw=1.6)

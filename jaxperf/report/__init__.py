@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._beat import pulsation_summary as pulsation_summary, waveform_rows as waveform_rows
+    from ._feeding import feeding_rows as feeding_rows
     from ._figures import (
         write_figures as write_figures,
         write_waveform_figure as write_waveform_figure,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         segment_rows as segment_rows,
         summary as summary,
     )
+    from ._web_html import report_html as report_html
 else:
     from .._lazy import lazy_names
 

@@ -37,7 +37,7 @@ _SHORTEST_CURVE_MM = 15.0
 _MOST_CURVES = 12
 # Ends of the scales of the polar maps: ml/min/g at rest and at hyperemia, and CFR, twice and a half
 # and one and a half times what is normal.
-_REST_TOP, _HYPEREMIA_TOP, _RESERVE_TOP = 2.0, 5.0, 5.0
+_REST_TOP, _HYPEREMIA_TOP, RESERVE_TOP = 2.0, 5.0, 5.0
 _MOST_WAVES = 4
 _MIN_SHOWN_RADIUS_MM = 0.7
 _PALE = 0.3
@@ -64,7 +64,7 @@ def write_figures(folder: Path, results: Results) -> None:
             results.cfr_segment,
             "CFR",
             "cividis",
-            _scale(results.cfr_segment, _RESERVE_TOP),
+            scale_to(results.cfr_segment, RESERVE_TOP),
         ),
     ]
     figure = bullseye_figure(panels, title=f"{case.title}: AHA-17", note=note)
@@ -149,7 +149,7 @@ def _beat_panels(results: Results, state: str, beat: Beat) -> list[WaveformPanel
     ]
 
 
-def _scale(values: Float[np.ndarray, "17"], top: float) -> tuple[float, float]:
+def scale_to(values: Float[np.ndarray, "17"], top: float) -> tuple[float, float]:
     """A scale that all cases share; only values beyond it stretch it."""
     return 0.0, max(top, colour_range(values)[1])
 
@@ -158,7 +158,7 @@ def flow_scale(case: Case, state: str, mbf: Float[np.ndarray, "17"]) -> tuple[fl
     """The scale of the polar map of a state, which is rest, like it, or like hyperemia."""
     said = case.states.get(state)
     is_rest = state == "rest" or (said is not None and said.like == "rest")
-    return _scale(mbf, _REST_TOP if is_rest else _HYPEREMIA_TOP)
+    return scale_to(mbf, _REST_TOP if is_rest else _HYPEREMIA_TOP)
 
 
 def pullback_curves(results: Results) -> tuple[list[Curve], int]:

@@ -15,7 +15,7 @@ from ..plot import (
 )
 from ._fit_schema import Estimate, FitSummary
 
-_UNITS = {
+PARAMETER_WORDS = {
     "demand": "demand over the calibrated heart",
     "reserve": "reserve over the calibrated heart",
     "severity": "diameter reduction",
@@ -53,11 +53,11 @@ def _parameters(said: FitSummary, note: str) -> Any:
     groups = []
     for name in dict.fromkeys(row.parameter for row in said.parameters):
         rows = [
-            IntervalRow(_short(row.entry), _triple(row.prior), _triple(row.posterior))
+            IntervalRow(short_entry(row.entry), _triple(row.prior), _triple(row.posterior))
             for row in said.parameters
             if row.parameter == name
         ]
-        groups.append((_UNITS.get(name, name), rows))
+        groups.append((PARAMETER_WORDS.get(name, name), rows))
     title = f"{said.title}: {100 * said.level:.0f} % intervals before (grey) and after (blue)"
     return interval_figure(groups, title=title, note=note)
 
@@ -77,5 +77,6 @@ def _triple(estimate: Estimate) -> tuple[float, float, float]:
     return estimate.low, estimate.median, estimate.high
 
 
-def _short(entry: str) -> str:
+def short_entry(entry: str) -> str:
+    """The part of an entry's name that tells it from others of its parameter."""
     return entry.partition("[")[2].rstrip("]") or entry
