@@ -2,6 +2,8 @@
 
 import csv
 import errno
+import gzip
+import hashlib
 import json
 import os
 import subprocess
@@ -37,6 +39,9 @@ FILES = {
     "segments17.csv",
     "branches.csv",
     "lesions.csv",
+    "feeding.csv",
+    "citation.bib",
+    "report.html",
     "figures/bullseye.png",
     "figures/ffr_pullback.png",
     "figures/scene.png",
@@ -59,6 +64,8 @@ KEYS = {
     "seed",
 }
 runner = CliRunner()
+# what must not come into a run folder from the place or the header of an input
+PATIENT = "DOE^JOHN^19500101"
 
 
 def test_the_version_is_that_of_the_package():
@@ -70,8 +77,10 @@ def test_the_version_is_that_of_the_package():
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """A run of the starter on a coarse ventricle, through the command line."""
-    folder = tmp_path_factory.mktemp("case")
+    folder = tmp_path_factory.mktemp(PATIENT)
     path = write_starter(folder / "inputs", spacing_mm=5.0)
+    tree = folder / "inputs" / "tree.swc"
+    tree.write_text(f"# {PATIENT}\n{tree.read_text()}")
     # the standard promotion is what a user's process has
     result = runner.invoke(
         app, ["run", str(path), "--out", str(folder / "out"), "--json"], catch_exceptions=False
@@ -135,6 +144,18 @@ def _ffr_on(path, branch, mm):
         ffr.append(tree.point_data["ffr"][b])
         here = at(b)
     return np.interp(mm, arc, ffr)
+
+
+def test_no_place_and_no_patient_is_in_a_run_folder(done):
+    folder, _ = done
+    for path in folder.rglob("*"):
+        content = path.read_bytes() if path.is_file() else b""
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
+        for planted in (PATIENT, str(folder.parent), str(Path.home())):
+            assert planted.encode() not in content, path
+    inputs = json.loads((folder / "versions.json").read_text())["inputs"]
+    tree = (folder.parent / "inputs" / "tree.swc").read_bytes()
+    assert inputs["tree.swc"] == hashlib.sha256(tree).hexdigest()
 
 
 def test_tables(done):

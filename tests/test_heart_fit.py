@@ -280,6 +280,8 @@ def test_the_command_writes_a_run_folder(written):
         "segments17.csv",
         "measured.csv",
         "posterior.npz",
+        "citation.bib",
+        "report.html",
         "figures/bullseye_rest.png",
         "figures/bullseye_hyperemia.png",
         "figures/parameters.png",
@@ -304,16 +306,16 @@ def test_a_fit_that_was_stopped_goes_on(heart, truth, tmp_path, monkeypatch):
     """Stopped after a start, it takes what was kept and ends with the same values."""
     case = case_with(fit={**BY_TERRITORY, "starts": 2}, output={"figures": False})
     measured = synthetic_measurement(truth, (WIRE,), jax.random.key(3))
-    whole = fit_case(case, out=tmp_path / "whole", measured=measured)
+    whole = fit_case(case, out=tmp_path / "whole", measured=measured, report=False)
     stop = lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt)
     with monkeypatch.context() as patch:
         patch.setattr("jaxperf.study._fit.laplace", stop)
         with pytest.raises(KeyboardInterrupt):
-            fit_case(case, out=tmp_path / "out", measured=measured)
+            fit_case(case, out=tmp_path / "out", measured=measured, report=False)
     assert list((tmp_path / "out.partial").glob("*/modes")) and not (tmp_path / "out").exists()
     with monkeypatch.context() as patch:
         patch.setattr("jaxperf.inverse._method.LevenbergMarquardt.advance", stop)
-        gone_on = fit_case(case, out=tmp_path / "out", measured=measured)
+        gone_on = fit_case(case, out=tmp_path / "out", measured=measured, report=False)
     assert gone_on.parameters == whole.parameters and gone_on.cost == whole.cost
     assert not (tmp_path / "out.partial").exists()
 

@@ -22,8 +22,8 @@ def feeding_rows(results: Results) -> list[dict[str, Any]]:
     volume = np.bincount(at, regions.volume, 17 * n)
     density = prepared.case.microcirculation.density_kg_m3
     flow = {
-        state: np.bincount(at, regions.volume * mbf[regions.cell], 17 * n)
-        for state, mbf in results.mbf.items()
+        state: np.bincount(at, regions.volume * results.mbf[state][regions.cell], 17 * n)
+        for state in results.states
     }
     return [
         {

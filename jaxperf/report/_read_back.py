@@ -2,7 +2,6 @@
 
 import csv
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -227,7 +226,8 @@ def _wall(path: Path, triangles: int) -> Wall:
     data = grid.cell_data if on_cells else grid.point_data
     mbf = _by_state(data, "mbf_", "_ml_min_g")
     try:
-        territory = np.asarray(data["territory"], np.int64)
+        # VTK has integers of one size and two names
+        territory = np.asarray(data["territory"]).astype(np.int64)
         label, segment = np.asarray(data["territory_name"]), np.asarray(data["aha_segment"])
         depth = np.asarray(data["transmural_depth"], np.float64)
     except KeyError as error:
@@ -272,10 +272,10 @@ def _waves(path: Path) -> list[Wave]:
     return list(found.values())
 
 
-def lesions_on(tree: Tree, way: Sequence[int]) -> list[tuple[float, float, float]]:
+def lesions_on(tree: Tree, way: Int[np.ndarray, " k"]) -> list[tuple[float, float, float]]:
     """Where lesions begin and end on a way, mm from its start, and their diameter reduction."""
     found: list[tuple[float, float, float]] = []
-    for s in way:
+    for s in way.tolist():
         begin, end = float(tree.begins[s]), float(tree.begins[s] + tree.length[s])
         reduction = float(tree.reduction[s])
         if reduction <= 0.0:
