@@ -77,23 +77,24 @@ def _common(folder: Path, case, title: str) -> None:
     (folder / "citation.bib").write_text("@article{one, title = {One}}\n", encoding="utf-8")
 
 
-def write_run(
-    out: Path, title="A heart", branch="LAD", ffr=0.78, pulsatile=True, spacing_mm=5.0, warnings=()
-) -> Path:
-    """The folder of a run with a lesion on `branch`, which bears the name of the LAD."""
-    mesh, frame, lv = ellipsoid_ventricle(spacing_mm=spacing_mm)
-    tree = demo_tree(lv)
-    names = tuple(branch if n == "LAD" else n for n in tree.branch_name)
-    object.__setattr__(tree, "branch_name", names)
-    segment = aha17(mesh.centre, frame)
-    depth = transmural_depth(mesh, frame)
-    rng = np.random.default_rng(0)
-    mbf = {
-        "rest": rng.uniform(0.8, 1.2, mesh.n_cells),
-        "hyperemia": rng.uniform(2, 4, mesh.n_cells),
-    }
-    territory = (mesh.centre[:, 0] > np.median(mesh.centre[:, 0])).astype(np.int64)
-    label = np.array([branch, "RCA"])
+def _wave_rows(branch) -> list[dict]:
+    return [
+        {
+            "state": k,
+            "branch": branch,
+            "place": place,
+            "arc_mm": 1.0,
+            "time_s": float(t),
+            "pressure_static_mmHg": 90.0 + 20.0 * float(np.sin(8.0 * t)),
+            "flow_ml_min": 40.0,
+        }
+        for k in STATES
+        for place in ("ostium", "distal")
+        for t in np.linspace(0.0, 0.8, 20, endpoint=False)
+    ]
+
+
+def _summary(title, branch, ffr, n_cells, pulsatile, warnings) -> Summary:
     rows = {
         str(i): {
             "name": AHA17_NAME[i - 1],
@@ -104,7 +105,7 @@ def write_run(
         }
         for i in range(1, 18)
     }
-    said = Summary.model_validate(
+    return Summary.model_validate(
         {
             "title": title,
             "kind": "synthetic",
@@ -112,14 +113,14 @@ def write_run(
             "states": list(STATES),
             "n_vessels": 5,
             "n_terminals": 7,
-            "n_cells": mesh.n_cells,
+            "n_cells": n_cells,
             "mesh": "VoxelMesh",
             "wall_mass_g": 130.0,
             "mbf_mean_ml_min_g": _flow(1.0, 3.0),
             "mbf_by_segment": rows,
             "mbf_by_territory": {
                 n: {"mbf_ml_min_g": _flow(1.0, 3.0), "cfr": 3.0, "volume_share": 0.5}
-                for n in label.tolist()
+                for n in (branch, "RCA")
             },
             "cfr_mean": 3.0,
             "ffr_min": ffr - 0.05,
@@ -140,13 +141,33 @@ def write_run(
             "seed": 3,
         }
     )
+
+
+def write_run(
+    out: Path, title="A heart", branch="LAD", ffr=0.78, pulsatile=True, spacing_mm=5.0, warnings=()
+) -> Path:
+    """The folder of a run with a lesion on `branch`, which bears the name of the LAD."""
+    mesh, frame, lv = ellipsoid_ventricle(spacing_mm=spacing_mm)
+    tree = demo_tree(lv)
+    names = tuple(branch if n == "LAD" else n for n in tree.branch_name)
+    object.__setattr__(tree, "branch_name", names)
+    segment = aha17(mesh.centre, frame)
+    depth = transmural_depth(mesh, frame)
+    rng = np.random.default_rng(0)
+    mbf = {
+        "rest": rng.uniform(0.8, 1.2, mesh.n_cells),
+        "hyperemia": rng.uniform(2, 4, mesh.n_cells),
+    }
+    territory = (mesh.centre[:, 0] > np.median(mesh.centre[:, 0])).astype(np.int64)
+    label = np.array([branch, "RCA"])
+    said = _summary(title, branch, ffr, mesh.n_cells, pulsatile, warnings)
     drop = np.linspace(1.0, ffr - 0.05, 2 * tree.n_segments).reshape(-1, 2)
     reduction = np.zeros(tree.n_segments)
     reduction[np.flatnonzero(np.asarray(tree.branch) == names.index(branch))[2:4]] = 0.6
     with run_folder(out, True) as folder:
         _common(folder, demo_case(), title)
         write_json(folder / "summary.json", said.model_dump())
-        # every third vessel at the end counts as grown
+        # the last four vessels count as grown
         grown = np.full(tree.n_segments, -1)
         grown[-4:] = 0
         write_tree(
@@ -172,33 +193,15 @@ def write_run(
         mean = {"mbf_rest_ml_min_g": 1.0, "mbf_hyperemia_ml_min_g": 3.0}
         write_csv(folder / "feeding.csv", [{**feeding, **mean}])
         if pulsatile:
-            time = np.linspace(0.0, 0.8, 20, endpoint=False)
-            write_csv(
-                folder / "waveforms.csv",
-                [
-                    {
-                        "state": k,
-                        "branch": branch,
-                        "place": place,
-                        "arc_mm": 1.0,
-                        "time_s": float(t),
-                        "pressure_static_mmHg": 90.0 + 20.0 * float(np.sin(8.0 * t)),
-                        "flow_ml_min": 40.0,
-                    }
-                    for k in STATES
-                    for place in ("ostium", "distal")
-                    for t in time
-                ],
-            )
+            write_csv(folder / "waveforms.csv", _wave_rows(branch))
     return out
 
 
-def write_fit(out: Path, title="A fit", branch="LAD") -> Path:
-    """The folder of a fit with a lesion on `branch`, PET and a wire."""
+def _fit_summary(title, branch) -> FitSummary:
     near = lambda x: {"median": x, "low": 0.9 * x, "high": 1.1 * x}
     flow = {"rest": near(1.0), "hyperemia": near(3.0)}
     entry = {"parameter": "demand", "entry": f"demand[{branch}]", "sd_ratio": 0.4}
-    said = FitSummary.model_validate(
+    return FitSummary.model_validate(
         {
             "title": title,
             "kind": "synthetic",
@@ -279,6 +282,11 @@ def write_fit(out: Path, title="A fit", branch="LAD") -> Path:
             "seed": 1,
         }
     )
+
+
+def write_fit(out: Path, title="A fit", branch="LAD") -> Path:
+    """The folder of a fit with a lesion on `branch`, PET and a wire."""
+    said = _fit_summary(title, branch)
     with run_folder(out, True, "fit") as folder:
         _common(folder, demo_case(), title)
         write_json(folder / "summary.json", said.model_dump())

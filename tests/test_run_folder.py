@@ -25,7 +25,7 @@ import fcntl, os, signal, sys, termios, time
 from jaxperf import cli
 from jaxperf.jobs._folder import run_folder
 
-def wait(case, *, out, overwrite, progress):
+def wait(case, *, out, overwrite, progress, report):
     with run_folder(out, overwrite) as folder:
         (folder / "half").write_text("half")
         os.write(1, f"begun {os.getpid()} {out}\\n".encode())

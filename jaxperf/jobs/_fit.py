@@ -35,7 +35,6 @@ from ..study import (
 )
 from ._folder import run_folder
 from ._private import Inputs, settings_without_places
-from ._report import write_own_report
 from ._starter import demo_case
 
 _STAGES = ("read", "mesh", "forest", "territories", "compile", "calibrate")
@@ -127,14 +126,7 @@ def fit_case(
             inputs = Inputs(case.model_dump(mode="json"), Path(data))
             summary = inputs.summary(summary)
             _write(folder, case, found, summary, inputs)
-        if case.output.figures:
-            with progress.stage("figures"):
-                from ..report import write_fit_figures
-
-                write_fit_figures(folder / "figures", summary)
-        if report:
-            with progress.stage("report"):
-                write_own_report(folder)
+        _show(folder, case, summary, report, progress)
     # the folder has its name now, and the steps are needed no more
     drop_steps(partial)
     return summary

@@ -89,7 +89,7 @@ def figure_of(
     }
     shown = [{**t, "visible": is_shown(t, controls)} for t in traces]
     content = go.Figure(data=shown, layout={**shared, **layout}, skip_invalid=False)
-    return Figure(key, heading, content.to_json(), tuple(controls), note, wide, height)
+    return Figure(key, heading, str(content.to_json()), tuple(controls), note, wide, height)
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:
