@@ -132,6 +132,18 @@ def fit_case(
     return summary
 
 
+def _show(folder: Path, case: Case, said: FitSummary, report: bool, progress: Progress) -> None:
+    """Figures and report, where they are wanted."""
+    if case.output.figures:
+        with progress.stage("figures"):
+            from ..report import write_fit_figures
+
+            write_fit_figures(folder / "figures", said)
+    if report:
+        with progress.stage("report"):
+            write_own_report(folder)
+
+
 def _write(folder: Path, case: Case, found: HeartFit, said: FitSummary, inputs: Inputs) -> None:
     content = _with_tables(case, found.measured).model_dump(mode="json")
     text = yaml.safe_dump(settings_without_places(content), sort_keys=False, allow_unicode=True)
