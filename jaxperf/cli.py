@@ -422,6 +422,27 @@ def flow1d(
 
 
 @app.command()
+def show(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Any file that can be read.")],
+    units: Annotated[
+        str | None, typer.Option("--units", help="Its unit of length, where it states none.")
+    ] = None,
+    frame: Annotated[
+        str | None, typer.Option("--frame", help="LPS, RAS or model, where it states none.")
+    ] = None,
+    file_format: Annotated[
+        str | None, typer.Option("--format", help="Its format, where its name does not say it.")
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Say what is in a file: kind, branches, outlets, grid, labels, units, frame."""
+    _prepare_jax()
+    with _in_sentences():
+        said = jobs.show_file(file, units=units, frame=frame, format=file_format)
+    typer.echo(json.dumps(said.model_dump()) if as_json else "\n".join(jobs.shown_lines(said)))
+
+
+@app.command()
 def demo(
     out: _Out,
     overwrite: _Overwrite = False,

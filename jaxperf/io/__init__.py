@@ -4,6 +4,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._centerlines import read_centerlines as read_centerlines
+    from ._content import (
+        image_content as image_content,
+        stated_in_vtk as stated_in_vtk,
+        table_content as table_content,
+    )
     from ._formats import (
         Format as Format,
         reader_of as reader_of,
@@ -11,6 +16,7 @@ if TYPE_CHECKING:
         WRITERS as WRITERS,
     )
     from ._frames import (
+        LENGTH_UNIT as LENGTH_UNIT,
         mesh_in_frame as mesh_in_frame,
         network_in_frame as network_in_frame,
         to_frame as to_frame,
@@ -32,6 +38,11 @@ if TYPE_CHECKING:
         read_svoned as read_svoned,
         SvOneDCase as SvOneDCase,
         SvOneDMaterial as SvOneDMaterial,
+    )
+    from ._svzerod import (
+        read_svzerod as read_svzerod,
+        SvZeroDCase as SvZeroDCase,
+        ZERO_D_UNITS as ZERO_D_UNITS,
     )
     from ._swc import read_swc as read_swc
     from ._tets import (

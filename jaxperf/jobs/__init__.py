@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from ._folder import run_folder as run_folder
     from ._grow import grow_case as grow_case, report_growth as report_growth
     from ._run import on_grid as on_grid, run_case as run_case
+    from ._show import (
+        show_file as show_file,
+        shown_lines as shown_lines,
+        ShownFile as ShownFile,
+    )
     from ._starter import (
         branch_ends as branch_ends,
         demo_case as demo_case,
