@@ -6,13 +6,16 @@ if TYPE_CHECKING:
     from ._centerlines import read_centerlines as read_centerlines
     from ._content import (
         image_content as image_content,
+        stated_in_table as stated_in_table,
         stated_in_vtk as stated_in_vtk,
         table_content as table_content,
     )
     from ._formats import (
         Format as Format,
+        QUANTITIES as QUANTITIES,
         reader_of as reader_of,
         READERS as READERS,
+        writer_of as writer_of,
         WRITERS as WRITERS,
     )
     from ._frames import (
@@ -26,6 +29,11 @@ if TYPE_CHECKING:
         FFRReading as FFRReading,
         read_ffr as read_ffr,
         read_segments as read_segments,
+    )
+    from ._network_files import (
+        read_network_table as read_network_table,
+        write_network_table as write_network_table,
+        write_swc as write_swc,
     )
     from ._openbf import OpenBFCase as OpenBFCase, read_openbf as read_openbf
     from ._pet import (
@@ -44,6 +52,7 @@ if TYPE_CHECKING:
         SvZeroDCase as SvZeroDCase,
         ZERO_D_UNITS as ZERO_D_UNITS,
     )
+    from ._svzerod_writer import write_svzerod as write_svzerod
     from ._swc import read_swc as read_swc
     from ._tets import (
         read_tets as read_tets,

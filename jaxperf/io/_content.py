@@ -72,6 +72,15 @@ def table_content(
     return table.columns, len(table.rows), ranges
 
 
+def stated_in_table(path: str | os.PathLike, columns: tuple[str, ...]) -> dict[str, str]:
+    """The frame and the unit that a table of segments states.
+
+    **Errors:** [`InputError`][] naming the file.
+    """
+    rows = read_table(path, columns).rows
+    return {"length_unit": "mm"} | ({"frame": rows[0].text["frame"]} if rows else {})
+
+
 def stated_in_vtk(path: str | os.PathLike) -> dict[str, Any]:
     """What a VTK file of ours states, `frame` and `length_unit`, and the ranges of its `arrays`.
 

@@ -15,10 +15,12 @@ from ._centerlines import read_centerlines
 from ._files import readable_file
 from ._images import read_voxel_labels, write_nifti
 from ._measurements import read_ffr, read_segments
+from ._network_files import COLUMNS, read_network_table, write_network_table, write_swc
 from ._openbf import read_openbf
 from ._pet import read_pet
 from ._svoned import read_svoned
 from ._svzerod import read_svzerod
+from ._svzerod_writer import write_svzerod
 from ._swc import read_swc
 from ._tets import read_tets
 from ._waveforms import read_waveform
@@ -121,6 +123,8 @@ READERS: tuple[Format, ...] = (
     Format("swc", "tree", (".swc",), "stated", "stated", read_swc, keeps=_SWC),
     Format("centerlines", "tree", (".vtp", ".vtk"), "stated", "stated", read_centerlines, _LINES,
            keeps=_VTP),
+    Format("segments table", "tree", (".csv",), "mm, in the columns", "in a column",
+           read_network_table, columns=COLUMNS, keeps=_VTP),
     Format("svoned", "tree", (".in",), "cm", "stated", _svoned_tree, keeps=_SVONED),
     Format("svOneDSolver", "1-D case", (".in",), "cm, g, s", "model", read_svoned, (), _is_svoned,
            keeps=_SVONED),
@@ -146,6 +150,19 @@ READERS: tuple[Format, ...] = (
 )  # fmt: skip
 
 WRITERS: tuple[Format, ...] = (
+    Format("swc", "tree", (".swc",), "mm", "not in it", write_swc, keeps=_SWC),
+    Format(
+        "segments table",
+        "tree",
+        (".csv",),
+        "mm, in the columns",
+        "in a column",
+        write_network_table,
+        keeps=_VTP,
+    ),
+    Format(
+        "svZeroDSolver", "0-D case", (".json",), "chosen", "none", write_svzerod, keeps=_SVZEROD
+    ),
     Format("tree", "tree", (".vtp",), "mm, in the names", "the network's", write_tree, keeps=_VTP),
     Format("tissue", "tissue", (".vtu",), "mm, in the names", "the mesh's", write_perfusion),
     Format("map", "map", (".nii", ".nii.gz"), "in the description", "RAS", write_nifti),
@@ -183,6 +200,25 @@ def reader_of(path: str | os.PathLike, holds: str | None = None, name: str | Non
             where=str(path),
             expected=_all(fitting),
             fix="Check that this is the right file, or name its format",
+        )
+    return found[0]
+
+
+def writer_of(path: str | os.PathLike, holds: str | None = None) -> Format:
+    """The writer of a network by the suffix of its file.
+
+    **Arguments:** `holds`: what the file is to hold, a tree or a 0-D case; either where left out.
+
+    **Errors:** [`InputError`][] that lists what can be written.
+    """
+    fitting = [row for row in WRITERS if row.keeps and holds in (None, row.holds)]
+    found = [row for row in fitting if Path(path).name.lower().endswith(row.suffix)]
+    if not found:
+        raise InputError(
+            f"no {holds or 'network'} is written to a file of this name",
+            where=str(path),
+            expected=_all(fitting),
+            fix="Choose one of these suffixes",
         )
     return found[0]
 

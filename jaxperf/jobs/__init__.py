@@ -3,6 +3,11 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ._convert import (
+        convert_file as convert_file,
+        Converted as Converted,
+        converted_lines as converted_lines,
+    )
     from ._fit import (
         demo_fit as demo_fit,
         fit_case as fit_case,
@@ -27,7 +32,6 @@ if TYPE_CHECKING:
         branch_ends as branch_ends,
         demo_case as demo_case,
         write_starter as write_starter,
-        write_swc as write_swc,
     )
 else:
     from .._lazy import lazy_names

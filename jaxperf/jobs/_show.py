@@ -17,6 +17,7 @@ from ..io import (
     image_content,
     LENGTH_UNIT,
     reader_of,
+    stated_in_table,
     stated_in_vtk,
     table_content,
 )
@@ -136,14 +137,27 @@ def _shown(row: Format, path: str | os.PathLike, units: str, frame: str, **more:
     )
 
 
-def _read_stated(
-    row: Format, path: str | os.PathLike, units: str | None, frame: str | None, **more: Any
+def read_stated(
+    row: Format,
+    path: str | os.PathLike,
+    units: str | None,
+    frame: str | None,
+    *,
+    must_state: bool = False,
+    **more: Any,
 ) -> tuple[Any, str, str]:
-    """A file that does not state unit and frame, as read, and what is said of the two."""
-    stated = stated_in_vtk(path) if row.suffix[0] in (".vtp", ".vtu") else {}
-    frame = frame or stated.get("frame")
-    said_frame = "not stated by the file" if frame is None else frame
-    frame = frame or "model"
+    """A file that does not state unit and frame, as read, and what is said of the two.
+
+    **Arguments:** `must_state`: refuse a file where neither it nor the caller states them.
+    """
+    stated: dict[str, Any] = {}
+    if row.suffix[0] in (".vtp", ".vtu"):
+        stated = stated_in_vtk(path)
+    elif row.columns:
+        stated = stated_in_table(path, row.columns)
+    stated_frame = frame or stated.get("frame")
+    said_frame = "not stated by the file" if stated_frame is None else stated_frame
+    frame = stated_frame or "model"
     if frame not in FRAMES:
         raise InputError(
             f"the frame is {frame!r}",
@@ -152,6 +166,14 @@ def _read_stated(
             fix="Correct --frame",
         )
     units = units or stated.get("length_unit") or ("cm" if row.units == "cm" else None)
+    for name, value in (("units", units), ("frame", stated_frame)) if must_state else ():
+        if value is None:
+            raise InputError(
+                f"it does not state its {name}",
+                where=str(path),
+                expected=f"--{name}",
+                fix="State it",
+            )
     if units is not None:
         return row.use(path, units=units, frame=frame, **more), units, said_frame
     read: dict[str, Any] = {}
@@ -175,7 +197,7 @@ def _read_stated(
 
 
 def _tree(row: Format, path: str | os.PathLike, units: str | None, frame: str | None) -> ShownFile:
-    network, unit, seen = _read_stated(row, path, units, frame, branch_name=None)
+    network, unit, seen = read_stated(row, path, units, frame, branch_name=None)
     return _shown(row, path, unit, seen, **_of_network(network))
 
 
@@ -308,7 +330,7 @@ def _refuse_options(
 
 
 def _mesh(row: Format, path: str | os.PathLike, units: str | None, frame: str | None) -> ShownFile:
-    mesh, unit, seen = _read_stated(row, path, units, frame)
+    mesh, unit, seen = read_stated(row, path, units, frame)
     assert isinstance(mesh, TetMesh)
     return _shown(
         row,
