@@ -9,14 +9,8 @@ its fixtures and programs are made once.
 
 import gc
 import os
+from pathlib import Path
 
-# Most of the time goes into compiling what runs once: XLA optimises little here. With XLA_FLAGS set,
-# also to nothing, programs are compiled as that says.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
-    "--xla_cpu_parallel_codegen_split_count=1",
-)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -62,8 +56,27 @@ _LONG = (
 )
 
 
-def pytest_collection_modifyitems(items):
-    """Long files first; the others stay as they are."""
+_SLOW = {
+    line
+    for line in (Path(__file__).parent / "slow.txt").read_text(encoding="utf-8").splitlines()
+    if not line.startswith("#")
+}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Mark what is slow. Long files come first; the others stay as they are."""
+    used = set()
+    for item in items:
+        names = {item.name, item.originalname, *item.fixturenames}
+        found = _SLOW & {f"{item.path.name}::{name}" for name in names}
+        if found:
+            item.add_marker(pytest.mark.slow)
+            used |= found
+    whole = {item.path.name for item in items} if not any("::" in x for x in config.args) else ()
+    unknown = [line for line in _SLOW - used if line.partition("::")[0] in whole]
+    if unknown:
+        raise pytest.UsageError(f"slow.txt names what is no test: {', '.join(sorted(unknown))}")
     rank = {name: number for number, name in enumerate(_LONG)}
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
