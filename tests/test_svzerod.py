@@ -362,11 +362,9 @@ STATED = {
 }
 
 
+@pytest.mark.slow
 @requires_data
-@pytest.mark.parametrize(
-    "name",
-    [n if i < 2 else pytest.param(n, marks=pytest.mark.slow) for i, n in enumerate(STATED)],
-)
+@pytest.mark.parametrize("name", STATED)
 def test_cases_of_svzerodsolver_give_what_they_state(name):
     path = data_dir() / "formats" / "svzerodsolver" / f"{name}.json"
     if not path.is_file():

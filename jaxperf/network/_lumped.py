@@ -108,24 +108,7 @@ def build_lumped(
         "compliance": zero if compliance is None else compliance,
     }
     values = {name: np.asarray(x, np.float64) for name, x in given.items()}
-    for name, value in values.items():
-        bad = ~(np.isfinite(value) & (value >= 0.0))
-        if bad.any():
-            i = int(np.argmax(bad))
-            raise InputError(
-                f"the {name} of {names[i]} is {value[i]:g}",
-                where=where,
-                expected="zero or a positive number",
-                fix="Correct it",
-            )
-    ideal = (values["resistance"] == 0.0) & (values["quadratic"] == 0.0)
-    if ideal.any():
-        raise InputError(
-            f"{names[int(np.argmax(ideal))]} has neither a resistance nor a quadratic loss",
-            where=where,
-            expected="segments in which a pressure drives a flow",
-            fix="Give it a resistance, or join its two ends to one node",
-        )
+    _check_values(values, names, where)
     n_nodes = int(segment_node.max()) + 1 if n else 0
     root = np.atleast_1d(np.asarray(root, np.int64))
     _, first = np.unique(components(n_nodes, segment_node)[root], return_index=True)
@@ -151,3 +134,24 @@ def build_lumped(
         segment_name=names,
         n_nodes=n_nodes,
     )
+
+
+def _check_values(values: dict[str, np.ndarray], names: tuple[str, ...], where: str) -> None:
+    for name, value in values.items():
+        bad = ~(np.isfinite(value) & (value >= 0.0))
+        if bad.any():
+            i = int(np.argmax(bad))
+            raise InputError(
+                f"the {name} of {names[i]} is {value[i]:g}",
+                where=where,
+                expected="zero or a positive number",
+                fix="Correct it",
+            )
+    ideal = (values["resistance"] == 0.0) & (values["quadratic"] == 0.0)
+    if ideal.any():
+        raise InputError(
+            f"{names[int(np.argmax(ideal))]} has neither a resistance nor a quadratic loss",
+            where=where,
+            expected="segments in which a pressure drives a flow",
+            fix="Give it a resistance, or join its two ends to one node",
+        )
