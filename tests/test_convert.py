@@ -164,6 +164,23 @@ def test_a_1d_case_becomes_a_0d_one(svoned, tmp_path):
     ]
 
 
+def test_what_a_wall_of_openbf_does_besides_is_lost(tmp_path):
+    """In a vessel that tapers R is exact, and the end is a windkessel."""
+    (tmp_path / "beat.dat").write_text("0 0\n0.2 4e-4\n0.5 0\n0.8 0\n")
+    (tmp_path / "case.yaml").write_text(OPENBF.replace("h0: 1e-3", "h0: 1e-3, phi: 9e3, Pext: 50"))
+    said = convert_file(tmp_path / "case.yaml", tmp_path / "o.json", to_units="SI")
+    assert "the viscosity of the wall" in said.lost
+    assert "the pressure around the vessels" in said.lost
+    case = read_svzerod(tmp_path / "o.json", units="SI")
+    a, b = 0.01, 0.008
+    shape = (a * a + a * b + b * b) / (3 * (a * b) ** 3)
+    # openBF's profile exponent is 2 where none is given
+    assert float(case.network.resistance[0]) == pytest.approx(
+        8 * 4e-3 / np.pi * 0.1 * shape, rel=RTOL
+    )
+    assert float(case.boundary[1].resistance_distal[0]) == pytest.approx(1.8e9, rel=RTOL)
+
+
 LOST = {
     "t.swc": {"branch names", "lengths", "the inlet and the outlets", "the wall", "the blood",
               "the frame, model", "the unit of length"},

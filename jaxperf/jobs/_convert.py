@@ -203,6 +203,11 @@ def _to_lumped(
         target, lumped, problem.boundary, units=to_units, period=float(np.asarray(problem.period))
     )
     lost = _lost(reader, writer, problem.network)
+    if problem.wall_viscosity is not None:
+        lost.append("the viscosity of the wall")
+    around = getattr(problem.wall, "pressure_external", 0.0)
+    if problem.pressure_external is not None or np.any(np.asarray(around) != 0.0):
+        lost.append("the pressure around the vessels")
     lost.append(
         "static pressures: the case has one pressure at each node, the total one, and inlet and "
         "outlets act on that"
