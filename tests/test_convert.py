@@ -250,6 +250,8 @@ TABLE = [
     (lambda t: t.replace("LAD,RAS,1", "LAD,RAS,nan"), "is_root is 'nan'"),
     (lambda t: t.replace("LAD,RAS,1,", "LAD,RAS,1,-"), "a positive number"),
     (lambda t: "", "the file is empty"),
+    (lambda t: t.replace("LAD,RAS,1", "LAD,RAS,2"), "is_root is '2'"),
+    (lambda t: t.replace("\n1,LAD,RAS,0,", "\n1,LAD,RAS,0.5,"), "is_root is '0.5'"),
     (lambda t: t.replace(",0,", ",one,", 1), "a finite number"),
 ]
 

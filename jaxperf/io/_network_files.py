@@ -9,7 +9,7 @@ from .._misc import InputError
 from ..network import build_network, VascularNetwork
 from ..units import M_PER_MM
 from ._files import check_suffix, replacing
-from ._tables import read_table
+from ._tables import read_table, Row
 from ._writers import write_csv
 
 _ENDS = ("proximal", "distal")
@@ -162,7 +162,7 @@ def read_network_table(
     for row in table.rows:
         pair = []
         for end in _ENDS:
-            n = int(row.number(f"{end}_node"))
+            n = _whole(row, f"{end}_node")
             at = tuple(row.number(f"{end}_{x}_mm") for x in "xyz")
             if place.setdefault(n, at) != at:
                 raise InputError(
@@ -175,7 +175,7 @@ def read_network_table(
         pairs.append(pair)
         radii.append([row.number(f"{end}_radius_mm") for end in _ENDS])
         lengths.append(row.number("length_mm"))
-        if row.number("is_root"):
+        if _whole(row, "is_root", most=1):
             roots.add(pair[0])
     number = sorted(place)
     index = {n: i for i, n in enumerate(number)}
@@ -201,3 +201,16 @@ def read_network_table(
         allow_loops=True,
         where=where,
     )
+
+
+def _whole(row: Row, column: str, most: int = 10**9) -> int:
+    """A whole number from 0 on."""
+    value = row.number(column)
+    if not (value.is_integer() and 0 <= value <= most):
+        raise InputError(
+            f"{column} is {row.text[column]!r}",
+            where=row.where,
+            expected="0 or 1" if most == 1 else "a whole number from 0 on",
+            fix="Correct the line",
+        )
+    return int(value)
