@@ -428,6 +428,64 @@ def flow1d(
 
 
 @app.command()
+def show(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Any file that can be read.")],
+    units: Annotated[
+        str | None, typer.Option("--units", help="Its unit of length, where it states none.")
+    ] = None,
+    frame: Annotated[
+        str | None, typer.Option("--frame", help="LPS, RAS or model, where it states none.")
+    ] = None,
+    file_format: Annotated[
+        str | None, typer.Option("--format", help="Its format, where its name does not say it.")
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Say what is in a file: kind, branches, outlets, grid, labels, units, frame."""
+    _prepare_jax()
+    with _in_sentences():
+        said = jobs.show_file(file, units=units, frame=frame, format=file_format)
+    typer.echo(json.dumps(said.model_dump()) if as_json else "\n".join(jobs.shown_lines(said)))
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A tree, a 1-D or a 0-D case.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="OUT", help="New file: .vtp, .swc, .csv or .json (0-D).")
+    ],
+    units: Annotated[
+        str | None, typer.Option("--units", help="Those of IN, where it states none.")
+    ] = None,
+    frame: Annotated[
+        str | None, typer.Option("--frame", help="That of IN, where it states none.")
+    ] = None,
+    to_units: Annotated[
+        str | None, typer.Option("--to-units", help="Of a 0-D case: cgs, mmHg or SI.")
+    ] = None,
+    to_frame: Annotated[
+        str | None, typer.Option("--to-frame", help="Another patient frame: LPS or RAS.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Write a network in another format, and list what that cannot hold."""
+    _prepare_jax()
+    with _in_sentences():
+        said = jobs.convert_file(
+            source,
+            target,
+            units=units,
+            frame=frame,
+            to_units=to_units,
+            to_frame=to_frame,
+            overwrite=overwrite,
+        )
+    lines = "\n".join(jobs.converted_lines(said))
+    typer.echo(json.dumps(said.model_dump()) if as_json else lines)
+
+
+@app.command()
 def demo(
     out: _Out,
     overwrite: _Overwrite = False,

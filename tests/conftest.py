@@ -9,6 +9,7 @@ its fixtures and programs are made once.
 
 import gc
 import os
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -55,8 +56,27 @@ _LONG = (
 )
 
 
-def pytest_collection_modifyitems(items):
-    """Long files first; the others stay as they are."""
+_SLOW = {
+    line
+    for line in (Path(__file__).parent / "slow.txt").read_text(encoding="utf-8").splitlines()
+    if not line.startswith("#")
+}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Mark what is slow. Long files come first; the others stay as they are."""
+    used = set()
+    for item in items:
+        names = {item.name, item.originalname, *item.fixturenames}
+        found = _SLOW & {f"{item.path.name}::{name}" for name in names}
+        if found:
+            item.add_marker(pytest.mark.slow)
+            used |= found
+    whole = {item.path.name for item in items} if not any("::" in x for x in config.args) else ()
+    unknown = [line for line in _SLOW - used if line.partition("::")[0] in whole]
+    if unknown:
+        raise pytest.UsageError(f"slow.txt names what is no test: {', '.join(sorted(unknown))}")
     rank = {name: number for number, name in enumerate(_LONG)}
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 

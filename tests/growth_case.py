@@ -8,7 +8,8 @@ import yaml
 
 from jaxperf.anatomy import Course, network_from_courses, smooth_course
 from jaxperf.geometry import ellipsoid_ventricle
-from jaxperf.jobs import branch_ends, write_swc
+from jaxperf.io import write_swc
+from jaxperf.jobs import branch_ends
 
 SHAPE = {
     "spacing_mm": 2.0,

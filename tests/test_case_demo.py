@@ -18,8 +18,8 @@ from jaxperf.anatomy import (
 )
 from jaxperf.casefile import Case, load_case
 from jaxperf.geometry import ellipsoid_ventricle, lv_frame_from_labels
-from jaxperf.io import read_swc
-from jaxperf.jobs import branch_ends, demo_case, write_starter, write_swc
+from jaxperf.io import read_swc, write_swc
+from jaxperf.jobs import branch_ends, demo_case, write_starter
 from jaxperf.network import branch_course, downstream_sum, vessel_territories
 from jaxperf.study import (
     build_heart,

@@ -271,11 +271,14 @@ def test_a_folder_that_appears_meanwhile_is_kept(tmp_path):
     from jaxperf.jobs import run_folder
 
     out = tmp_path / "out"
-    with pytest.raises(InputError, match="it exists"), run_folder(out, False):
+    said = r"it exists.* The run is in out-\w+ beside it"
+    with pytest.raises(InputError, match=said), run_folder(out, False) as folder:
+        (folder / "mbf.csv").write_text("hours of work")
         out.mkdir()
         (out / "thesis.txt").write_text("years of work")
     assert [p.name for p in out.iterdir()] == ["thesis.txt"]
-    assert sorted(tmp_path.iterdir()) == [out]
+    (beside,) = (p for p in tmp_path.iterdir() if p != out)
+    assert (beside / "mbf.csv").read_text() == "hours of work"
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

@@ -4,14 +4,23 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._centerlines import read_centerlines as read_centerlines
+    from ._content import (
+        image_content as image_content,
+        stated_in_table as stated_in_table,
+        stated_in_vtk as stated_in_vtk,
+        table_content as table_content,
+    )
     from ._files import replacing as replacing
     from ._formats import (
         Format as Format,
+        QUANTITIES as QUANTITIES,
         reader_of as reader_of,
         READERS as READERS,
+        writer_of as writer_of,
         WRITERS as WRITERS,
     )
     from ._frames import (
+        LENGTH_UNIT as LENGTH_UNIT,
         mesh_in_frame as mesh_in_frame,
         network_in_frame as network_in_frame,
         to_frame as to_frame,
@@ -21,6 +30,11 @@ if TYPE_CHECKING:
         FFRReading as FFRReading,
         read_ffr as read_ffr,
         read_segments as read_segments,
+    )
+    from ._network_files import (
+        read_network_table as read_network_table,
+        write_network_table as write_network_table,
+        write_swc as write_swc,
     )
     from ._openbf import OpenBFCase as OpenBFCase, read_openbf as read_openbf
     from ._pet import (
@@ -34,6 +48,12 @@ if TYPE_CHECKING:
         SvOneDCase as SvOneDCase,
         SvOneDMaterial as SvOneDMaterial,
     )
+    from ._svzerod import (
+        read_svzerod as read_svzerod,
+        SvZeroDCase as SvZeroDCase,
+        ZERO_D_UNITS as ZERO_D_UNITS,
+    )
+    from ._svzerod_writer import write_svzerod as write_svzerod
     from ._swc import read_swc as read_swc
     from ._tets import (
         read_tets as read_tets,

@@ -145,10 +145,13 @@ def _hexahedra(mesh: VoxelMesh) -> tuple[np.ndarray, np.ndarray]:
     return mesh.position(ijk), cell.reshape(-1, 8)
 
 
-def write_csv(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_csv(
+    path: str | os.PathLike, rows: Sequence[Mapping[str, Any]], *, digits: int = 6
+) -> None:
     """Write rows as CSV (RFC 4180, UTF-8); the first row's keys are the header.
 
-    Numbers have six significant digits: no solve and no measurement knows more.
+    **Arguments:** `digits`, significant ones of a number: six, as no solve and no measurement knows
+    more; 17 return a number as it was.
 
     **Errors:** [`InputError`][] where there are no rows, or a row has other keys.
 
@@ -175,12 +178,12 @@ def write_csv(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> Non
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, header)
         writer.writeheader()
-        writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+        writer.writerows({k: _cell(value, digits) for k, value in row.items()} for row in rows)
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: Any, digits: int) -> Any:
     plain = _plain(value)
-    return float(f"{plain:.6g}") if isinstance(plain, float) else plain
+    return float(f"{plain:.{digits}g}") if isinstance(plain, float) else plain
 
 
 def write_json(path: str | os.PathLike, content: Mapping[str, Any]) -> None:

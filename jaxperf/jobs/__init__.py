@@ -3,6 +3,11 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ._convert import (
+        convert_file as convert_file,
+        Converted as Converted,
+        converted_lines as converted_lines,
+    )
     from ._fit import (
         demo_fit as demo_fit,
         fit_case as fit_case,
@@ -19,11 +24,15 @@ if TYPE_CHECKING:
     from ._grow import grow_case as grow_case, report_growth as report_growth
     from ._report import write_report as write_report
     from ._run import on_grid as on_grid, run_case as run_case
+    from ._show import (
+        show_file as show_file,
+        shown_lines as shown_lines,
+        ShownFile as ShownFile,
+    )
     from ._starter import (
         branch_ends as branch_ends,
         demo_case as demo_case,
         write_starter as write_starter,
-        write_swc as write_swc,
     )
 else:
     from .._lazy import lazy_names

@@ -35,6 +35,7 @@ from ..study import (
 )
 from ._folder import run_folder
 from ._private import Inputs, settings_without_places
+from ._report import write_own_report
 from ._starter import demo_case
 
 _STAGES = ("read", "mesh", "forest", "territories", "compile", "calibrate")

@@ -9,10 +9,9 @@ from .._misc import InputError
 from ..anatomy import LESION
 from ..casefile import Case
 from ..geometry import build_voxel_mesh, VoxelMesh
-from ..io import network_in_frame, write_nifti
+from ..io import network_in_frame, write_nifti, write_swc
 from ..network import branch_course, VascularNetwork
 from ..study import build_heart, read_tree
-from ..units import M_PER_MM
 
 _TEMPLATE = """\
 # A jaxperf case. Run it with:   jaxperf run case.yaml --out run
@@ -145,50 +144,3 @@ def branch_ends(network: VascularNetwork, row_of_node: dict[int, int]) -> dict[i
         row_of_node[int(distal[branch_course(network, name)[0][-1]])]: name
         for name in network.branch_name
     }
-
-
-def write_swc(path: str | os.PathLike, network: VascularNetwork) -> dict[int, int]:
-    """Write a lesion-free network as SWC in mm; returns the row of each node.
-
-    Where the calibre steps at a node, a second row at the same place carries the calibre of the
-    vessel that begins there.
-
-    **Example:**
-
-    ```python
-    import jaxperf as jp
-    tree = jp.anatomy.demo_tree(jp.geometry.ellipsoid_ventricle(spacing_mm=5.0)[2])
-    row_of_node = jp.jobs.write_swc("tree.swc", tree)
-    ```
-    """
-    node = np.asarray(network.segment_node)
-    position = np.asarray(network.node_position) / M_PER_MM
-    radius = np.asarray(network.radius) / M_PER_MM
-    rows: list[tuple[int, float, int]] = []
-    row_of: dict[int, int] = {}
-
-    def add(point: int, width: float, parent: int) -> int:
-        rows.append((point, width, parent))
-        return len(rows)
-
-    below: dict[int, list[int]] = {}
-    for s, (a, _) in enumerate(node.tolist()):
-        below.setdefault(a, []).append(s)
-    todo = [int(r) for r in np.asarray(network.roots)]
-    for root in todo:
-        row_of[root] = add(root, float(radius[below[root][0], 0]), -1)
-    while todo:
-        a = todo.pop()
-        for s in below.get(a, []):
-            b, start = int(node[s, 1]), row_of[a]
-            # at a junction every vessel needs a row of its own, equal calibre or not
-            if len(below[a]) > 1 or radius[s, 0] != rows[start - 1][1]:
-                start = add(a, float(radius[s, 0]), start)
-            row_of[b] = add(b, float(radius[s, 1]), start)
-            todo.append(b)
-    lines = ["# lumen centrelines, mm: id type x y z radius parent"]
-    for i, (point, width, parent) in enumerate(rows, 1):
-        x, y, z = position[point]
-        lines.append(f"{i} 0 {x:.6f} {y:.6f} {z:.6f} {width:.6f} {parent}")
-    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return row_of

@@ -10,6 +10,7 @@ from ._boundary import (
     PerfusedBed as PerfusedBed,
     PressureBoundary as PressureBoundary,
     PressureWaveform as PressureWaveform,
+    quantity as quantity,
     ResistanceOutlet as ResistanceOutlet,
     WindkesselOutlet as WindkesselOutlet,
 )
@@ -25,6 +26,11 @@ from ._lesion import (
     InsideJunction as InsideJunction,
     junctions_in_lesions as junctions_in_lesions,
     without_lesions as without_lesions,
+)
+from ._lumped import (
+    AnyNetwork as AnyNetwork,
+    build_lumped as build_lumped,
+    LumpedNetwork as LumpedNetwork,
 )
 from ._narrowing import (
     Narrowing as Narrowing,
@@ -45,7 +51,7 @@ from ._padding import (
     sanitised_boundary as sanitised_boundary,
     sanitised_network as sanitised_network,
 )
-from ._ranges import network_ranges as network_ranges
+from ._ranges import condition_ranges as condition_ranges, network_ranges as network_ranges
 from ._reach import pieces_cut_off as pieces_cut_off
 from ._territory import (
     downstream_sum as downstream_sum,

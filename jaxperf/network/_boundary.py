@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 from .._custom_types import as_leaf, float_leaf, ParameterLike
 from .._misc import InputError, is_traced
 from ._forms import Fed, Form, Held, JointDrain, Ladder
-from ._network import VascularNetwork
+from ._lumped import AnyNetwork
 from ._waveform import Waveform
 
 # What stands in entries that pad a field, by the first word of its name: outlets at rest at 0 Pa.
@@ -278,7 +278,7 @@ class PerfusedBed(AbstractBoundary):
         )
 
 
-def check_boundary(network: VascularNetwork, boundary: tuple[AbstractBoundary, ...]) -> None:
+def check_boundary(network: AnyNetwork, boundary: tuple[AbstractBoundary, ...]) -> None:
     """Refuse boundary data that a solver would silently misread.
 
     Nodes that do not exist, a node whose pressure is prescribed twice or together with another

@@ -34,7 +34,7 @@ def network_ranges(
         Range("`diameter_reduction`", reduction, share, "a number from 0 to 1", number),
         positive("`length` (m)", lesion.length, number),
         *_of_occlusions(network, boundary, perfused),
-        *(r for condition in boundary for r in _of_condition(condition)),
+        *(r for condition in boundary for r in condition_ranges(condition)),
     ]
 
 
@@ -62,7 +62,7 @@ def _of_occlusions(
     return [Range("`diameter_reduction`", reduction, holds, expected, number)]
 
 
-def _of_condition(condition: AbstractBoundary) -> list[Range]:
+def condition_ranges(condition: AbstractBoundary) -> list[Range]:
     """Resistances above zero and compliances not below, of a type that may be anyone's."""
     place = lambda i: f"{condition.kind} {i}"
     found = []

@@ -6,6 +6,12 @@ from ._elimination import (
     SegmentLinearisation as SegmentLinearisation,
     solve_network as solve_network,
 )
+from ._lumped import (
+    lumped_network as lumped_network,
+    LumpedProblem as LumpedProblem,
+    LumpedSolution as LumpedSolution,
+    solve_lumped as solve_lumped,
+)
 from ._newton import (
     AbstractAdjoint as AbstractAdjoint,
     AbstractSystem as AbstractSystem,

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ..network import VascularNetwork
+from ..network import AnyNetwork
 
 
 class SegmentLinearisation(eqx.Module):
@@ -62,7 +62,7 @@ class NetworkFactor(eqx.Module):
     cut_matrix: Float[Array, "m m"]
 
 
-def _rows(network: VascularNetwork) -> _Rows:
+def _rows(network: AnyNetwork) -> _Rows:
     padded = jnp.concatenate(
         [network.segment_node, jnp.full((1, 2), network.n_nodes, network.segment_node.dtype)]
     )[network.topology.sweep]
@@ -85,7 +85,7 @@ def _with_padding(values: Float[Array, " n"]) -> Float[Array, " n_1"]:
 
 
 def factor_network(
-    network: VascularNetwork,
+    network: AnyNetwork,
     law: SegmentLinearisation,
     conductance: Float[Array, " n"],
     fixed: Bool[Array, " n"],

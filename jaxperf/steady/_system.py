@@ -13,6 +13,7 @@ from .._misc import InputError
 from .._padding import is_real, kept
 from ..network import (
     AbstractBoundary,
+    AnyNetwork,
     cycle_mean,
     Fed,
     Held,
@@ -55,7 +56,7 @@ def _in_series(outlet: Ladder, kind: str) -> tuple[Array, Array]:
     return functools.reduce(operator.add, outlet.resistance), outlet.sink
 
 
-def node_closure(network: VascularNetwork, boundary: Boundary) -> NodeClosure:
+def node_closure(network: AnyNetwork, boundary: Boundary) -> NodeClosure:
     """Gather a boundary into one statement for each node; nodes without one keep their mass.
 
     **Errors:** [`InputError`][] for outlets that drain together.
@@ -231,7 +232,7 @@ def _highest(closure: NodeClosure) -> Float[Array, ""]:
     return jnp.where(jnp.isfinite(highest), highest, 0.0).astype(closure.pressure.dtype)
 
 
-def initial_state(network: VascularNetwork, closure: NodeClosure) -> NetworkState:
+def initial_state(network: AnyNetwork, closure: NodeClosure) -> NetworkState:
     """Rest at the highest prescribed or reference pressure: every vessel open."""
     highest = _highest(closure)
     pressure = jnp.where(closure.fixed, closure.pressure, highest)
