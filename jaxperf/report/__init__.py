@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     )
     from ._forest_figures import write_forest_figures as write_forest_figures
     from ._lesions import lesion_rows as lesion_rows
+    from ._lines import (
+        fit_lines as fit_lines,
+        flow1d_lines as flow1d_lines,
+        forest_lines as forest_lines,
+        run_lines as run_lines,
+    )
     from ._schema import (
         Flow1DSeconds as Flow1DSeconds,
         Flow1DSummary as Flow1DSummary,
