@@ -194,8 +194,9 @@ def _doubts(warnings: Sequence[str]) -> list[str]:
 
 def _fit_first(run: RunData, said: FitSummary) -> Section:
     level = f"{100 * said.level:.0f} %"
+    values, unknowns = _counted(said.values, "measured value"), len(said.parameters)
     what = (
-        f"{_counted(said.values, 'measured value')} fitted with {len(said.parameters)} unknowns; "
+        f"{values} fitted with {_counted(unknowns, 'unknown')}; "
         f"numbers are medians with {level} intervals of the {said.posterior} posterior."
     )
     lesions = Table(
