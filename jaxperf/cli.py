@@ -367,10 +367,12 @@ def show(
     as_json: _Json = False,
 ) -> None:
     """Say what is in a file: kind, branches, outlets, grid, labels, units, frame."""
+    from .io import json_text
+
     _prepare_jax()
     with _in_sentences():
         said = jobs.show_file(file, units=units, frame=frame, format=file_format)
-    typer.echo(json.dumps(said.model_dump()) if as_json else "\n".join(jobs.shown_lines(said)))
+    typer.echo(json_text(said.model_dump()) if as_json else "\n".join(jobs.shown_lines(said)))
 
 
 @app.command()
@@ -395,6 +397,8 @@ def convert(
     as_json: _Json = False,
 ) -> None:
     """Write a network in another format, and list what that cannot hold."""
+    from .io import json_text
+
     _prepare_jax()
     with _in_sentences():
         said = jobs.convert_file(
@@ -407,7 +411,7 @@ def convert(
             overwrite=overwrite,
         )
     lines = "\n".join(jobs.converted_lines(said))
-    typer.echo(json.dumps(said.model_dump()) if as_json else lines)
+    typer.echo(json_text(said.model_dump()) if as_json else lines)
 
 
 @app.command()

@@ -1,16 +1,18 @@
 """`jaxperf convert`: what returns from a round trip, and what is listed as lost."""
 
+import copy
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import pyvista
 from sample_texts import Y_CASE, Y_TREE
 from test_show import OPENBF
 from test_svzerod import CASE
 from typer.testing import CliRunner
 
-from jaxperf import InputError, ResistanceOutlet
+from jaxperf import InputError, PressureBoundary, ResistanceOutlet
 from jaxperf._custom_types import as_leaf
 from jaxperf.cli import app
 from jaxperf.io import (
@@ -27,7 +29,7 @@ from jaxperf.io import (
     write_tree,
     WRITERS,
 )
-from jaxperf.jobs import convert_file
+from jaxperf.jobs import convert_file, converted_lines
 from jaxperf.network import build_lumped, build_network, FlowWaveform, PerfusedBed, Waveform
 
 READ = {"swc": read_swc, "vtp": read_centerlines, "csv": read_network_table}
@@ -92,12 +94,20 @@ def test_a_table_keeps_loops_and_swc_refuses_them(tmp_path):
         write_swc(tmp_path / "loop.swc", loop)
 
 
+NEW_NAMES = [
+    "the names of conditions: they are named anew",
+    "the names of junctions: they are named anew",
+]
+
+
 @pytest.mark.parametrize("units", ["cgs", "mmHg", "SI"])
 def test_a_lumped_case_returns(tmp_path, units):
     source, target = tmp_path / "a.json", tmp_path / "b.json"
     source.write_text(json.dumps(CASE), encoding="utf-8")
     said = convert_file(source, target, units="cgs", to_units=units)
-    assert said.lost == [] and said.units == units
+    assert said.lost == ["the description", *NEW_NAMES] and said.units == units
+    a, b = (json.loads(x.read_text())["simulation_parameters"] for x in (source, target))
+    assert a == b
     was, now = read_svzerod(source, units="cgs"), read_svzerod(target, units=units)
     assert now.network.segment_name == was.network.segment_name and now.period == was.period
     assert now.network.segment_node.tolist() == was.network.segment_node.tolist()
@@ -112,6 +122,97 @@ def test_a_lumped_case_returns(tmp_path, units):
                 np.testing.assert_allclose(new.time, value.time, rtol=RTOL)
                 held, new = value.value, new.value
             np.testing.assert_allclose(new, held, rtol=RTOL, atol=1e-12 * np.abs(held).max())
+
+
+def test_what_a_lumped_case_says_besides_is_lost(tmp_path):
+    case = copy.deepcopy(CASE) | {"initial_condition": {}, "_by": "hand"}
+    del case["description"]
+    case["vessels"][3]["vessel_id"] = 9
+    case["junctions"][0] |= {"outlet_vessels": [1, 2, 9], "areas": [1.0]}
+    case["simulation_parameters"] |= {"absolute_tolerance": 1e-8, "output_all_cycles": True}
+    source, target = tmp_path / "a.json", tmp_path / "b.json"
+    source.write_text(json.dumps(case), encoding="utf-8")
+    run = CliRunner().invoke(app, ["convert", str(source), str(target), "--units", "cgs",
+                                   "--to-units", "SI", "--json"])  # fmt: skip
+    assert json.loads(run.stdout)["lost"] == [
+        f"{source}: initial_condition was not used.",
+        *NEW_NAMES,
+        "the ids of vessels: they are numbered from 0",
+        "the simulation parameter absolute_tolerance",
+        "junctions: areas",
+        "the remark _by",
+    ]
+    kept = json.loads(target.read_text())["simulation_parameters"]
+    assert kept["output_all_cycles"] is True and "absolute_tolerance" not in kept
+
+
+def test_no_block_has_the_name_of_a_vessel(tmp_path):
+    """Names that the writer would give to conditions and junctions."""
+    names = ("IN0", "J1", "OUT1", "CLOSED3")
+    network = build_lumped(
+        np.array([[0, 1], [1, 2], [1, 3], [1, 4]]),
+        root=np.array([0]),
+        resistance=np.arange(1.0, 5.0),
+        segment_name=names,
+    )
+    ends = (PressureBoundary(0, 1.0), ResistanceOutlet(np.array([2, 4]), np.ones(2), np.zeros(2)))
+    path = tmp_path / "n.json"
+    write_svzerod(path, network, ends, units="SI", period=1.0)
+    again = read_svzerod(path, units="SI").network
+    assert again.segment_name == names
+    np.testing.assert_allclose(again.resistance, network.resistance, rtol=RTOL)
+    raw = json.loads(path.read_text())
+    blocks = [x["bc_name"] for x in raw["boundary_conditions"]]
+    blocks += [x["junction_name"] for x in raw["junctions"]]
+    assert len({*blocks, *names}) == len(blocks) + len(names) == 9
+    twice = build_lumped(np.array([[0, 1], [1, 2]]), root=np.array([0]), resistance=np.ones(2),
+                         segment_name=("a", "a"))  # fmt: skip
+    with pytest.raises(InputError, match="2 segments are called a"):
+        write_svzerod(path, twice, ends[:1], units="SI", period=1.0)
+
+
+def test_what_stands_beside_a_tree_is_lost(tmp_path):
+    """Results in a VTP file, columns of a table, types of an SWC file, and notes of the reader."""
+    network = network_of()
+    path = tmp_path / "t.vtp"
+    write_tree(path, network, flow_ml_min=np.ones(4), lesion_diameter_reduction=np.full(4, 0.5),
+               pressure_static_mmHg=np.ones((4, 2)))  # fmt: skip
+    said = convert_file(path, tmp_path / "t.csv")
+    assert sorted(said.lost) == [
+        "the array flow_ml_min",
+        "the array lesion_diameter_reduction",
+        "the array pressure_static_mmHg",
+    ]
+    assert len(said.warnings) == 1 and "its lesions were not read" in said.warnings[0]
+    assert converted_lines(said)[-1] == f"  note     {said.warnings[0]}"
+    lines = (tmp_path / "t.csv").read_text().splitlines()
+    more = [lines[0] + ",flow_ml_min", *(line + ",1" for line in lines[1:])]
+    (tmp_path / "m.csv").write_text("\n".join(more))
+    assert convert_file(tmp_path / "m.csv", tmp_path / "m.vtp").lost == ["the column flow_ml_min"]
+    for kind, lost in (("3", ["the types of its points"]), ("0", [])):
+        (tmp_path / "y.swc").write_text(f"# lumen\n1 {kind} 0 0 0 2 -1\n2 0 30 0 0 1.5 1\n")
+        said = convert_file(tmp_path / "y.swc", tmp_path / f"{kind}.csv", units="mm", frame="LPS")
+        assert said.lost == lost
+    lines = pyvista.PolyData(np.array([[0.0, 0, 0], [10, 0, 0], [30, 5, 0]]), lines=[3, 0, 1, 2])
+    lines["misr_mm"], lines["wall_shear"] = np.array([2.0, 1.8, 1.5]), np.ones(3)
+    lines.save(tmp_path / "l.vtp")
+    said = convert_file(tmp_path / "l.vtp", tmp_path / "l.csv", units="mm", frame="LPS")
+    assert said.lost == ["the array wall_shear"] and "misr_mm" in said.warnings[0]
+
+
+def test_lengths_that_are_lost_are_said_in_percent(tmp_path):
+    straight = network_of()
+    write_tree(tmp_path / "t.vtp", network_of(1.25 * np.asarray(straight.length)))
+    said = convert_file(tmp_path / "t.vtp", tmp_path / "t.swc")
+    assert any(x.startswith("lengths: ") and x.endswith("up to 20 %") for x in said.lost)
+
+
+def test_notes_of_a_1d_case_are_said(svoned, tmp_path):
+    """A record that jumps at every beat."""
+    (tmp_path / "beat.dat").write_text("0 0\n0.2 4e-4\n0.5 0\n0.8 1e-4\n")
+    (tmp_path / "case.yaml").write_text(OPENBF)
+    said = convert_file(tmp_path / "case.yaml", tmp_path / "o.json", to_units="SI")
+    assert any("a jump at every beat" in x for x in said.warnings)
 
 
 def test_nodes_where_more_meets_become_junctions(tmp_path):
@@ -141,6 +242,9 @@ def test_nodes_where_more_meets_become_junctions(tmp_path):
         write_svzerod(tmp_path / "k.json", network, (bed,), units="SI", period=1.0)
 
 
+SOLVER = "the steps, cells and output that the case asks of its solver"
+
+
 def test_a_1d_case_becomes_a_0d_one(svoned, tmp_path):
     said = convert_file(svoned, tmp_path / "y.json", to_units="cgs")
     case, now = read_svoned(svoned), read_svzerod(tmp_path / "y.json", units="cgs")
@@ -155,11 +259,13 @@ def test_a_1d_case_becomes_a_0d_one(svoned, tmp_path):
     # the sink of svOneDSolver is minus its P_ref
     assert coronary.pressure_ref.tolist() == pytest.approx([-300.0])
     assert [x.partition(":")[0] for x in said.lost] == [
+        "branch names",
         "radii",
         "the course of the vessels",
         "the law of the wall",
         "density, viscosity and profile",
         "the frame, model",
+        SOLVER,
         "static pressures",
     ]
 
@@ -183,9 +289,9 @@ def test_what_a_wall_of_openbf_does_besides_is_lost(tmp_path):
 
 LOST = {
     "t.swc": {"branch names", "lengths", "the inlet and the outlets", "the wall", "the blood",
-              "the frame, model", "the unit of length"},
-    "t.vtp": {"the inlet and the outlets", "the wall", "the blood"},
-    "t.csv": {"the inlet and the outlets", "the wall", "the blood"},
+              "the frame, model", "the unit of length", SOLVER},
+    "t.vtp": {"the inlet and the outlets", "the wall", "the blood", SOLVER},
+    "t.csv": {"the inlet and the outlets", "the wall", "the blood", SOLVER},
 }  # fmt: skip
 
 
@@ -287,4 +393,4 @@ def test_the_pages_show_what_each_format_holds():
 def test_the_command_lists_what_is_lost(svoned, tmp_path):
     run = CliRunner().invoke(app, ["convert", str(svoned), str(tmp_path / "t.vtp"), "--json"])
     said = json.loads(run.stdout)
-    assert said["target_format"] == "tree" and len(said["lost"]) == 3
+    assert said["target_format"] == "tree" and len(said["lost"]) == 4 and said["warnings"] == []

@@ -115,6 +115,28 @@ def test_meshes_and_tables_say_their_size(tmp_path):
     assert show_file(tmp_path / "beat.csv").arrays["pressure_mmHg"] == [90.0, 98.0]
 
 
+NOT_FINITE = "values that are no finite number"
+
+
+def test_values_that_are_no_number_are_counted_and_print_as_json(tmp_path):
+    box = kuhn_tetrahedra(2, upper=(0.02, 0.02, 0.02))
+    height = box.point[:, 2].copy()
+    height[:2] = np.nan, np.inf
+    nothing = np.full(len(height), np.nan)
+    write_perfusion(tmp_path / "box.vtu", box, height_m=height, nothing_m=nothing)
+    shown = show_file(tmp_path / "box.vtu")
+    assert shown.arrays == {"height_m": [0.0, pytest.approx(0.02)]}
+    assert shown.counts[NOT_FINITE] == 2 + len(height)
+    (tmp_path / "wire.csv").write_text("branch,at_mm,ffr,more\nLAD,40,0.8,nan\nLAD,50,0.7,-inf\n")
+    image = nibabel.Nifti1Image(np.full((2, 2, 2), np.nan, np.float32), np.eye(4))
+    image.header.set_xyzt_units("mm")
+    nibabel.save(image, tmp_path / "map.nii.gz")
+    for name in ("box.vtu", "wire.csv", "map.nii.gz"):
+        run = CliRunner().invoke(app, ["show", str(tmp_path / name), "--json"])
+        said = json.loads(run.stdout, parse_constant=pytest.fail)
+        assert any(said["counts"].get(k) for k in (NOT_FINITE, "voxels that are no number"))
+
+
 @pytest.mark.parametrize(
     ("name", "text", "options", "says"),
     [

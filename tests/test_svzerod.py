@@ -19,6 +19,7 @@ from jaxperf import (
     PressureBoundary,
     ResistanceOutlet,
     solve_steady,
+    SolveError,
     SteadyProblem,
 )
 from jaxperf.io import read_svzerod, ZERO_D_UNITS
@@ -251,6 +252,19 @@ def test_a_tree_is_the_lumped_network_of_its_losses():
         lumped_network(closed, blood)
 
 
+def test_a_solve_that_fails_names_the_segment_whose_law_is_not_met():
+    """Nearly all the pressure is lost in the first segment, whose law is met after one step."""
+    network = build_lumped(
+        np.array([[0, 1], [1, 2]]),
+        root=np.array([0]),
+        resistance=np.array([1e9, 1e6]),
+        quadratic=np.array([0.0, 1e13]),
+    )
+    ends = PressureBoundary(np.array([0, 2]), np.array([12000.0, 0.0]))
+    with pytest.raises(SolveError, match="The worst segment is segment 1"):
+        solve_lumped(LumpedProblem(network, (ends,)), max_steps=1)
+
+
 def change(*path, to=None, remove=False):
     """A change of one key of the case."""
 
@@ -279,6 +293,9 @@ MALFORMED = [
     (change(*VALUES, "radius", to=1.0), "the key radius is unknown"),
     (change("vessels", 2, "zero_d_element_values", to={"R_poiseuille": 0}), "v2 has neither"),
     (change("vessels", 1, "vessel_name", to="v0"), "the vessel_name v0 is used twice"),
+    (change("vessels", 1, "vessel_name", to="OUT1"), "bc_name OUT1 is the name of a vessel too"),
+    (change("boundary_conditions", 2, "bc_name", to="v3"), "bc_name v3 is the name of a vessel"),
+    (change("boundary_conditions", 2, "bc_name", to="OUT1"), "the bc_name OUT1 is used twice"),
     (change("vessels", 1, "vessel_id", to=0), "the vessel_id 0 is used twice"),
     (change("vessels", 0, "boundary_conditions", to={}), "the inlet of v0 has neither"),
     (change("vessels", 0, "boundary_conditions", "outlet", to="OUT1"), "condition OUT1 is used a"),

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ._centerlines import read_centerlines as read_centerlines
     from ._content import (
+        beside_a_tree as beside_a_tree,
         image_content as image_content,
+        Ranges as Ranges,
         stated_in_table as stated_in_table,
         stated_in_vtk as stated_in_vtk,
         table_content as table_content,

@@ -21,7 +21,7 @@ def line_radius(data: Any, name: str | None, unit: float, where: str) -> Float[n
 
     **Arguments:** `name`, of the point array; `unit` of the file in m.
     """
-    found = name or _the_one(data, where)
+    found = name or radius_array_of(data, where)
     if found not in data.point_data:
         present = ", ".join(data.point_data.keys()) or "none"
         raise InputError(
@@ -67,7 +67,7 @@ def _kind(lower: str) -> str | None:
     return None
 
 
-def _the_one(data: Any, where: str) -> str:
+def radius_array_of(data: Any, where: str) -> str:
     """The array that its name calls a radius, or else a diameter or an area."""
     if _VMTK in data.point_data:
         return _VMTK

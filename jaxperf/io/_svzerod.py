@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,38 @@ _JUNCTIONS = ("NORMAL_JUNCTION", "internal_junction")
 # Blocks whose physics is missing, by the key of their list.
 _MISSING = ("valves", "chambers", "closed_loop_blocks", "external_solver_coupling_blocks")
 _VALUES = ("R_poiseuille", "C", "L", "stenosis_coefficient")
+# Parameters of a simulation that mean the same in all units.
+_PARAMETERS = (
+    "number_of_cardiac_cycles",
+    "number_of_time_pts_per_cardiac_cycle",
+    "steady_initial",
+    "maximum_nonlinear_iterations",
+    "output_all_cycles",
+    "output_interval",
+    "output_mean_only",
+    "output_derivative",
+    "output_variable_based",
+)
+# What is read of a vessel, a junction and a condition, by the key of their list.
+_READ = {
+    "vessels": {
+        "vessel_id",
+        "vessel_name",
+        "vessel_length",
+        "boundary_conditions",
+        "zero_d_element_type",
+        "zero_d_element_values",
+    },
+    "junctions": {
+        "junction_name",
+        "junction_type",
+        "inlet_vessels",
+        "outlet_vessels",
+        "inlet_blocks",
+        "outlet_blocks",
+    },
+    "boundary_conditions": {"bc_name", "bc_type", "bc_values"},
+}
 
 
 @dataclass(frozen=True)
@@ -75,6 +107,8 @@ class SvZeroDCase:
       dynamic pressure: total pressures here.
     - `period`: s, of the waveforms; of constants the last time, 1 where no time is given.
     - `notes`: what is in the file and was not used, as sentences.
+    - `parameters`: those of the simulation that mean the same in all units.
+    - `beside`: what else the file says and this case does not, such as names of conditions.
     """
 
     name: str
@@ -82,6 +116,8 @@ class SvZeroDCase:
     boundary: tuple[AbstractBoundary, ...]
     period: float
     notes: tuple[str, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    beside: tuple[str, ...] = ()
 
 
 def read_svzerod(path: str | os.PathLike, *, units: str) -> SvZeroDCase:
@@ -129,7 +165,7 @@ def read_svzerod(path: str | os.PathLike, *, units: str) -> SvZeroDCase:
     names = _names(vessels, "vessel_name")
     node, at = _Joints(vessels, names), {}
     listed = top.entries("boundary_conditions")
-    listing = dict(zip(_names(listed, "bc_name"), listed, strict=True))
+    listing = dict(zip(_names(listed, "bc_name", names), listed, strict=True))
     for side, end in (("inlet", 0), ("outlet", 1)):
         for i, vessel in enumerate(vessels):
             held = vessel.part("boundary_conditions")
@@ -162,7 +198,11 @@ def read_svzerod(path: str | os.PathLike, *, units: str) -> SvZeroDCase:
     ]
     boundary, period = conditions(read, _period(top), where)
     name = os.path.splitext(os.path.basename(where))[0]
-    return SvZeroDCase(name, network, boundary, period, tuple(notes))
+    given = top.part("simulation_parameters").value
+    parameters = {key: given[key] for key in _PARAMETERS if key in given}
+    return SvZeroDCase(
+        name, network, boundary, period, tuple(notes), parameters, tuple(_beside(top))
+    )
 
 
 def _top(path: str | os.PathLike) -> Entry:
@@ -200,14 +240,38 @@ def _notes(top: Entry) -> list[str]:
     return [f"{top.where}: {key} was not used." for key in other]
 
 
-def _names(entries: list[Entry], key: str) -> list[str]:
-    names: list[str] = []
+def _beside(top: Entry) -> list[str]:
+    """What the file says and a [`SvZeroDCase`][] does not, its notes aside."""
+    vessels = top.entries("vessels")
+    ids = [vessel.whole("vessel_id") for vessel in vessels]
+    said = ["the description"] if top.value.get("description") else []
+    said.append("the names of conditions: they are named anew")
+    if top.value.get("junctions"):
+        said.append("the names of junctions: they are named anew")
+    if ids != list(range(len(ids))):
+        said.append("the ids of vessels: they are numbered from 0")
+    known = {*_PARAMETERS, "cardiac_period"}
+    given = top.part("simulation_parameters").value
+    said += [f"the simulation parameter {key}" for key in given if key not in known]
+    for key, read in _READ.items():
+        for entry in top.entries(key) if top.value.get(key) else []:
+            said += [f"{key}: {more}" for more in entry.value if more not in read]
+    said += [f"the remark {key}" for key in top.value if key.startswith("_")]
+    return list(dict.fromkeys(said))
+
+
+def _names(entries: list[Entry], key: str, vessels: Sequence[str] = ()) -> list[str]:
+    """A name for each, which neither another one nor one of `vessels` has."""
+    seen, of_vessels = dict[str, None](), set(vessels)
     for entry in entries:
         name = entry.text(key)
-        if name in names[-1:] or name in set(names):
+        if name in seen:
             entry.refuse(f"the {key} {name} is used twice", "a name of its own", "Rename one")
-        names.append(name)
-    return names
+        if name in of_vessels:
+            entry.refuse(f"the {key} {name} is the name of a vessel too", "a name of its own",
+                         "Rename one of the two")  # fmt: skip
+        seen[name] = None
+    return list(seen)
 
 
 class _Joints:

@@ -1,7 +1,8 @@
 """Lumped networks as svZeroDSolver cases."""
 
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ def write_svzerod(
     *,
     units: str,
     period: float,
+    parameters: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a network of lumped segments with its inlets and outlets as a svZeroDSolver case.
 
@@ -42,9 +44,11 @@ def write_svzerod(
     without a condition is closed, which the case says as a FLOW of 0.
 
     **Arguments:** `units`, of the numbers written: `cgs`, `mmHg` or `SI`, as in
-    [`read_svzerod`][]; `period`, s, of a case in which nothing changes with time.
+    [`read_svzerod`][]; `period`, s, of a case in which nothing changes with time; `parameters` of
+    the simulation, where 10 cycles of 201 times are not wanted.
 
-    **Errors:** [`InputError`][] for conditions that svZeroDSolver does not have.
+    **Errors:** [`InputError`][] for conditions that svZeroDSolver does not have, and for segments
+    of one name.
 
     **Example:**
 
@@ -58,6 +62,14 @@ def write_svzerod(
     ```
     """
     unit = zero_d_units(units, str(path))
+    name, count = Counter(network.segment_name).most_common(1)[0]
+    if count > 1:
+        raise InputError(
+            f"{count} segments are called {name}",
+            where=str(path),
+            expected="a name of its own for each segment",
+            fix="Rename them",
+        )
     node = np.asarray(network.segment_node)
     # the ends of vessels in the direction that their file had
     node = np.where(np.asarray(network.direction)[:, None] < 0, node[:, ::-1], node)
@@ -66,10 +78,12 @@ def write_svzerod(
     for i, (a, b) in enumerate(node.tolist()):
         taking.setdefault(a, []).append(network.segment_name[i])
         feeding.setdefault(b, []).append(network.segment_name[i])
-    inlets, outlets, listed = _listed(boundary, set(feeding), unit, period, str(path))
+    inlets, outlets, listed = _listed(
+        boundary, set(feeding), unit, period, set(network.segment_name), str(path)
+    )
     for n in sorted((set(taking) | set(feeding)) - set(inlets) - set(outlets)):
         if len(taking.get(n, [])) + len(feeding.get(n, [])) == 1:
-            name = f"CLOSED{n}"
+            name = _free(f"CLOSED{n}", network.segment_name)
             listed.append(_condition(name, "FLOW", {"Q": [0.0, 0.0], "t": [0.0, period]}))
             (outlets if n in feeding else inlets)[n] = [name]
     at: dict[str, dict[str, str]] = {}
@@ -84,7 +98,7 @@ def write_svzerod(
         else:
             junctions.append(
                 {
-                    "junction_name": f"J{n}",
+                    "junction_name": _free(f"J{n}", network.segment_name),
                     "junction_type": "NORMAL_JUNCTION",
                     "inlet_blocks": into,
                     "outlet_blocks": out,
@@ -96,6 +110,7 @@ def write_svzerod(
         "simulation_parameters": {
             "number_of_cardiac_cycles": _CYCLES,
             "number_of_time_pts_per_cardiac_cycle": _STEPS,
+            **(parameters or {}),
         },
         "vessels": _vessels(network, at, unit),
     }
@@ -136,6 +151,13 @@ def _vessels(
     return rows
 
 
+def _free(name: str, vessels: Container[str]) -> str:
+    """A name that no vessel has: svZeroDSolver finds all blocks in one list."""
+    while name in vessels:
+        name += "_"
+    return name
+
+
 def _condition(name: str, kind: str, values: _Values) -> _Values:
     return {"bc_name": name, "bc_type": kind, "bc_values": values}
 
@@ -145,6 +167,7 @@ def _listed(
     fed_by_vessels: set[int],
     unit: ZeroDUnits,
     period: float,
+    vessels: set[str],
     where: str,
 ) -> tuple[dict[int, list[str]], dict[int, list[str]], list[_Values]]:
     """The names of the conditions by node, of inlets and of outlets, and all of them."""
@@ -163,7 +186,7 @@ def _listed(
                 )
             # only a FLOW and a PRESSURE can feed a network
             is_inlet = kind in ("FLOW", "PRESSURE") and n not in fed_by_vessels
-            name = f"{'IN' if is_inlet else 'OUT'}{len(listed)}"
+            name = _free(f"{'IN' if is_inlet else 'OUT'}{len(listed)}", vessels)
             listed.append(_condition(name, kind, _values(c, i, is_inlet, unit, period)))
             (inlets if is_inlet else outlets).setdefault(n, []).append(name)
     return inlets, outlets, listed

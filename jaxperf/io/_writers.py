@@ -22,6 +22,10 @@ _HEXAHEDRON = np.array(
 )
 
 
+# Those that every tree has, which are read back as its network.
+TREE_ARRAYS = ("radius_mm", "length_mm", "segment", "vessel", "branch", "branch_name")
+
+
 def write_tree(path: str | os.PathLike, network: VascularNetwork, **arrays: Any) -> None:
     """Write a network as VTK PolyData (.vtp), mm, one line for each segment.
 

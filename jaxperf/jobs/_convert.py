@@ -1,6 +1,7 @@
 """A network of one format in another, with what the other cannot hold."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from .._misc import InputError
 from ..io import (
+    beside_a_tree,
     Format,
     network_in_frame,
     reader_of,
@@ -20,14 +22,18 @@ from ..io import (
 from ..network import VascularNetwork
 from ..steady import lumped_network
 from ._flow1d_run import read_foreign
-from ._show import read_stated
+from ._show import noted, read_stated, refuse_given
 
 # Lengths that differ from the distance of their ends by less are that distance.
 _CHORD = 1e-9
 
 
 class Converted(BaseModel):
-    """What was written, and which quantities of the file read are not in it, each as a sentence."""
+    """What was written.
+
+    **Attributes:** `lost`, what is in the file read and not in the one written; `warnings`, what
+    the reader says; each an entry in words.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -38,6 +44,7 @@ class Converted(BaseModel):
     units: str
     frame: str
     lost: list[str]
+    warnings: list[str] = []
 
 
 def convert_file(
@@ -63,7 +70,7 @@ def convert_file(
     - `to_units`: of a 0-D case: `cgs`, `mmHg` or `SI`.
     - `overwrite`: replace a file.
 
-    **Returns:** a [`Converted`][] whose `lost` lists what the new file cannot hold.
+    **Returns:** a [`Converted`][] whose `lost` lists what the new file does not hold.
 
     **Errors:** [`InputError`][] of readers and writers, for a file that is there, a unit or a frame
     that is missing or has no use, and a tree without outlets that should become a case.
@@ -91,8 +98,24 @@ def convert_file(
         raise InputError(
             "it exists", where=str(target), expected="a new file", fix="Pass --overwrite"
         )
-    if writer.holds == "0-D case":
-        return _to_lumped(reader, writer, source, target, units, to_units, frame or to_frame)
+    with noted() as notes:
+        if writer.holds == "0-D case":
+            said = _to_lumped(reader, writer, source, target, units, to_units, frame or to_frame)
+        else:
+            said = _to_tree(reader, writer, source, target, units, frame, to_frame, to_units)
+    return said.model_copy(update={"warnings": [*said.warnings, *notes]})
+
+
+def _to_tree(
+    reader: Format,
+    writer: Format,
+    source: str | os.PathLike,
+    target: str | os.PathLike,
+    units: str | None,
+    frame: str | None,
+    to_frame: str | None,
+    to_units: str | None,
+) -> Converted:
     if to_units is not None:
         raise InputError(
             f"--to-units is {to_units}, and {writer.name} is written in mm",
@@ -100,12 +123,14 @@ def convert_file(
             expected="no --to-units",
             fix="Leave it out",
         )
-    network, seen = _network(reader, source, units, frame)
+    network, seen, notes = _network(reader, source, units, frame)
     if to_frame is not None:
         network = network_in_frame(network, to_frame)
     writer.use(target, network)
     lost = _lost(reader, writer, network)
-    return _converted(reader, writer, source, target, "mm", to_frame or seen, lost)
+    if reader.holds == "tree":
+        lost += beside_a_tree(source, reader.columns)
+    return _converted(reader, writer, source, target, "mm", to_frame or seen, lost, notes)
 
 
 def _converted(
@@ -115,7 +140,8 @@ def _converted(
     target: str | os.PathLike,
     units: str,
     frame: str,
-    lost: list[str],
+    lost: Sequence[str],
+    notes: Sequence[str] = (),
 ) -> Converted:
     return Converted(
         source=str(source),
@@ -124,18 +150,19 @@ def _converted(
         target_format=writer.name,
         units=units,
         frame=frame,
-        lost=lost,
+        lost=list(lost),
+        warnings=list(notes),
     )
 
 
 def _network(
     reader: Format, path: str | os.PathLike, units: str | None, frame: str | None
-) -> tuple[VascularNetwork, str]:
-    """The network of a tree or of a 1-D case, and its frame."""
+) -> tuple[VascularNetwork, str, tuple[str, ...]]:
+    """The network of a tree or of a 1-D case, its frame, and the notes of the case."""
     if reader.holds == "tree":
         content, _, _ = read_stated(reader, path, units, frame, must_state=True, branch_name=None)
-        return content, content.frame
-    _refuse_given(reader, path, units=units)
+        return content, content.frame, ()
+    refuse_given(reader, path, units=units)
     if "path" not in reader.keeps:
         raise InputError(
             f"{reader.name} knows no places of its vessels",
@@ -143,21 +170,10 @@ def _network(
             expected="a file with the course of its vessels",
             fix="Convert it to a 0-D case (.json)",
         )
-    network = reader.use(path).network
-    if frame not in (None, network.frame):
-        network = reader.use(path, frame=frame).network
-    return network, network.frame
-
-
-def _refuse_given(reader: Format, path: str | os.PathLike, **given: str | None) -> None:
-    for name, value in given.items():
-        if value is not None:
-            raise InputError(
-                f"--{name} is {value}, and {reader.name} says its own: {reader.units}",
-                where=str(path),
-                expected=f"no --{name}",
-                fix="Leave it out",
-            )
+    case = reader.use(path)
+    if frame not in (None, case.network.frame):
+        case = reader.use(path, frame=frame)
+    return case.network, case.network.frame, case.notes
 
 
 def _to_lumped(
@@ -194,10 +210,19 @@ def _to_lumped(
     if reader.holds == "0-D case":
         case: Any = reader.use(source, units=units)
         assert isinstance(case, SvZeroDCase)
-        write_svzerod(target, case.network, case.boundary, units=to_units, period=case.period)
-        return _converted(reader, writer, source, target, to_units, "none", list(case.notes))
-    _refuse_given(reader, source, units=units)
-    problem = read_foreign(source).problem
+        write_svzerod(
+            target,
+            case.network,
+            case.boundary,
+            units=to_units,
+            period=case.period,
+            parameters=case.parameters,
+        )
+        lost = (*case.notes, *case.beside)
+        return _converted(reader, writer, source, target, to_units, "none", lost)
+    refuse_given(reader, source, units=units)
+    foreign = read_foreign(source)
+    problem = foreign.problem
     lumped = lumped_network(problem.network, problem.blood, problem.wall)
     write_svzerod(
         target, lumped, problem.boundary, units=to_units, period=float(np.asarray(problem.period))
@@ -212,7 +237,7 @@ def _to_lumped(
         "static pressures: the case has one pressure at each node, the total one, and inlet and "
         "outlets act on that"
     )
-    return _converted(reader, writer, source, target, to_units, "none", lost)
+    return _converted(reader, writer, source, target, to_units, "none", lost, foreign.notes)
 
 
 def _lost(reader: Format, writer: Format, network: VascularNetwork) -> list[str]:
@@ -221,10 +246,13 @@ def _lost(reader: Format, writer: Format, network: VascularNetwork) -> list[str]
     lumped = "R, C, L and losses" in kept
     node = np.asarray(network.node_position, np.float64)[np.asarray(network.segment_node)]
     chord = np.linalg.norm(node[:, 1] - node[:, 0], axis=1)
-    longest = float(np.max(np.abs(np.asarray(network.length) / chord - 1.0)))
+    largest = float(np.max(np.abs(chord / np.asarray(network.length, np.float64) - 1.0)))
     said = {
-        "branch names": "branch names: branches are numbered anew where it is read",
-        "lengths": f"lengths: those of the straight lines between points, up to {longest:.2g} off",
+        "branch names": "branch names: each segment has that of its branch, and its number in it"
+        if lumped
+        else "branch names: branches are numbered anew where it is read",
+        "lengths": "lengths: those of the straight lines between points, which differ by up to "
+        f"{100.0 * largest:.2g} %",
         "radii": "radii: they are in R, C and L",
         "path": "the course of the vessels",
         "lesions": "lesions: their losses are in R and the stenosis coefficient"
@@ -240,17 +268,23 @@ def _lost(reader: Format, writer: Format, network: VascularNetwork) -> list[str]
     }
     absent = {
         "lesions": network.lesion.length.shape[0] == 0,
-        "lengths": longest <= _CHORD,
-        # what a user states is in no file, but it is known now
+        "lengths": largest <= _CHORD,
     }
+    # what a user states is in no file, but it is known now
     held = {*reader.keeps, "frame", "unit of length"} if "path" in reader.keeps else {*reader.keeps}
     if lumped:
         held -= {"unit of length"}
-    return [
+        kept -= {"branch names"}
+    lost = [
         sentence
         for name, sentence in said.items()
         if name in held and name not in kept and not absent.get(name, False)
     ]
+    return (
+        [*lost, "the steps, cells and output that the case asks of its solver"]
+        if reader.holds == "1-D case"
+        else lost
+    )
 
 
 def converted_lines(said: Converted) -> list[str]:
@@ -260,4 +294,5 @@ def converted_lines(said: Converted) -> list[str]:
         f"{said.target} written: {said.target_format}, from {said.source_format}; units "
         f"{said.units}{frame}",
         *(f"  lost     {x}" for x in said.lost),
+        *(f"  note     {x}" for x in said.warnings),
     ]

@@ -3,7 +3,8 @@
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..io import (
     Format,
     image_content,
     LENGTH_UNIT,
+    Ranges,
     reader_of,
     stated_in_table,
     stated_in_vtk,
@@ -71,7 +73,7 @@ class ShownFile(_Part):
     **Attributes:** `format` and `holds`, of `jaxperf.io.READERS`; `units` and `frame` in words;
     `counts`, such as segments, outlets, voxels or rows; `branches` and `ends` of a network;
     `labels` of an image, with their volumes in ml; `arrays`, with their smallest and largest
-    value; `columns` of a table; `warnings`, what the reader says.
+    finite value; `columns` of a table; `warnings`, what the reader says.
     """
 
     file: str
@@ -124,11 +126,19 @@ def show_file(
     ```
     """
     row = reader_of(path, name=format)
+    with noted() as notes:
+        shown = _SHOWN[row.holds](row, path, units, frame)
+    return shown.model_copy(update={"warnings": [*shown.warnings, *notes]})
+
+
+@contextmanager
+def noted() -> Iterator[list[str]]:
+    """A list that holds, after the block, what readers have noted in it."""
+    notes: list[str] = []
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        shown = _SHOWN[row.holds](row, path, units, frame)
-    notes = [str(w.message) for w in said if isinstance(w.message, InputNote)]
-    return shown.model_copy(update={"warnings": [*shown.warnings, *dict.fromkeys(notes)]})
+        yield notes
+    notes += dict.fromkeys(str(w.message) for w in said if isinstance(w.message, InputNote))
 
 
 def _shown(row: Format, path: str | os.PathLike, units: str, frame: str, **more: Any) -> ShownFile:
@@ -245,7 +255,7 @@ def _branches(network: VascularNetwork) -> list[ShownBranch]:
 
 
 def _case(row: Format, path: str | os.PathLike, units: str | None, frame: str | None) -> ShownFile:
-    _refuse_options(row, path, units, frame)
+    refuse_given(row, path, units=units, frame=frame)
     case = row.use(path)
     network = case.network
     names = [network.branch_name[i] for i in np.asarray(network.branch)]
@@ -259,7 +269,7 @@ def _case(row: Format, path: str | os.PathLike, units: str | None, frame: str | 
 def _lumped(
     row: Format, path: str | os.PathLike, units: str | None, frame: str | None
 ) -> ShownFile:
-    _refuse_options(row, path, None, frame)
+    refuse_given(row, path, frame=frame)
     if units is None:
         raise InputError(
             "it does not state the units of its numbers",
@@ -315,8 +325,8 @@ def ends_of(
     return found
 
 
-def _refuse_options(
-    row: Format, path: str | os.PathLike, units: str | None, frame: str | None
+def refuse_given(
+    row: Format, path: str | os.PathLike, *, units: str | None = None, frame: str | None = None
 ) -> None:
     """Units and frame are not asked of a file that has its own."""
     for name, given, own in (("units", units, row.units), ("frame", frame, row.frame)):
@@ -332,21 +342,26 @@ def _refuse_options(
 def _mesh(row: Format, path: str | os.PathLike, units: str | None, frame: str | None) -> ShownFile:
     mesh, unit, seen = read_stated(row, path, units, frame)
     assert isinstance(mesh, TetMesh)
+    ranges: Ranges = stated_in_vtk(path)["arrays"]
     return _shown(
         row,
         path,
         unit,
         seen,
-        counts={"points": len(mesh.point), "tetrahedra": len(mesh.tet)},
+        counts={"points": len(mesh.point), "tetrahedra": len(mesh.tet), **_not_finite(ranges)},
         extent_mm=[float(x) for x in np.ptp(mesh.point, axis=0) / M_PER_MM],
         volume_ml=float(np.sum(mesh.volume)) * _ML_PER_M3,
-        arrays=stated_in_vtk(path)["arrays"],
+        arrays=ranges.of,
     )
 
 
+def _not_finite(ranges: Ranges) -> dict[str, int]:
+    n = ranges.n_not_finite
+    return {"values that are no finite number": n} if n else {}
+
+
 def _image(row: Format, path: str | os.PathLike, units: str | None, frame: str | None) -> ShownFile:
-    if frame is not None:
-        _refuse_options(row, path, None, frame)
+    refuse_given(row, path, frame=frame)
     image = image_content(path, units)
     volume = float(abs(np.linalg.det(image.affine[:3, :3])))
     values, holds = image.values, "labels" if image.is_labels else "scan"
@@ -367,7 +382,7 @@ def _image(row: Format, path: str | os.PathLike, units: str | None, frame: str |
 
 
 def _table(row: Format, path: str | os.PathLike, units: str | None, frame: str | None) -> ShownFile:
-    _refuse_options(row, path, units, frame)
+    refuse_given(row, path, units=units, frame=frame)
     if row.holds == "scan of segments":
         row.use(path)
     columns, n_rows, ranges = table_content(path, row.columns)
@@ -376,9 +391,9 @@ def _table(row: Format, path: str | os.PathLike, units: str | None, frame: str |
         path,
         row.units,
         row.frame,
-        counts={"rows": n_rows},
+        counts={"rows": n_rows, **_not_finite(ranges)},
         columns=columns,
-        arrays=ranges,
+        arrays=ranges.of,
     )
 
 

@@ -25,6 +25,10 @@ class LumpedNetwork(eqx.Module):
     where it is not stated); `direction`, −1 where the segment was turned to point away from the
     roots; `segment_name`. All pressures are total ones.
 
+    A segment that was turned keeps the law that it had in its file: where `direction` is −1, p of
+    the equations is the distal node of `segment_node` and d the proximal one, and flows are those
+    from p to d. This matters for C, which lies behind R; the steady loss is the same both ways.
+
     Build one with [`build_lumped`][] or `jaxperf.io.read_svzerod`.
     """
 

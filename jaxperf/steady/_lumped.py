@@ -106,7 +106,9 @@ def _failure(problem: LumpedProblem, solution: LumpedSolution) -> SolveError:
     network = problem.network
     node = np.asarray(network.segment_node)
     lost = ~(np.isfinite(flow) & np.isfinite(pressure[node]).all(axis=1))
-    i = int(np.argmax(lost if lost.any() else np.abs(pressure[node[:, 0]] - pressure[node[:, 1]])))
+    loss = (np.asarray(network.resistance) + np.asarray(network.quadratic) * np.abs(flow)) * flow
+    left = np.abs(pressure[node[:, 0]] - pressure[node[:, 1]] - loss)
+    i = int(np.argmax(lost if lost.any() else left))
     return SolveError(solution.result, f"The worst segment is {network.segment_name[i]}.")
 
 
