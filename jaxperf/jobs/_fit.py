@@ -91,16 +91,7 @@ def fit_case(
             fix="Add the section, or give --pet or --ffr",
         )
     progress = progress or Progress()
-    ahead = tuple(s for s in _STAGES if s != "forest" or case.growth is not None)
-    ending = (
-        "fit",
-        "posterior",
-        "predict",
-        "write",
-        *(("figures",) if case.output.figures else ()),
-        *(("report",) if report else ()),
-    )
-    progress.stages = (*ahead, "rest", "hyperemia", *case.states, *ending)
+    progress.stages = _stages(case, report)
     seconds: dict[str, float] = {}
     partial = Path(f"{os.path.realpath(out)}.partial")
     inputs = Inputs(case.model_dump(mode="json"), Path(data))
@@ -144,6 +135,13 @@ def fit_case(
         with progress.stage("report"), results_stay(out):
             write_report([out])
     return summary
+
+
+def _stages(case: Case, report: bool) -> tuple[str, ...]:
+    ahead = tuple(s for s in _STAGES if s != "forest" or case.growth is not None)
+    wanted = {"figures": case.output.figures, "report": report}
+    ending = ("fit", "posterior", "predict", "write", *(k for k, is_on in wanted.items() if is_on))
+    return (*ahead, "rest", "hyperemia", *case.states, *ending)
 
 
 def _write(folder: Path, case: Case, found: HeartFit, said: FitSummary, inputs: Inputs) -> None:
