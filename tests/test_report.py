@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from jaxperf import InputError
 from jaxperf.cli import app, BAD_INPUT
 from jaxperf.jobs import run_folder, write_report
+from jaxperf.jobs._report import results_stay
 from jaxperf.report import Inputs, report_html, settings_without_places
 from jaxperf.report._read_back import read_run
 
@@ -232,6 +233,12 @@ def test_what_a_report_cannot_be_made_of(folders, tmp_path):
     (torn / "tree.vtp").write_text("<VTKFile")
     with pytest.raises(InputError, match="VTK cannot read it"):
         report_html([(torn, {})])
+
+
+def test_a_report_that_fails_says_where_the_results_are(folders):
+    with pytest.raises(ValueError, match="no figure") as caught, results_stay(folders["run"]):
+        raise ValueError("no figure")
+    assert f"The results are in {folders['run']}" in caught.value.__notes__[0]
 
 
 # --- nobody is in it by accident ---
