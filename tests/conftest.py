@@ -73,7 +73,8 @@ def pytest_collection_modifyitems(config, items):
         if found:
             item.add_marker(pytest.mark.slow)
             used |= found
-    whole = {item.path.name for item in items} if not any("::" in x for x in config.args) else ()
+    some = any("::" in x for x in config.args) or config.getoption("lf", False)
+    whole = () if some else {item.path.name for item in items}
     unknown = [line for line in _SLOW - used if line.partition("::")[0] in whole]
     if unknown:
         raise pytest.UsageError(f"slow.txt names what is no test: {', '.join(sorted(unknown))}")

@@ -108,6 +108,10 @@ def test_fault_names_vessel_and_time_and_returns_no_nan(name):
     assert solution.result != RESULTS.successful
     for field in jax.tree.leaves(eqx.filter(solution, eqx.is_inexact_array)):
         assert np.isfinite(np.asarray(field)).all()
+    last = max(int(solution.failed_at) - 1, 0)
+    for series in (solution.pressure_static, solution.flow, solution.area):
+        stays = np.asarray(series)[last:]
+        assert len(stays) > 1 and (stays == stays[:1]).all()
     with pytest.raises(SolveError, match=rf"({sentence}).* LAD \(vessel 0.* at t = 0\.\d+ s"):
         run_pipe(bad, initial=start)
 

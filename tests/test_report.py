@@ -11,14 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pyvista
+import yaml
 from report_folders import figures_in, write_fit, write_run
 from typer.testing import CliRunner
 
 from jaxperf import InputError
 from jaxperf.cli import app, BAD_INPUT
 from jaxperf.jobs import run_folder, write_report
-from jaxperf.jobs._private import Inputs, settings_without_places
-from jaxperf.report import report_html
+from jaxperf.jobs._report import results_stay
+from jaxperf.report import Inputs, report_html, settings_without_places
 from jaxperf.report._read_back import read_run
 
 EVIL = "<script>alert(1)</script>"
@@ -164,7 +165,11 @@ def test_nothing_is_fetched(pages):
     for page in pages.values():
         outline = Outline(page)
         assert all(link.startswith(("#", "data:")) for link in outline.links)
-        assert not {"link", "iframe", "img", "object", "form"} & (set(outline.tags) - {"link"})
+        assert not {"iframe", "img", "object", "form"} & set(outline.tags)
+        # the one link is an empty icon, without which a browser asks for one
+        assert outline.tags.count("link") == 1 and 'href="data:,"' in page
+        style = page.partition("<style>")[2].partition("</style>")[0]
+        assert style and "@import" not in style and "url(" not in style
         assert "default-src 'none'" in page
 
 
@@ -216,10 +221,24 @@ def test_what_a_report_cannot_be_made_of(folders, tmp_path):
         result = runner.invoke(app, ["report", str(place)])
         assert result.exit_code == BAD_INPUT and words in result.output
         assert not list(tmp_path.rglob("report.html"))
+    lost = shutil.copytree(folders["fit"], tmp_path / "lost")
+    (lost / "summary.json").unlink()
+    with pytest.raises(InputError, match=r"summary\.json are missing or changed"):
+        write_report([lost])
+    with pytest.raises(InputError, match="lies in a run folder"):
+        write_report([folders["fit"]], out=folders["run"] / "summary.json", overwrite=True)
+    with pytest.raises(InputError, match="no folder is given"):
+        write_report([])
     torn = shutil.copytree(folders["run"], tmp_path / "torn")
     (torn / "tree.vtp").write_text("<VTKFile")
     with pytest.raises(InputError, match="VTK cannot read it"):
         report_html([(torn, {})])
+
+
+def test_a_report_that_fails_says_where_the_results_are(folders):
+    with pytest.raises(ValueError, match="no figure") as caught, results_stay(folders["run"]):
+        raise ValueError("no figure")
+    assert f"The results are in {folders['run']}" in caught.value.__notes__[0]
 
 
 # --- nobody is in it by accident ---
@@ -240,8 +259,31 @@ def test_places_of_files_are_kept_out(tmp_path):
         "5 mm / 3 mm, 1/2, rest/stress, ml/min/g": "5 mm / 3 mm, 1/2, rest/stress, ml/min/g",
     }.items():
         assert inputs.sentence(text) == wanted
-    settings = {"a": ["/home/alice/t.swc", "sub/t.swc", "../../alice/t.swc", r"C:\alice\t.swc", 3]}
-    assert settings_without_places(settings) == {"a": ["t.swc", "sub/t.swc", "t.swc", "t.swc", 3]}
+    settings = ["/home/alice/t.swc", "sub/t.swc", "../../alice/t.swc", r"C:\alice\t.swc", 3]
+    settings += ["a/../../alice/t.swc", "~alice/t.swc", "~50 % LAD, before/after"]
+    wanted = ["t.swc", "sub/t.swc", "t.swc", "t.swc", 3, "t.swc", "t.swc", settings[-1]]
+    assert settings_without_places({"a": settings}) == {"a": wanted}
+
+
+@pytest.mark.parametrize("data", ["DOE_JOHN", "./DOE_JOHN", "DOE JOHN/../DOE JOHN"])
+def test_places_that_are_relative_are_kept_out(tmp_path, monkeypatch, data):
+    monkeypatch.chdir(tmp_path)
+    for place in (data, "SMITH"):
+        Path(place.split("/")[-1]).mkdir()
+        (Path(place.split("/")[-1]) / "heart.nii.gz").write_bytes(b"scan")
+    inputs = Inputs(["heart.nii.gz", "../SMITH/heart.nii.gz"], Path(data))
+    for file in (Path(data) / "heart.nii.gz", Path(data) / "../SMITH/heart.nii.gz"):
+        assert inputs.sentence(f"{file}: no unit") == "heart.nii.gz: no unit"
+    assert inputs.sentence(f"{Path(data) / 'rows.csv'}:3: no number") == "rows.csv:3: no number"
+    assert inputs.sentence("DOE_JOHNS is a name") == "DOE_JOHNS is a name"
+
+
+def test_digests_are_of_what_was_read(tmp_path):
+    (tmp_path / "pet.csv").write_text("one")
+    inputs = Inputs(["pet.csv"], tmp_path)
+    before = inputs.digests()
+    (tmp_path / "pet.csv").unlink()
+    assert inputs.digests() == before
 
 
 def test_files_of_one_name_have_each_their_digest(tmp_path):
@@ -256,7 +298,14 @@ def test_an_older_folder_tells_no_place(folders, tmp_path):
     old = shutil.copytree(folders["run"], tmp_path / "DOE^JOHN")
     about = json.loads((old / "versions.json").read_text())
     (old / "versions.json").write_text(json.dumps({**about, "data": "/home/DOE^JOHN/scan"}))
-    assert "DOE^JOHN" not in report_html([(old, {})])
+    said = json.loads((old / "summary.json").read_text())
+    said["warnings"] = ["/home/DOE^JOHN/scan/heart.nii.gz: it has no unit"]
+    (old / "summary.json").write_text(json.dumps(said))
+    case = yaml.safe_load((old / "config.yaml").read_text())
+    case["tree"] = {"file": "/home/DOE^JOHN/scan/tree.swc", "frame": "LPS", "units": "mm"}
+    (old / "config.yaml").write_text(yaml.safe_dump(case))
+    found = report_html([(old, {})])
+    assert "DOE^JOHN" not in found and "heart.nii.gz: it has no unit" in found
 
 
 # --- in a browser ---

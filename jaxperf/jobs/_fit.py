@@ -18,7 +18,14 @@ from ..casefile import Case, Demand, FitSection, Pet, Reserve, Wire
 from ..geometry import AHA17_NAME
 from ..inverse import drop_steps
 from ..io import write_csv, write_json
-from ..report import fit_summary, FitSummary, fitted_segment_rows, parameter_rows
+from ..report import (
+    fit_summary,
+    FitSummary,
+    fitted_segment_rows,
+    Inputs,
+    parameter_rows,
+    settings_without_places,
+)
 from ..study import (
     Finding,
     fit_heart,
@@ -34,8 +41,7 @@ from ..study import (
     synthetic_truth,
 )
 from ._folder import run_folder
-from ._private import Inputs, settings_without_places
-from ._report import write_own_report
+from ._report import results_stay, write_report
 from ._starter import demo_case
 
 _STAGES = ("read", "mesh", "forest", "territories", "compile", "calibrate")
@@ -85,18 +91,10 @@ def fit_case(
             fix="Add the section, or give --pet or --ffr",
         )
     progress = progress or Progress()
-    ahead = tuple(s for s in _STAGES if s != "forest" or case.growth is not None)
-    ending = (
-        "fit",
-        "posterior",
-        "predict",
-        "write",
-        *(("figures",) if case.output.figures else ()),
-        *(("report",) if report else ()),
-    )
-    progress.stages = (*ahead, "rest", "hyperemia", *case.states, *ending)
+    progress.stages = _stages(case, report)
     seconds: dict[str, float] = {}
     partial = Path(f"{os.path.realpath(out)}.partial")
+    inputs = Inputs(case.model_dump(mode="json"), Path(data))
     with run_folder(out, overwrite, "fit", progress.say) as folder:
         begin = time.perf_counter()
         findings: list[Finding] = []
@@ -124,25 +122,26 @@ def fit_case(
             summary = summary.model_copy(
                 update={"seconds": {**seconds, "intervals": time.perf_counter() - begin}}
             )
-            inputs = Inputs(case.model_dump(mode="json"), Path(data))
             summary = inputs.summary(summary)
             _write(folder, case, found, summary, inputs)
-        _show(folder, case, summary, report, progress)
+        if case.output.figures:
+            with progress.stage("figures"):
+                from ..report import write_fit_figures
+
+                write_fit_figures(folder / "figures", summary)
     # the folder has its name now, and the steps are needed no more
     drop_steps(partial)
+    if report:
+        with progress.stage("report"), results_stay(out):
+            write_report([out])
     return summary
 
 
-def _show(folder: Path, case: Case, said: FitSummary, report: bool, progress: Progress) -> None:
-    """Figures and report, where they are wanted."""
-    if case.output.figures:
-        with progress.stage("figures"):
-            from ..report import write_fit_figures
-
-            write_fit_figures(folder / "figures", said)
-    if report:
-        with progress.stage("report"):
-            write_own_report(folder)
+def _stages(case: Case, report: bool) -> tuple[str, ...]:
+    ahead = tuple(s for s in _STAGES if s != "forest" or case.growth is not None)
+    wanted = {"figures": case.output.figures, "report": report}
+    ending = ("fit", "posterior", "predict", "write", *(k for k, is_on in wanted.items() if is_on))
+    return (*ahead, "rest", "hyperemia", *case.states, *ending)
 
 
 def _write(folder: Path, case: Case, found: HeartFit, said: FitSummary, inputs: Inputs) -> None:

@@ -38,7 +38,7 @@ from ..io import (
 )
 from ..network import VascularNetwork, Waveform
 from ..plot import save_figure, waveform_figure, WaveformPanel
-from ..report import Flow1DSeconds, Flow1DSummary, VesselFlow
+from ..report import Flow1DSeconds, Flow1DSummary, Inputs, VesselFlow
 from ..study import (
     cell_sentences,
     Cells,
@@ -63,7 +63,6 @@ from ..vessel import (
     SvOneDWall,
 )
 from ._folder import run_folder
-from ._private import Inputs
 
 # Mean flow out of an inlet, of its largest, that is no rounding.
 _BACKWARD = 1e-3
@@ -156,6 +155,7 @@ def run_flow1d(
     with run_folder(out, overwrite, "1-D run", progress.say) as folder, speaking(_WORDS):
         with progress.stage("read"):
             begin = time.perf_counter()
+            inputs = _inputs(Path(path))
             case = read_foreign(path, DEFAULT_CELL_TIME if cell_time == "auto" else cell_time, cfl)
             setup = time.perf_counter() - begin
         with progress.stage("solve"):
@@ -174,7 +174,6 @@ def run_flow1d(
             said = _summary(ran, cell_tolerance, seconds, is_periodic=cycles is None)
         case, series = ran.case, thinned(ran.series)
         with progress.stage("write"):
-            inputs = _inputs(Path(path))
             said = inputs.summary(said)
             _write(folder, said, series, inputs, {"case": Path(path).name, **settings})
         with progress.stage("figures"):
@@ -474,7 +473,9 @@ def _write(
 def _inputs(path: Path) -> Inputs:
     """The case and, of openBF, what it names."""
     content = read_yaml(path) if path.suffix.lower() in (".yaml", ".yml") else {}
-    return Inputs(content, path.parent, (path,))
+    # what openBF reads where no inlet file is named
+    table = f"{content.get('project_name')}_inlet.dat"
+    return Inputs([content, table], path.parent, (path,))
 
 
 def _figure(case: Foreign, series: Series) -> Any:

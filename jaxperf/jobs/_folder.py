@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 from filelock import FileLock, Timeout
 
 from .._misc import InputError
+from ..io import replacing
 
 Kind = Literal["run", "fit", "1-D run", "forest report"]
 # What a folder of ours holds besides its results: the format, the kind, and each file's digest. A
@@ -52,7 +53,7 @@ def run_folder(
             expected="a name for a run folder",
             fix="Choose another place for --out",
         )
-    with _alone(out):
+    with alone(out):
         _clear(out, say)
         _refuse_existing(out, overwrite, kind)
         temporary = out.with_name(f".{out.name}-{secrets.token_hex(4)}")
@@ -103,7 +104,8 @@ def _write_list(folder: Path, kind: Kind) -> None:
 
 def _write(folder: Path, kind: str, files: Mapping[str, str | None]) -> None:
     text = json.dumps({"format": _FORMAT, "kind": kind, "files": files}, indent=2)
-    (folder / _LIST).write_text(text + "\n", encoding="utf-8")
+    with replacing(folder / _LIST) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def written_files(folder: Path, but: str) -> tuple[str, dict[str, str]]:
@@ -123,9 +125,11 @@ def written_files(folder: Path, but: str) -> tuple[str, dict[str, str]]:
         )
     kind, listed = said
     files = {name: digest for name, digest in listed.items() if digest and name != but}
-    if changed := _changed(folder, files):
+    missing = [name for name in files if not os.path.lexists(folder / name)]
+    if changed := [*missing, *_changed(folder, files)]:
         raise InputError(
-            f"{_some(changed)} changed since the {kind} was written",
+            f"{_some(changed)} {'are missing or ' if missing else ''}changed since the {kind} was "
+            "written",
             where=str(folder),
             expected="files as they were written",
             fix="Restore them, or run the case again",
@@ -133,10 +137,9 @@ def written_files(folder: Path, but: str) -> tuple[str, dict[str, str]]:
     return kind, files
 
 
-def file_digests(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each file in a folder that is being written, but for the list itself."""
-    found = {name: _digest(folder / name) for name in _files(folder) if name != _LIST}
-    return {name: digest for name, digest in found.items() if digest is not None}
+def is_run_folder(folder: Path) -> bool:
+    """Whether jaxperf wrote a folder."""
+    return _read_list(folder) is not None
 
 
 def is_as_written(folder: Path, name: str) -> bool:
@@ -148,9 +151,14 @@ def is_as_written(folder: Path, name: str) -> bool:
 def list_file(folder: Path, name: str) -> None:
     """Put a file that was written after the run on the list of its folder."""
     said = _read_list(folder)
-    assert said is not None
-    kind, files = said
-    _write(folder, kind, {**files, name: _digest(folder / name)})
+    if said is None:
+        raise InputError(
+            "its list of files was taken away",
+            where=str(folder),
+            expected="a run folder that nobody else writes to",
+            fix="Run the case again",
+        )
+    _write(folder, said[0], {**said[1], name: _digest(folder / name)})
 
 
 def _read_list(folder: Path) -> tuple[str, dict[str, str]] | None:
@@ -240,7 +248,7 @@ def _remove_empty(folder: Path) -> None:
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
+def alone(out: Path) -> Iterator[None]:
     """The place `out` for this process; the system ends the lock with the process."""
     path = out.with_name(f".{out.name}.lock")
     lock = FileLock(path)

@@ -19,10 +19,12 @@ from ..io import write_csv, write_json, write_nifti, write_perfusion, write_tree
 from ..report import (
     branch_rows,
     feeding_rows,
+    Inputs,
     labels,
     lesion_rows,
     segment_arrays,
     segment_rows,
+    settings_without_places,
     Summary,
     summary,
     waveform_rows,
@@ -44,8 +46,7 @@ from ..study import (
 )
 from ..units import M3_S_PER_ML_MIN, PA_PER_MMHG
 from ._folder import run_folder
-from ._private import Inputs, settings_without_places
-from ._report import write_own_report
+from ._report import results_stay, write_report
 
 STAGES = (
     "read",
@@ -141,9 +142,9 @@ def run_case(
                 write_figures(folder / "figures", results)
                 if pulsation is not None:
                     write_waveform_figure(folder / "figures", results, pulsation)
-        if report:
-            with progress.stage("report"):
-                write_own_report(folder)
+    if report:
+        with progress.stage("report"), results_stay(out):
+            write_report([out])
     return said
 
 

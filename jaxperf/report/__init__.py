@@ -31,6 +31,11 @@ if TYPE_CHECKING:
         forest_lines as forest_lines,
         run_lines as run_lines,
     )
+    from ._private import (
+        Inputs as Inputs,
+        settings_without_places as settings_without_places,
+        without_places as without_places,
+    )
     from ._schema import (
         Flow1DSeconds as Flow1DSeconds,
         Flow1DSummary as Flow1DSummary,

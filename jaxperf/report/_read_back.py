@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from jaxtyping import Float, Int
 from pydantic import ValidationError
 from scipy.spatial import KDTree
@@ -15,6 +16,7 @@ from .._misc import InputError
 from ..casefile import Case, load_case
 from ..io import read_vtk
 from ._fit_schema import FitSummary
+from ._private import settings_without_places, without_places
 from ._schema import Summary
 
 _AGAIN = "Run the case again with this version"
@@ -124,17 +126,18 @@ def read_run(folder: Path, files: dict[str, str], *, triangles: int) -> RunData:
     try:
         said, about = json.loads(text("summary.json")), json.loads(text("versions.json"))
         kind = FitSummary if "parameters" in said else Summary
-        summary = kind.model_validate(said)
+        # older folders tell places of files
+        summary = kind.model_validate(without_places(said))
+        content = settings_without_places(yaml.safe_load(text("config.yaml")))
         inputs = about.pop("inputs", {})
-    except (ValueError, ValidationError, AttributeError) as error:
+    except (ValueError, ValidationError, AttributeError, yaml.YAMLError) as error:
         first = str(error).splitlines()[0]
         raise _foreign(folder / "summary.json", f"it does not fit ({first})") from None
     has = lambda name: (folder / name).is_file()
     return RunData(
         said=summary,
         case=load_case(folder / "config.yaml"),
-        configuration=text("config.yaml"),
-        # older folders keep the place of their inputs there
+        configuration=yaml.safe_dump(content, sort_keys=False, allow_unicode=True),
         versions={k: str(v) for k, v in about.items() if k != "data"},
         inputs={str(k): str(v) for k, v in inputs.items()},
         files=files,

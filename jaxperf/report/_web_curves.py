@@ -78,7 +78,7 @@ def pull_back(trees: Sequence[tuple[str, Tree]], states: list[str], chosen: str 
                     }
                 )
     first = names.index(chosen) if chosen in names else 0
-    low = min(float((tree.ffr[~tree.grown]).min()) for _, tree in trees)
+    low = min(float(x[~tree.grown].min()) for _, tree in trees for x in tree.ratio.values())
     layout = {
         "xaxis": axis("distance from the ostium (mm)", rangemode="tozero"),
         "yaxis": axis("static over aortic pressure", range=[max(0.0, min(low - 0.05, 0.6)), 1.03]),

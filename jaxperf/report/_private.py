@@ -15,6 +15,8 @@ from pydantic import BaseModel
 # An absolute path in a sentence, up to its last part, which is kept. The slash of a unit such as
 # ml/min stands behind a letter.
 _PLACE = re.compile(r"""(?<![\w./~\\-])(?:~\w*|[A-Za-z]:)?[/\\](?:[^\s/\\:;,"'()]+[/\\])+""")
+# `~alice/scan.nii`, and not `~50 % LAD`.
+_OF_A_USER = re.compile(r"~[\w.-]*[/\\]")
 Said = TypeVar("Said", bound=BaseModel)
 
 
@@ -27,16 +29,14 @@ class Inputs:
 
     def __init__(self, content: Any, data: Path, more: tuple[Path, ...] = ()) -> None:
         named = {data / text for text in _strings(content) if _is_file(data / text)}
-        self._files = sorted({*named, *more})
-        places = [data, Path.cwd(), Path.home()]
-        self._places = {text for p in places for text in (os.path.abspath(p), os.path.realpath(p))}
+        # now, as these are what the run will read
+        self._files = {path: _digest(path) for path in sorted({*named, *more})}
+        self._places = {form for place in (data, Path.cwd(), Path.home()) for form in _forms(place)}
 
     def digests(self) -> dict[str, str]:
         """The SHA-256 of each file by its name; of files of one name, by their number too."""
         found: dict[str, str] = {}
-        for path in self._files:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        for path, digest in self._files.items():
             name, number = path.name, 2
             while found.get(name, digest) != digest:
                 name, number = f"{path.name} ({number})", number + 1
@@ -45,15 +45,16 @@ class Inputs:
 
     def sentence(self, text: str) -> str:
         """A text without the places of files."""
-        for path in self._files:
-            for place in (os.path.abspath(path), os.path.realpath(path)):
-                text = text.replace(place, path.name)
-        for place in sorted(self._places, key=len, reverse=True):
-            # not the root alone, where a process may have been started
-            if len(Path(place).parts) > 1:
-                text = re.sub(rf"{re.escape(place)}(?=[/\\])[/\\]", "", text)
-                text = re.sub(rf"{re.escape(place)}(?!\w)", Path(place).anchor, text)
-        return _PLACE.sub("", text)
+        files = {form: path.name for path in self._files for form in _forms(path)}
+        for form in sorted(files, key=len, reverse=True):
+            text = re.sub(rf"(?<![\w./\\-]){re.escape(form)}(?!\w)", files[form], text)
+        for form in sorted(self._places, key=len, reverse=True):
+            # not the root alone, where a process may have been started, nor the folder itself
+            if len(Path(form).parts) > Path(form).is_absolute():
+                begins = rf"(?<![\w./\\-]){re.escape(form)}"
+                text = re.sub(rf"{begins}[/\\]", "", text)
+                text = re.sub(rf"{begins}(?!\w)", Path(form).anchor or "the data folder", text)
+        return without_places(text)
 
     def summary(self, said: Said) -> Said:
         """What a run says, without the places of files in its texts."""
@@ -65,11 +66,27 @@ def settings_without_places(content: Any) -> Any:
     return _mapped(content, _named)
 
 
+def without_places(content: Any) -> Any:
+    """Texts of which absolute paths are the names of their files."""
+    return _mapped(content, lambda text: _PLACE.sub("", text))
+
+
 def _named(text: str) -> str:
-    windows = PureWindowsPath(text)
-    if PurePosixPath(text).is_absolute() or text.startswith(("~", "..")):
-        return PurePosixPath(text).name
-    return windows.name if windows.is_absolute() else text
+    posix, windows = PurePosixPath(text), PureWindowsPath(text)
+    if posix.is_absolute() or ".." in posix.parts or _OF_A_USER.match(text):
+        return posix.name
+    return windows.name if windows.is_absolute() or ".." in windows.parts else text
+
+
+def _forms(path: Path) -> set[str]:
+    """How texts may spell a path."""
+    plain = {str(path), os.path.normpath(path)} - {"."}
+    return plain | {os.path.abspath(path), os.path.realpath(path)}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_file(path: Path) -> bool:
