@@ -31,6 +31,8 @@ _PARAMETERS = (
     "output_mean_only",
     "output_derivative",
     "output_variable_based",
+    "use_cycle_to_cycle_error",
+    "sim_cycle_to_cycle_percent_error",
 )
 # What is read of a vessel, a junction and a condition, by the key of their list.
 _READ = {

@@ -14,6 +14,7 @@ from ..io import (
     Format,
     network_in_frame,
     reader_of,
+    SvOneDCase,
     SvZeroDCase,
     write_svzerod,
     writer_of,
@@ -26,6 +27,11 @@ from ._show import noted, read_stated, refuse_given
 
 # Lengths that differ from the distance of their ends by less are that distance.
 _CHORD = 1e-9
+# What no other format has of a 1-D case.
+_OF_A_CASE = (
+    "the steps, cells and output that the case asks of its solver",
+    "the names and numbers of its nodes, segments and tables",
+)
 
 
 class Converted(BaseModel):
@@ -123,14 +129,12 @@ def _to_tree(
             expected="no --to-units",
             fix="Leave it out",
         )
-    network, seen, notes = _network(reader, source, units, frame)
+    network, beside, notes = _network(reader, source, units, frame)
     if to_frame is not None:
         network = network_in_frame(network, to_frame)
     writer.use(target, network)
-    lost = _lost(reader, writer, network)
-    if reader.holds == "tree":
-        lost += beside_a_tree(source, reader.columns)
-    return _converted(reader, writer, source, target, "mm", to_frame or seen, lost, notes)
+    lost = [*_lost(reader, writer, network), *beside]
+    return _converted(reader, writer, source, target, "mm", network.frame, lost, notes)
 
 
 def _converted(
@@ -157,11 +161,11 @@ def _converted(
 
 def _network(
     reader: Format, path: str | os.PathLike, units: str | None, frame: str | None
-) -> tuple[VascularNetwork, str, tuple[str, ...]]:
-    """The network of a tree or of a 1-D case, its frame, and the notes of the case."""
+) -> tuple[VascularNetwork, list[str], tuple[str, ...]]:
+    """The network of a tree or of a 1-D case, what it lacks of the file, and notes of the case."""
     if reader.holds == "tree":
         content, _, _ = read_stated(reader, path, units, frame, must_state=True, branch_name=None)
-        return content, content.frame, ()
+        return content, beside_a_tree(path, reader.columns), ()
     refuse_given(reader, path, units=units)
     if "path" not in reader.keeps:
         raise InputError(
@@ -173,7 +177,9 @@ def _network(
     case = reader.use(path)
     if frame not in (None, case.network.frame):
         case = reader.use(path, frame=frame)
-    return case.network, case.network.frame, case.notes
+    gap = case.ostium_offset if isinstance(case, SvOneDCase) else np.zeros(1)
+    lost = ["the gaps between the ends of segments that are joined"] if gap.any() else []
+    return case.network, lost, case.notes
 
 
 def _to_lumped(
@@ -280,11 +286,7 @@ def _lost(reader: Format, writer: Format, network: VascularNetwork) -> list[str]
         for name, sentence in said.items()
         if name in held and name not in kept and not absent.get(name, False)
     ]
-    return (
-        [*lost, "the steps, cells and output that the case asks of its solver"]
-        if reader.holds == "1-D case"
-        else lost
-    )
+    return [*lost, *_OF_A_CASE] if reader.holds == "1-D case" else lost
 
 
 def converted_lines(said: Converted) -> list[str]:
