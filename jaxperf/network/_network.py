@@ -36,6 +36,7 @@ class Lesions(eqx.Module):
         return self.diameter_reduction == 1.0
 
     @property
+    @eqx.filter_jit  # one program where the host asks
     def closes(self) -> Bool[Array, " k"]:
         """The pairs whose segment an occlusion closes: the first of its lesion.
 
@@ -123,6 +124,7 @@ class VascularNetwork(eqx.Module):
         return self.topology.root
 
     @property
+    @eqx.filter_jit  # one program where the host asks
     def is_closed(self) -> Bool[Array, " s"]:
         """The segments that an occlusion closes."""
         lesion, none = self.lesion, jnp.zeros(self.n_segments, bool)

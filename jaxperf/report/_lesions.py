@@ -52,7 +52,7 @@ def _flow(results: Results, state: str, i: int) -> float:
     What moves in the vessel behind an occlusion came through the tissue.
     """
     chain = lesion_chain(results.prepared, i)
-    is_closed = bool(results.solved.states[state].network.lesion.is_occlusion[i])
+    is_closed = bool(np.asarray(results.solved.states[state].network.lesion.is_occlusion)[i])
     flow = np.asarray(results.solution(state).flow)[chain[-1]]
     return 0.0 if is_closed else float(flow) / M3_S_PER_ML_MIN
 
