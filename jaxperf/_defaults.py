@@ -11,3 +11,5 @@ CELL_TIME_RANGE = (1e-6, 1e-1)
 DEFAULT_CELL_TOLERANCE = 5e-3
 # Tolerances that can be asked for: halved cells reach none below.
 CELL_TOLERANCE_RANGE = (1e-5, 1e-1)
+# Fractional flow reserve at or below it is treated (Tonino et al. 2009, doi 10.1056/NEJMoa0807611).
+FFR_ISCHAEMIC = 0.80

@@ -18,12 +18,11 @@ from ..io import (
     SvZeroDCase,
     write_svzerod,
     writer_of,
-    ZERO_D_UNITS,
 )
 from ..network import VascularNetwork
 from ..steady import lumped_network
 from ._flow1d_run import read_foreign
-from ._show import noted, read_stated, refuse_given
+from ._show import lumped_units, noted, read_stated, refuse_given
 
 # Lengths that differ from the distance of their ends by less are that distance.
 _CHORD = 1e-9
@@ -191,14 +190,7 @@ def _to_lumped(
     to_units: str | None,
     frame: str | None,
 ) -> Converted:
-    if to_units is None or (reader.holds == "0-D case" and units is None):
-        where, key = (target, "--to-units") if to_units is None else (source, "--units")
-        raise InputError(
-            "a 0-D case does not state the units of its numbers",
-            where=str(where),
-            expected=f"{key} {', '.join(ZERO_D_UNITS)}",
-            fix="State them",
-        )
+    to_units = lumped_units(target, "--to-units", to_units)
     if frame is not None:
         raise InputError(
             f"the frame is {frame}",
@@ -214,7 +206,7 @@ def _to_lumped(
             fix="Add outlets in the program that wrote it; a tree becomes .vtp, .swc or .csv",
         )
     if reader.holds == "0-D case":
-        case: Any = reader.use(source, units=units)
+        case: Any = reader.use(source, units=lumped_units(source, "--units", units))
         assert isinstance(case, SvZeroDCase)
         write_svzerod(
             target,

@@ -22,6 +22,7 @@ from ..io import (
     stated_in_table,
     stated_in_vtk,
     table_content,
+    ZERO_D_UNITS,
 )
 from ..network import AbstractBoundary, cycle_mean, quantity, VascularNetwork, Waveform
 from ..units import M_PER_MM
@@ -270,13 +271,7 @@ def _lumped(
     row: Format, path: str | os.PathLike, units: str | None, frame: str | None
 ) -> ShownFile:
     refuse_given(row, path, frame=frame)
-    if units is None:
-        raise InputError(
-            "it does not state the units of its numbers",
-            where=str(path),
-            expected="--units cgs, mmHg or SI",
-            fix="State them",
-        )
+    units = lumped_units(path, "--units", units)
     case = row.use(path, units=units)
     network = case.network
     given = (network.resistance, network.quadratic, network.inertance, network.compliance)
@@ -323,6 +318,18 @@ def ends_of(
                 ShownEnd(branch=at[n], kind=condition.kind, values=values, period_s=period)
             )
     return found
+
+
+def lumped_units(path: str | os.PathLike, key: str, units: str | None) -> str:
+    """The units of a 0-D case, which must be given as no file states them."""
+    if units is None:
+        raise InputError(
+            "a 0-D case does not state the units of its numbers",
+            where=str(path),
+            expected=f"{key} {', '.join(ZERO_D_UNITS)}",
+            fix="State them",
+        )
+    return units
 
 
 def refuse_given(

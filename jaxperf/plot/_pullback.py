@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ._style import add_note, INK, ISCHAEMIC_FFR, MUTED, new_figure
+from .._defaults import FFR_ISCHAEMIC
+from ._style import add_note, INK, MUTED, new_figure
 
 _COLUMNS = 3
 _COLOUR = {"rest": "#2166ac", "hyperemia": "#b2182b"}
@@ -56,7 +57,7 @@ def pullback_figure(curves: Sequence[Curve], *, title: str, note: str = "") -> A
     figure.suptitle(title, fontsize=12, color=INK)
     grid = np.atleast_1d(figure.subplots(rows, _COLUMNS, sharey=True, squeeze=False)).ravel()
     lowest = min(float(np.nanmin(r)) for c in curves for r in c.ratio.values())
-    bottom = max(0.0, np.floor((min(lowest, ISCHAEMIC_FFR) - 0.05) * 10.0) / 10.0)
+    bottom = max(0.0, np.floor((min(lowest, FFR_ISCHAEMIC) - 0.05) * 10.0) / 10.0)
     for i, axes in enumerate(grid):
         if i >= len(curves):
             axes.axis("off")
@@ -86,7 +87,7 @@ def _panel(axes: Any, curve: Curve, bottom: float) -> None:
             fontsize=7,
             color=INK,
         )
-    axes.axhline(ISCHAEMIC_FFR, color=MUTED, lw=0.9, ls="--")
+    axes.axhline(FFR_ISCHAEMIC, color=MUTED, lw=0.9, ls="--")
     if curve.begins_mm > 0.0:
         axes.axvline(curve.begins_mm, color=MUTED, lw=0.7, ls=":")
     further = [name for name in curve.ratio if name not in _COLOUR]

@@ -13,7 +13,6 @@ PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f
 _TERRITORIES = ("LAD", "LCx", "RCA")
 INK = "#222222"
 MUTED = "#777777"
-ISCHAEMIC_FFR = 0.80
 # zlib's own choice, 6, takes twice as long for a tenth less
 _PNG = {"compress_level": 3}
 

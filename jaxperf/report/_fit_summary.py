@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._custom_types import as_leaf
+from .._defaults import FFR_ISCHAEMIC
 from ..geometry import AHA17_NAME
 from ..inverse import (
     GaussianNoise,
@@ -19,7 +20,7 @@ from ..inverse import (
     shrinkage,
 )
 from ..observe import Observations, pressure_wire
-from ..study import FFR_ISCHAEMIC, Finding, HeartFit, lesion_names, SeenByWires, TerritoryQuantities
+from ..study import Finding, HeartFit, lesion_names, SeenByWires, TerritoryQuantities
 from ._fit_schema import (
     Estimate,
     FitCost,

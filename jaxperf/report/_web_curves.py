@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from .._defaults import FFR_ISCHAEMIC
 from ..plot import INK, PALETTE
 from ._fit_figures import PARAMETER_WORDS, short_entry
 from ._fit_schema import Estimate, FitSummary
@@ -12,7 +13,6 @@ from ._read_back import lesions_on, RunData, Tree
 from ._schema import Pulsatile
 from ._web import axis, Control, Figure, figure_of, quoted, single, when
 
-_ISCHAEMIC = 0.80
 _LESION = "rgba(213, 94, 0, 0.22)"
 
 
@@ -88,8 +88,8 @@ def pull_back(trees: Sequence[tuple[str, Tree]], states: list[str], chosen: str 
                 "xref": "paper",
                 "x0": 0,
                 "x1": 1,
-                "y0": _ISCHAEMIC,
-                "y1": _ISCHAEMIC,
+                "y0": FFR_ISCHAEMIC,
+                "y1": FFR_ISCHAEMIC,
                 "line": {"color": INK, "width": 1, "dash": "dot"},
             }
         ],

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
         CFR_REDUCED as CFR_REDUCED,
         diagnose as diagnose,
         Diagnosis as Diagnosis,
-        FFR_ISCHAEMIC as FFR_ISCHAEMIC,
         labels_of as labels_of,
         OPENED as OPENED,
         territory_quantities as territory_quantities,

@@ -15,13 +15,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .._custom_types import as_leaf
+from .._defaults import FFR_ISCHAEMIC
 from .._misc import InputError
 from ..observe import Observations
 from ._observed import lesion_end
 from ._prepare import Prepared
 
-# Fractional flow reserve at or below it is treated (Tonino et al. 2009, doi 10.1056/NEJMoa0807611).
-FFR_ISCHAEMIC = 0.80
 # Flow reserve below it is reduced (Murthy et al. 2011, doi 10.1161/CIRCULATIONAHA.111.050427).
 CFR_REDUCED = 2.0
 OPENED = "without_lesions"
